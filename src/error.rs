@@ -1,0 +1,202 @@
+//! The one error type of everything below the commands: a kind to decide by, where it hurt, and
+//! the cause.
+//!
+//! Kinds exist only for decisions. The place (disk, path, offset) is data and is added once, by the
+//! layer that knows it. `Display` prints this error alone; the cause chain is printed by whoever
+//! reports it (see [`report`]).
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Result of everything below the commands.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What a caller can do about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// The request makes no sense as given: an option, a combination, an empty name.
+    Usage,
+    /// The named thing is not there.
+    NotFound,
+    /// This source, image or daemon can't do what is asked.
+    Unsupported,
+    /// Somebody else holds it: a running job, a lock, an existing file.
+    Busy,
+    /// The operating system or a peer failed.
+    Io,
+    /// A peer (libvirt, an NBD server, a tool) answered with something it must not.
+    Protocol,
+    /// Stored data is damaged: provably not what was written.
+    Corrupt,
+    /// Stored data is missing or ends early.
+    Incomplete,
+    /// The user or a signal ended the work.
+    Cancelled,
+}
+
+/// An error with its kind, its place and its cause.
+#[derive(Debug)]
+pub struct Error {
+    kind: Kind,
+    message: String,
+    disk: Option<String>,
+    path: Option<PathBuf>,
+    offset: Option<u64>,
+    hint: Option<String>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of `kind`; `message` has no full stop and does not repeat the place or the cause.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), disk: None, path: None, offset: None, hint: None, source: None }
+    }
+
+    /// [`Kind::Corrupt`] with `message`.
+    pub fn corrupt(message: impl Into<String>) -> Self {
+        Self::new(Kind::Corrupt, message)
+    }
+
+    /// [`Kind::Incomplete`] with `message`.
+    pub fn incomplete(message: impl Into<String>) -> Self {
+        Self::new(Kind::Incomplete, message)
+    }
+
+    /// [`Kind::Usage`] with `message`.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Kind::Usage, message)
+    }
+
+    /// [`Kind::Unsupported`] with `message`.
+    pub fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(Kind::Unsupported, message)
+    }
+
+    /// The error of work that was cancelled by the user or a signal.
+    pub fn cancelled() -> Self {
+        Self::new(Kind::Cancelled, "interrupted")
+    }
+
+    /// A failed operating system call: `operation` is a verb ("open", "read"). A file that is not
+    /// there becomes [`Kind::NotFound`], all else [`Kind::Io`].
+    pub fn io(operation: &str, source: impl Into<std::io::Error>) -> Self {
+        let source = source.into();
+        let kind = match source.kind() {
+            std::io::ErrorKind::NotFound => Kind::NotFound,
+            _ => Kind::Io,
+        };
+        Self::new(kind, operation).caused_by(source)
+    }
+
+    /// Adds the target name of the disk concerned, unless a deeper layer has said it.
+    pub fn disk(mut self, target: &str) -> Self {
+        self.disk.get_or_insert_with(|| target.to_owned());
+        self
+    }
+
+    /// Adds the file concerned, unless a deeper layer has said it.
+    pub fn path(mut self, path: impl AsRef<Path>) -> Self {
+        self.path.get_or_insert_with(|| path.as_ref().to_owned());
+        self
+    }
+
+    /// Adds the byte offset concerned, unless a deeper layer has said it.
+    pub fn at(mut self, offset: u64) -> Self {
+        self.offset.get_or_insert(offset);
+        self
+    }
+
+    /// Adds what the user can do about it: one line, naming the option or command to use.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint.get_or_insert(hint.into());
+        self
+    }
+
+    /// Adds the cause.
+    pub fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What a caller can do about it.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The byte offset in the file or disk that [`Error::path`] or [`Error::disk`] named.
+    pub fn offset(&self) -> Option<u64> {
+        self.offset
+    }
+
+    /// The remedy, if one is known.
+    pub fn hint_text(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(disk) = &self.disk {
+            write!(f, "disk {disk}: ")?;
+        }
+        if let Some(path) = &self.path {
+            write!(f, "{path:?}: ")?;
+        }
+        f.write_str(&self.message)?;
+        if let Some(offset) = self.offset {
+            write!(f, " at offset {offset}")?;
+        }
+        Ok(())
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// One line: the error and all of its causes, separated by colons.
+pub fn report(error: &(dyn StdError + 'static)) -> String {
+    let mut line = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        line.push_str(": ");
+        line.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    line
+}
+
+/// The first hint found along the cause chain.
+pub fn hint<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e str> {
+    let mut next = Some(error);
+    while let Some(current) = next {
+        if let Some(hint) = current.downcast_ref::<Error>().and_then(Error::hint_text) {
+            return Some(hint);
+        }
+        next = current.source();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn report_names_place_and_cause_once() {
+        let error =
+            Error::io("read", std::io::Error::from_raw_os_error(5)).disk("vda").path("/a b").at(4096).disk("vdb");
+        assert_eq!(report(&error), "disk vda: \"/a b\": read at offset 4096: Input/output error (os error 5)");
+    }
+
+    #[test]
+    fn hint_is_found_below_other_errors() {
+        let inner = Error::usage("no full").hint("use -l full");
+        let outer = Error::new(Kind::Io, "backup").caused_by(inner);
+        assert_eq!(hint(&outer), Some("use -l full"));
+    }
+}

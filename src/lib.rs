@@ -1,0 +1,20 @@
+//! Backup suite for libvirt/QEMU virtual machines.
+//!
+//! A backup chain is a block device: every command is a copy between two block-shaped things. The
+//! modules form layers, and imports go only within a layer or to one above it in this list:
+//!
+//! | layer | modules |
+//! |---|---|
+//! | base | [`units`], [`error`], [`cancel`], [`extent`] |
+//! | formats | [`stream`] (one disk in one backup), [`set`] (all files of a domain) |
+//! | drivers | [`libvirt`], [`nbd`], [`qemu`]: one outside system each; `unsafe` only in their `sys` files |
+//! | engine | [`block`], [`chain_device`], [`pipeline`], [`target`] |
+//! | front | [`cli`], [`commands`], [`ui`], [`signals`], [`exit`] |
+//!
+//! `docs/architecture.md` says what each of them owns.
+
+pub mod block;
+pub mod cancel;
+pub mod error;
+pub mod extent;
+pub mod units;

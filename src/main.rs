@@ -1,0 +1,2 @@
+//! The `virtkeep` program.
+fn main() {}
