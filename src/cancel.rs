@@ -8,7 +8,11 @@ use crate::error::{Error, Result};
 
 /// A cancel flag; clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Cancel(Arc<AtomicBool>);
+pub struct Cancel {
+    own: Arc<AtomicBool>,
+    /// Flags that count as this one's, too.
+    above: Vec<Arc<AtomicBool>>,
+}
 
 impl Cancel {
     /// A flag that is not set.
@@ -18,16 +22,38 @@ impl Cancel {
 
     /// Sets the flag, for good.
     pub fn cancel(&self) {
-        self.0.store(true, Ordering::SeqCst);
+        self.own.store(true, Ordering::SeqCst);
     }
 
     /// Whether the flag is set.
     pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+        self.own.load(Ordering::SeqCst) || self.above.iter().any(|flag| flag.load(Ordering::SeqCst))
+    }
+
+    /// A flag of its own that is also set by this one: it stops part of the work.
+    pub fn child(&self) -> Self {
+        let mut above = self.above.clone();
+        above.push(Arc::clone(&self.own));
+        Self { own: Arc::default(), above }
     }
 
     /// [`Kind::Cancelled`](crate::error::Kind::Cancelled) once the flag is set.
     pub fn check(&self) -> Result<()> {
         if self.is_cancelled() { Err(Error::cancelled()) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_stops_with_its_parent_and_not_the_other_way() {
+        let parent = Cancel::new();
+        let (first, second) = (parent.child(), parent.child().child());
+        first.cancel();
+        assert!(first.is_cancelled() && !parent.is_cancelled() && !second.is_cancelled());
+        parent.cancel();
+        assert!(second.check().is_err());
     }
 }

@@ -79,6 +79,19 @@ impl Error {
         Self::new(Kind::Cancelled, "interrupted")
     }
 
+    /// The error of a thread that panicked: a defect in this program.
+    pub fn panicked() -> Self {
+        Self::new(Kind::Io, "a worker thread failed unexpectedly; this is a defect in virtkeep")
+    }
+
+    /// The error that made the others stop: the first one that is not [`Kind::Cancelled`], else
+    /// the first.
+    pub fn first_of(results: impl IntoIterator<Item = Result<()>>) -> Result<()> {
+        let mut errors: Vec<Self> = results.into_iter().filter_map(Result::err).collect();
+        let first = errors.iter().position(|error| error.kind != Kind::Cancelled).unwrap_or(0);
+        if errors.is_empty() { Ok(()) } else { Err(errors.swap_remove(first)) }
+    }
+
     /// A failed operating system call: `operation` is a verb ("open", "read"). A file that is not
     /// there becomes [`Kind::NotFound`], all else [`Kind::Io`].
     pub fn io(operation: &str, source: impl Into<std::io::Error>) -> Self {

@@ -15,6 +15,18 @@
 
 pub mod block;
 pub mod cancel;
+pub mod chain_device;
+pub mod cli;
+pub mod commands;
 pub mod error;
+pub mod exit;
 pub mod extent;
+pub mod libvirt;
+pub mod nbd;
+pub mod pipeline;
+pub mod qemu;
+pub mod set;
+pub mod signals;
+pub mod stream;
+pub mod ui;
 pub mod units;

@@ -1,0 +1,282 @@
+//! A chain as a block device: the streams of a disk resolved into one map, newest wins, read
+//! through their digests.
+
+use std::ops::Range;
+
+use crate::error::{Error, Kind as ErrorKind, Result};
+use crate::extent::{self, Extent, Kind};
+use crate::set::catalogue::{Catalogue, Run, Stream};
+use crate::set::chain;
+use crate::stream::BLOCK;
+use crate::stream::reader::{Scratch, StreamReader};
+use crate::units::{align_down, align_up};
+
+/// A range of the disk and the layer its content comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Segment {
+    offset: u64,
+    length: u64,
+    /// Index into the layers; `None` reads as zeroes.
+    layer: Option<u16>,
+}
+
+impl Segment {
+    fn end(&self) -> u64 {
+        self.offset + self.length
+    }
+}
+
+/// The content of one disk at one restore point.
+#[derive(Debug)]
+pub struct ChainDevice {
+    target: String,
+    size: u64,
+    /// Newest first.
+    layers: Vec<StreamReader>,
+    /// Ascending, covers `0..size`.
+    segments: Vec<Segment>,
+}
+
+/// Buffers of one reading thread.
+#[derive(Debug, Default)]
+pub struct Buffers {
+    scratch: Vec<Scratch>,
+    layer: Vec<u8>,
+}
+
+impl ChainDevice {
+    /// Opens the streams that disk `target` needs at `point` and resolves them.
+    ///
+    /// # Errors
+    /// [`Incomplete`](ErrorKind::Incomplete) or [`Corrupt`](ErrorKind::Corrupt) where a stream is
+    /// missing, damaged, or not the one that the set says.
+    pub fn open(catalogue: &Catalogue, point: &Run, target: &str) -> Result<Self> {
+        let streams = chain::resolve(catalogue, point, target)?;
+        let layers = streams.into_iter().map(|stream| open_layer(catalogue, stream)).collect::<Result<Vec<_>>>()?;
+        Self::new(target, layers)
+    }
+
+    /// Resolves `layers`, newest first; the last one holds the whole disk.
+    pub fn new(target: &str, layers: Vec<StreamReader>) -> Result<Self> {
+        let (Some(newest), Some(oldest)) = (layers.first(), layers.last()) else {
+            return Err(Error::incomplete("a chain without a stream").disk(target));
+        };
+        if oldest.meta().incremental {
+            return Err(Error::incomplete("the chain does not begin with a full backup").disk(target).path(oldest.path()));
+        }
+        let size = newest.meta().virtual_size;
+        let contents = layers.iter().map(|layer| (layer.meta().virtual_size, layer.content()));
+        let segments = resolve(size, contents).map_err(|error| error.disk(target))?;
+        Ok(Self { target: target.to_owned(), size, layers, segments })
+    }
+
+    /// Virtual size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Target name of the disk.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// The streams, newest first.
+    pub fn layers(&self) -> &[StreamReader] {
+        &self.layers
+    }
+
+    /// What `range` holds: data and zero extents that cover it.
+    pub fn extents(&self, range: Range<u64>) -> Vec<Extent> {
+        let mut extents = Vec::new();
+        for segment in self.segments_in(&range) {
+            let kind = if segment.layer.is_some() { Kind::Data } else { Kind::Zero };
+            extent::push(&mut extents, Extent::new(segment.offset, segment.length, kind));
+        }
+        extents
+    }
+
+    /// The segments inside `range`, clipped to it.
+    fn segments_in(&self, range: &Range<u64>) -> impl Iterator<Item = Segment> + '_ {
+        let first = self.segments.partition_point(|segment| segment.end() <= range.start);
+        let range = range.clone();
+        self.segments[first..].iter().map_while(move |segment| {
+            let offset = segment.offset.max(range.start);
+            let end = segment.end().min(range.end);
+            (offset < end).then(|| Segment { offset, length: end - offset, layer: segment.layer })
+        })
+    }
+
+    /// Puts the data of `range` at its place in `buffer`, proven; bytes of zero extents are left
+    /// undefined. `range` starts on a multiple of [`BLOCK`] and ends on one or with the disk.
+    ///
+    /// # Errors
+    /// [`Corrupt`](ErrorKind::Corrupt) for a block that is not what was backed up.
+    pub fn read_data(&self, range: Range<u64>, buffer: &mut [u8], buffers: &mut Buffers) -> Result<()> {
+        let segments: Vec<Segment> = self.segments_in(&range).filter(|segment| segment.layer.is_some()).collect();
+        let mut used: Vec<u16> = segments.iter().filter_map(|segment| segment.layer).collect();
+        used.sort_unstable();
+        used.dedup();
+        buffers.scratch.resize_with(self.layers.len(), Scratch::default);
+        for &layer in &used {
+            let reader = &self.layers[usize::from(layer)];
+            let scratch = &mut buffers.scratch[usize::from(layer)];
+            // The only layer reads in place; several must not overwrite each other's bytes.
+            let own = (used.len() > 1).then(|| {
+                buffers.layer.resize(buffer.len(), 0);
+                &mut buffers.layer[..]
+            });
+            let within = |offset: u64| (offset - range.start) as usize;
+            let ours = || segments.iter().filter(|segment| segment.layer == Some(layer));
+            let place: &mut [u8] = match own {
+                Some(own) => own,
+                None => &mut *buffer,
+            };
+            for blocks in blocks_of(ours(), range.end, reader.meta().virtual_size) {
+                let part = within(blocks.start)..within(blocks.end);
+                reader.read(blocks, &mut place[part], scratch).map_err(|error| error.disk(&self.target))?;
+            }
+            if used.len() > 1 {
+                for segment in ours() {
+                    let part = within(segment.offset)..within(segment.end());
+                    buffer[part.clone()].copy_from_slice(&buffers.layer[part]);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The runs of whole blocks that `segments` touch, clipped to the end of the window and the layer.
+fn blocks_of<'s>(segments: impl Iterator<Item = &'s Segment>, end: u64, size: u64) -> Vec<Range<u64>> {
+    let mut runs: Vec<Range<u64>> = Vec::new();
+    for segment in segments {
+        let start = align_down(segment.offset, BLOCK);
+        let stop = align_up(segment.end(), BLOCK).min(end).min(size);
+        match runs.last_mut() {
+            Some(last) if last.end >= start => last.end = last.end.max(stop),
+            _ => runs.push(start..stop),
+        }
+    }
+    runs
+}
+
+/// Lays the layers' contents over each other, newest first. Where an older, smaller disk ended, a
+/// grown one reads as zeroes.
+fn resolve(size: u64, layers: impl Iterator<Item = (u64, Vec<Extent>)>) -> Result<Vec<Segment>> {
+    let mut segments: Vec<Segment> = Vec::new();
+    let mut pending = vec![Extent::clean(0, size)];
+    pending.retain(|extent| extent.length > 0);
+    for (index, (layer_size, content)) in layers.enumerate() {
+        if pending.is_empty() {
+            break;
+        }
+        let layer = u16::try_from(index).map_err(|_| Error::unsupported("a chain of more than 65535 streams"))?;
+        let mut open = Vec::new();
+        for range in pending {
+            for found in extent::clip(&content, range.range()) {
+                match found.kind {
+                    Kind::Clean => extent::push(&mut open, found),
+                    Kind::Data => segments.push(Segment { offset: found.offset, length: found.length, layer: Some(layer) }),
+                    Kind::Zero => segments.push(Segment { offset: found.offset, length: found.length, layer: None }),
+                }
+            }
+            let beyond = range.offset.max(layer_size);
+            if beyond < range.end() {
+                segments.push(Segment { offset: beyond, length: range.end() - beyond, layer: None });
+            }
+        }
+        pending = open;
+    }
+    if let Some(range) = pending.first() {
+        return Err(Error::incomplete("no stream of the chain has the content").at(range.offset));
+    }
+    segments.sort_unstable_by_key(|segment| segment.offset);
+    Ok(segments)
+}
+
+/// Opens a stream and proves that it is the one the catalogue means.
+fn open_layer(catalogue: &Catalogue, stream: &Stream) -> Result<StreamReader> {
+    let path = catalogue.stream_path(stream)?;
+    let reader = StreamReader::open(&path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => Error::incomplete("is missing from the set").path(&path).disk(&stream.target),
+        _ => error.disk(&stream.target),
+    })?;
+    let meta = reader.meta();
+    let swapped = || {
+        Error::corrupt("holds another stream than its name and the set say: was a file renamed or exchanged?")
+            .disk(&stream.target)
+            .path(&path)
+    };
+    let parent = meta.incremental.then_some(meta.parent_checkpoint.as_str());
+    if meta.disk_name != stream.target || meta.virtual_size != stream.virtual_size || parent != stream.base.as_deref() {
+        return Err(swapped());
+    }
+    let recorded = catalogue
+        .runs
+        .iter()
+        .filter_map(|run| run.manifest.as_ref())
+        .find_map(|manifest| manifest.disks.iter().find(|disk| disk.file == stream.file).map(|disk| (manifest.run, disk)));
+    if let Some((run, disk)) = recorded {
+        let same_run = meta.virtkeep.as_ref().is_some_and(|own| own.run == run);
+        if !same_run || reader.stored_size() != disk.stored_size || reader.index_digest().as_deref() != Some(&disk.index_digest) {
+            return Err(swapped());
+        }
+    }
+    Ok(reader)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Layers as lists of (length, kind), newest first; the last one is full.
+    fn layers() -> impl Strategy<Value = Vec<(u64, Vec<Extent>)>> {
+        let layer = prop::collection::vec((1..50u64, 0..3u8), 1..12);
+        prop::collection::vec(layer, 1..6).prop_map(|layers| {
+            let last = layers.len() - 1;
+            let build = |(index, parts): (usize, Vec<(u64, u8)>)| {
+                let mut list = Vec::new();
+                let mut position = 0;
+                for (length, kind) in parts {
+                    let kind = [Kind::Data, Kind::Zero, Kind::Clean][usize::from(kind)];
+                    let kind = if index == last && kind == Kind::Clean { Kind::Zero } else { kind };
+                    extent::push(&mut list, Extent::new(position, length, kind));
+                    position += length;
+                }
+                (position, list)
+            };
+            layers.into_iter().enumerate().map(build).collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn resolution_equals_a_naive_overlay(layers in layers()) {
+            let size = layers[0].0;
+            let mut expected = vec![None; size as usize];
+            for (index, (layer_size, content)) in layers.iter().enumerate().rev() {
+                for extent in content {
+                    for position in extent.range().filter(|&position| position < size) {
+                        match extent.kind {
+                            Kind::Data => expected[position as usize] = Some(index as u16),
+                            Kind::Zero => expected[position as usize] = None,
+                            Kind::Clean => {}
+                        }
+                    }
+                }
+                // What lay beyond a smaller disk's end is gone when the disk grows again.
+                for position in *layer_size..size {
+                    expected[position as usize] = None;
+                }
+            }
+            let segments = resolve(size, layers.into_iter()).unwrap();
+            let mut found = Vec::new();
+            for segment in &segments {
+                prop_assert_eq!(segment.offset, found.len() as u64);
+                found.extend(std::iter::repeat_n(segment.layer, segment.length as usize));
+            }
+            prop_assert_eq!(found, expected);
+        }
+    }
+}

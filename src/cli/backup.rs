@@ -1,0 +1,159 @@
+//! `virtkeep backup`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::{Hypervisor, Talk};
+
+/// Back up a running domain into a directory.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Backup {
+    /// Domain to back up: its name or UUID.
+    #[arg(short, long)]
+    pub domain: String,
+
+    /// Directory of the set; one domain and one chain each. It is created where it is missing.
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+
+    /// What to back up: everything without starting a chain (copy), everything (full), what changed
+    /// since the last full or inc and a new checkpoint (inc), or without one (diff). auto is full in
+    /// an empty directory and inc where a chain is.
+    #[arg(short, long, value_enum, default_value_t = LevelArg::Auto)]
+    pub level: LevelArg,
+
+    /// Only these disks (target names such as vda); repeatable, or separated by commas.
+    #[arg(short, long, value_name = "DISK", value_delimiter = ',')]
+    pub include: Vec<String>,
+
+    /// All disks but these; repeatable, or separated by commas.
+    #[arg(short = 'x', long, value_name = "DISK", value_delimiter = ',')]
+    pub exclude: Vec<String>,
+
+    /// Compress with LZ4: level 1-2 fast, 3-16 high compression [without a level: 2]
+    #[arg(
+        short = 'z', long, value_name = "LEVEL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "2", value_parser = clap::value_parser!(u8).range(1..=16)
+    )]
+    pub compress: Option<u8>,
+
+    /// Disks at a time [default: all]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub worker: Option<u16>,
+
+    /// Record dirty ranges that read as zeroes as data instead of asking the server for them.
+    #[arg(long)]
+    pub no_sparse_detection: bool,
+
+    /// Do nothing where an increment would be smaller than this (bytes, or with K, M, G, T).
+    #[arg(short = 'T', long, value_name = "BYTES", value_parser = crate::units::parse_bytes)]
+    pub threshold: Option<u64>,
+
+    /// Print an estimate of the size and exit.
+    #[arg(short, long)]
+    pub printonly: bool,
+
+    /// Exit with status 3 where there was a warning.
+    #[arg(short = 'e', long)]
+    pub strict: bool,
+
+    /// The guest.
+    #[command(flatten)]
+    pub guest: Guest,
+
+    /// Places on the domain's host.
+    #[command(flatten)]
+    pub places: Places,
+
+    /// How the hypervisor is reached.
+    #[command(flatten)]
+    pub hypervisor: Hypervisor,
+
+    /// How much is said.
+    #[command(flatten)]
+    pub talk: Talk,
+}
+
+/// What happens to the guest at the moment of the backup.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Guest")]
+pub struct Guest {
+    /// Freeze only these filesystems; repeatable, or separated by commas [default: all]
+    #[arg(short = 'F', long, value_name = "MOUNTPOINT", value_delimiter = ',')]
+    pub freeze_mountpoint: Vec<String>,
+
+    /// Give up freezing after this many seconds; the backup goes on without.
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = parse_seconds)]
+    pub freeze_timeout: Duration,
+
+    /// Do not freeze the guest's filesystems.
+    #[arg(long, conflicts_with_all = ["require_freeze", "freeze_mountpoint"])]
+    pub no_freeze: bool,
+
+    /// Fail where the guest's filesystems can't be frozen.
+    #[arg(long)]
+    pub require_freeze: bool,
+
+    /// Pause the domain while the job starts.
+    #[arg(long)]
+    pub pause: bool,
+
+    /// Start a stopped domain, paused, for the backup; it is ended afterwards if it is still paused.
+    #[arg(short = 'S', long)]
+    pub start_domain: bool,
+}
+
+/// Where things lie.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Places")]
+pub struct Places {
+    /// Keep the checkpoints' XML here, too, and redefine lost checkpoints from it.
+    #[arg(short = 'C', long, value_name = "DIR")]
+    pub checkpointdir: Option<PathBuf>,
+
+    /// Directory on the domain's host for the job's scratch files; QEMU writes there what the guest
+    /// overwrites while the backup runs, at most the size of its disks.
+    #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
+    pub scratchdir: PathBuf,
+
+    /// Socket on the domain's host at which QEMU serves the disks [default: a new one in the
+    /// scratch directory]
+    #[arg(short = 'f', long, value_name = "PATH")]
+    pub socketfile: Option<PathBuf>,
+}
+
+/// What `-l` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LevelArg {
+    /// Everything, without a checkpoint.
+    Copy,
+    /// Everything; a chain starts.
+    Full,
+    /// What changed since the last full or inc.
+    Inc,
+    /// As inc, without a checkpoint.
+    Diff,
+    /// full or inc, as the directory demands.
+    Auto,
+}
+
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<u32>() {
+        Ok(seconds @ 1..=3600) => Ok(Duration::from_secs(seconds.into())),
+        _ => Err("seconds from 1 to 3600".to_owned()),
+    }
+}
+
+const EXAMPLES: &str = "Examples:
+  virtkeep backup -d web -o /backup/web              full the first time, then incremental
+  virtkeep backup -d web -o /backup/web -z           the same, compressed
+  virtkeep backup -d web -o /backup/web-2026-11 -l full
+                                                     start a new chain in a new directory
+  virtkeep backup -d web -o /tmp/web -l copy -x vdb  a copy beside any chain, without disk vdb
+  virtkeep backup -d web -o /backup/web -p           how much would it be?
+
+The set's directory belongs to one domain and one chain. A failed run leaves it as it was: the next
+one goes on from the last run that was committed.";

@@ -1,0 +1,106 @@
+//! The command line: exactly what was typed, in clap structs. Meaning comes in [`crate::commands`].
+
+pub mod backup;
+pub mod read;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser, Subcommand};
+
+/// Full and incremental backups of libvirt/QEMU domains, and their restore.
+#[derive(Debug, Parser)]
+#[command(
+    name = "virtkeep",
+    version,
+    max_term_width = 100,
+    styles = STYLES,
+    arg_required_else_help = true,
+    subcommand_required = true,
+    after_help = "Exit status: 0 done, 1 failed and nothing committed, 2 wrong usage, 3 done but look \
+                  (a disk was skipped, or --strict and warnings), 4 damage found, 128+N ended by signal N."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const STYLES: Styles = Styles::styled().header(AnsiColor::Green.on_default().bold()).literal(AnsiColor::Cyan.on_default());
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Back up a running domain.
+    Backup(Box<backup::Backup>),
+    /// Write a restore point's disks to images, and its configuration beside them.
+    Restore(Box<read::Restore>),
+    /// Prove that a set is whole and undamaged.
+    Verify(read::Verify),
+    /// List the restore points of a set.
+    Dump(read::Dump),
+}
+
+impl Command {
+    /// The options on what is said.
+    pub fn talk(&self) -> &Talk {
+        match self {
+            Self::Backup(args) => &args.talk,
+            Self::Restore(args) => &args.talk,
+            Self::Verify(args) => &args.talk,
+            Self::Dump(args) => &args.talk,
+        }
+    }
+}
+
+/// How much is said, and how.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Output")]
+pub struct Talk {
+    /// No progress bars or progress lines.
+    #[arg(short = 'n', long)]
+    pub noprogress: bool,
+
+    /// Only warnings and errors.
+    #[arg(long, conflicts_with = "verbose")]
+    pub quiet: bool,
+
+    /// No colours.
+    #[arg(long)]
+    pub nocolor: bool,
+
+    /// Say more; twice: everything.
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// How the hypervisor is reached.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Hypervisor")]
+pub struct Hypervisor {
+    /// libvirt connection URI [default: qemu:///system as root, qemu:///session otherwise]
+    #[arg(short = 'U', long, env = "VIRTKEEP_URI")]
+    pub uri: Option<String>,
+
+    /// User name, where the daemon asks for one.
+    #[arg(long)]
+    pub user: Option<String>,
+
+    /// Password, where the daemon asks for one. Other users of this machine can see it in the list
+    /// of processes: prefer --password-file or the variable VIRTKEEP_PASSWORD.
+    #[arg(long, conflicts_with = "password_file")]
+    pub password: Option<String>,
+
+    /// File whose first line is the password.
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<std::path::PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

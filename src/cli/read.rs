@@ -1,0 +1,125 @@
+//! The commands that read a set: `virtkeep restore`, `verify` and `dump`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Hypervisor, Talk};
+
+/// Write a restore point's disks to images.
+#[derive(Debug, Args)]
+#[command(after_help = RESTORE_EXAMPLES)]
+pub struct Restore {
+    /// Directory of the set.
+    #[arg(short, long, value_name = "SET", required_unless_present = "sequence")]
+    pub input: Option<PathBuf>,
+
+    /// Directory for the images and the configuration; or, with one disk and --raw, an existing
+    /// block device.
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+
+    /// Restore point: a checkpoint, a run id (its first characters will do), or a date in local time,
+    /// which means the newest run started by then [default: the newest point]
+    #[arg(short, long, value_name = "POINT", conflicts_with = "sequence")]
+    pub until: Option<String>,
+
+    /// Only these disks (target names such as vda); repeatable, or separated by commas.
+    #[arg(short, long, value_name = "DISK", value_delimiter = ',')]
+    pub disk: Vec<String>,
+
+    /// Restore one disk from exactly these streams, the full first.
+    #[arg(short, long, value_name = "FILE", value_delimiter = ',')]
+    pub sequence: Vec<PathBuf>,
+
+    /// Write the domain's XML with the restored images' paths.
+    #[arg(short = 'c', long)]
+    pub adjust_config: bool,
+
+    /// Define the restored domain; implies --adjust-config.
+    #[arg(short = 'D', long)]
+    pub define: bool,
+
+    /// New name for the domain; it gets a new UUID and new MAC addresses, too.
+    #[arg(short = 'N', long, value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// Allocate the whole size of the images.
+    #[arg(short = 'A', long, conflicts_with = "compress")]
+    pub preallocate: bool,
+
+    /// Compress the qcow2 images.
+    #[arg(long, conflicts_with = "raw")]
+    pub compress: bool,
+
+    /// Write raw images, whatever the originals were.
+    #[arg(long)]
+    pub raw: bool,
+
+    /// Overwrite existing images or devices.
+    #[arg(long)]
+    pub force: bool,
+
+    /// How the hypervisor is reached; only --define needs one.
+    #[command(flatten)]
+    pub hypervisor: Hypervisor,
+
+    /// How much is said.
+    #[command(flatten)]
+    pub talk: Talk,
+}
+
+/// Prove that a set is whole and undamaged.
+#[derive(Debug, Args)]
+#[command(after_help = VERIFY_EXAMPLES)]
+pub struct Verify {
+    /// Directory of the set.
+    #[arg(short, long, value_name = "SET")]
+    pub input: PathBuf,
+
+    /// Only the structure: manifests, chains, heads and indexes, not the data.
+    #[arg(long)]
+    pub quick: bool,
+
+    /// How much is said.
+    #[command(flatten)]
+    pub talk: Talk,
+}
+
+/// List the restore points of a set.
+#[derive(Debug, Args)]
+#[command(after_help = DUMP_EXAMPLES)]
+pub struct Dump {
+    /// Directory of the set.
+    #[arg(short, long, value_name = "SET")]
+    pub input: PathBuf,
+
+    /// JSON for scripts instead of a table.
+    #[arg(long)]
+    pub json: bool,
+
+    /// How much is said.
+    #[command(flatten)]
+    pub talk: Talk,
+}
+
+const RESTORE_EXAMPLES: &str = "Examples:
+  virtkeep restore -i /backup/web -o /restore                       the newest point
+  virtkeep restore -i /backup/web -o /restore -u 2026-11-20         as of that evening
+  virtkeep restore -i /backup/web -o /restore -u virtnbdbackup.3 -d vda
+  virtkeep restore -i /backup/web -o /var/lib/libvirt/images/new -D -N web-restored
+  virtkeep restore -i /backup/web -o /dev/vg0/web -d vda --raw --force
+  virtkeep restore -o /restore -s vda.full.data,vda.inc.virtnbdbackup.1.data
+
+Images are called .partial until every byte is proven. Damage ends it with status 4 (nothing is
+defined); `virtkeep verify` then says what is damaged.";
+
+const VERIFY_EXAMPLES: &str = "Examples:
+  virtkeep verify -i /backup/web            every byte of every file
+  virtkeep verify -i /backup/web --quick    seconds instead of minutes
+
+Exit status 4 where anything is damaged or missing.";
+
+const DUMP_EXAMPLES: &str = "Examples:
+  virtkeep dump -i /backup/web
+  virtkeep dump -i /backup/web --json | jq -r '.restore_points[-1].id'";

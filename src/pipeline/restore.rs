@@ -1,0 +1,82 @@
+//! A chain device into a sink: every block is read through its digest and written once, in any
+//! order.
+
+use super::Progress;
+use super::work::{Item, Queue};
+use crate::block::BlockSink;
+use crate::cancel::Cancel;
+use crate::chain_device::{Buffers, ChainDevice};
+use crate::error::{Error, Result};
+use crate::extent::{Extent, Kind};
+
+/// Copies all of `chain` into `sink` with `threads` threads and flushes it. Zero ranges are written
+/// only where the sink does not read as zeroes already.
+///
+/// # Errors
+/// Of the first thread that failed; the sink's content is then not to be used.
+pub fn copy(
+    chain: &ChainDevice,
+    sink: &dyn BlockSink,
+    threads: usize,
+    progress: &dyn Progress,
+    cancel: &Cancel,
+) -> Result<()> {
+    let extents = chain.extents(0..chain.size());
+    let queue = Queue::new(&extents);
+    let stopped = cancel.child();
+    let results: Vec<Result<()>> = std::thread::scope(|scope| {
+        let worker = || {
+            let result = work(chain, sink, &queue, progress, &stopped);
+            if result.is_err() {
+                stopped.cancel();
+            }
+            result
+        };
+        let threads: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(worker)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(Error::panicked()))).collect()
+    });
+    Error::first_of(results)?;
+    cancel.check()?;
+    sink.flush()
+}
+
+fn work(
+    chain: &ChainDevice,
+    sink: &dyn BlockSink,
+    queue: &Queue<'_>,
+    progress: &dyn Progress,
+    stopped: &Cancel,
+) -> Result<()> {
+    let mut buffers = Buffers::default();
+    let mut window = Vec::new();
+    while let Some(item) = queue.take() {
+        stopped.check()?;
+        let start = read(chain, &item, &mut window, &mut buffers)?;
+        for extent in &item.extents {
+            write(sink, extent, &window, start)?;
+        }
+        progress.advance(item.length());
+    }
+    Ok(())
+}
+
+/// Reads the item's window; the offset that its first byte has.
+fn read(chain: &ChainDevice, item: &Item, window: &mut Vec<u8>, buffers: &mut Buffers) -> Result<u64> {
+    let range = item.window(chain.size());
+    window.resize((range.end - range.start) as usize, 0);
+    if !range.is_empty() {
+        chain.read_data(range.clone(), window, buffers)?;
+    }
+    Ok(range.start)
+}
+
+fn write(sink: &dyn BlockSink, extent: &Extent, window: &[u8], start: u64) -> Result<()> {
+    match extent.kind {
+        Kind::Data => {
+            let first = (extent.offset - start) as usize;
+            sink.write_at(&window[first..first + extent.length as usize], extent.offset)
+        }
+        Kind::Zero if sink.is_zeroed() => Ok(()),
+        Kind::Zero | Kind::Clean => sink.write_zeroes(extent.range()),
+    }
+}

@@ -1,0 +1,319 @@
+//! What a set holds: its committed runs, virtkeep's by their manifests and virtnbdbackup's by their
+//! streams, in the order of the chain.
+//!
+//! The order never comes from modification times, which copying a set changes: runs of a chain are
+//! ordered by their place in it.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use uuid::Uuid;
+
+use super::Level;
+use super::layout::{DataName, Layout, PARTIAL, checkpoint_position};
+use super::manifest::Manifest;
+use crate::error::{Error, Kind, Result};
+use crate::stream::meta::Meta;
+
+/// One committed run: a restore point.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// What `--until` takes: the run's UUID, or for virtnbdbackup's runs the checkpoint, `copy` or
+    /// `diff.UNIXTIME`.
+    pub id: String,
+    /// The level.
+    pub level: Level,
+    /// The checkpoint that the run made.
+    pub checkpoint: Option<String>,
+    /// When the run started.
+    pub started: jiff::Zoned,
+    /// The run's streams, by target.
+    pub streams: Vec<Stream>,
+    /// The commit record; none for virtnbdbackup's runs.
+    pub manifest: Option<Manifest>,
+}
+
+impl Run {
+    /// The stream of a disk in this run.
+    pub fn stream(&self, target: &str) -> Option<&Stream> {
+        self.streams.iter().find(|stream| stream.target == target)
+    }
+
+    /// Whether another stream can build on this run.
+    pub fn is_base(&self) -> bool {
+        self.checkpoint.is_some()
+    }
+
+    /// Whether virtkeep made it.
+    pub fn run_id(&self) -> Option<Uuid> {
+        self.manifest.as_ref().map(|manifest| manifest.run)
+    }
+
+    /// Place in the order of the chain: position, leaves after their base, then time.
+    fn order(&self) -> (u64, bool, jiff::Timestamp) {
+        let position = match &self.checkpoint {
+            Some(name) => checkpoint_position(name),
+            None => self.streams.iter().filter_map(|s| checkpoint_position(s.base.as_deref()?)).max(),
+        };
+        (position.unwrap_or(0), self.checkpoint.is_none(), self.started.timestamp())
+    }
+}
+
+/// One disk's stream in one run, as its meta or its manifest tells.
+#[derive(Debug, Clone)]
+pub struct Stream {
+    /// Target name of the disk.
+    pub target: String,
+    /// Name of the data file in the set.
+    pub file: String,
+    /// The checkpoint that it builds on; none for a stream that holds the whole disk.
+    pub base: Option<String>,
+    /// The run that made [`Stream::base`], where virtkeep did.
+    pub base_run: Option<Uuid>,
+    /// Size of the disk as the guest sees it.
+    pub virtual_size: u64,
+    /// Guest bytes carried.
+    pub data_size: u64,
+    /// Size of the data file.
+    pub stored_size: u64,
+    /// Whether the payload is compressed; known from the meta only.
+    pub compressed: bool,
+}
+
+/// Something in the set that is not part of a committed run.
+#[derive(Debug)]
+pub struct Problem {
+    /// Name of the file.
+    pub file: String,
+    /// What is wrong with it.
+    pub error: Error,
+}
+
+/// The runs of a set and what else lies there.
+#[derive(Debug)]
+pub struct Catalogue {
+    /// The set's names.
+    pub layout: Layout,
+    /// Committed runs in the order of the chain.
+    pub runs: Vec<Run>,
+    /// Files that belong to no committed run, or are damaged where the catalogue looked.
+    pub problems: Vec<Problem>,
+    /// Data files of runs that never finished.
+    pub partial: Vec<String>,
+}
+
+impl Catalogue {
+    /// Reads the names, manifests and stream heads in a directory.
+    ///
+    /// # Errors
+    /// Only where the directory can't be read; damage is in [`Catalogue::problems`].
+    pub fn open(layout: Layout) -> Result<Self> {
+        let names = layout.names().map_err(|error| match error.kind() {
+            Kind::NotFound => error.hint("-i takes the directory that `virtkeep backup -o` wrote"),
+            _ => error,
+        })?;
+        let mut catalogue = Self { layout, runs: vec![], problems: vec![], partial: vec![] };
+        let mut claimed = BTreeSet::new();
+        for name in names.iter().filter(|name| is_manifest(name)) {
+            catalogue.add_manifest(name, &mut claimed);
+        }
+        let foreign = names.iter().filter(|name| !claimed.contains(*name)).cloned().collect::<Vec<_>>();
+        catalogue.add_foreign(&foreign);
+        catalogue.runs.sort_by_key(Run::order);
+        Ok(catalogue)
+    }
+
+    fn add_manifest(&mut self, name: &str, claimed: &mut BTreeSet<String>) {
+        let manifest = self.layout.file(name).and_then(|path| Manifest::read(&path));
+        match manifest {
+            Ok(manifest) if Layout::manifest_name(manifest.run) == name => {
+                for disk in &manifest.disks {
+                    claimed.insert(disk.file.clone());
+                    claimed.insert(format!("{}{PARTIAL}", disk.file));
+                }
+                self.runs.push(run_of_manifest(manifest));
+            }
+            Ok(_) => self.problem(name, Error::corrupt("holds the manifest of another run")),
+            Err(error) => self.problem(name, error),
+        }
+    }
+
+    /// Groups the streams that no manifest claims: virtnbdbackup wrote them, or a run that never
+    /// was.
+    fn add_foreign(&mut self, names: &[String]) {
+        let mut streams = Vec::new();
+        for name in names {
+            if name.ends_with(PARTIAL) {
+                self.partial.push(name.clone());
+            } else if let Some(parsed) = DataName::parse(name) {
+                match self.read_foreign(name, &parsed) {
+                    Ok(stream) => streams.push(stream),
+                    Err(error) => self.problem(name, error),
+                }
+            }
+        }
+        self.runs.extend(group(streams));
+    }
+
+    fn read_foreign(&self, name: &str, parsed: &DataName) -> Result<Foreign> {
+        let path = self.layout.file(name)?;
+        let stored_size = std::fs::metadata(&path).map_err(|error| Error::io("stat", error).path(&path))?.len();
+        let meta = Meta::read(&path)?;
+        if meta.virtkeep.is_some() {
+            return Err(Error::incomplete("no manifest names this stream: its run was not committed").path(path));
+        }
+        if meta.disk_name != parsed.target {
+            return Err(Error::corrupt(format!("holds disk {}", meta.disk_name)).path(path));
+        }
+        Ok(Foreign { name: parsed.clone(), file: name.to_owned(), stored_size, meta })
+    }
+
+    fn problem(&mut self, file: &str, error: Error) {
+        self.problems.push(Problem { file: file.to_owned(), error });
+    }
+
+    /// The newest committed run that others can build on.
+    pub fn newest_base(&self) -> Option<&Run> {
+        self.runs.iter().rev().find(|run| run.is_base())
+    }
+
+    /// The run that made `checkpoint`.
+    pub fn run_of_checkpoint(&self, checkpoint: &str) -> Option<&Run> {
+        self.runs.iter().find(|run| run.checkpoint.as_deref() == Some(checkpoint))
+    }
+
+    /// The file of a stream: under its name, or still under its partial name where a crash came
+    /// between the commit and the renames.
+    pub fn stream_path(&self, stream: &Stream) -> Result<PathBuf> {
+        let path = self.layout.file(&stream.file)?;
+        let partial = self.layout.file(&format!("{}{PARTIAL}", stream.file))?;
+        Ok(if !path.exists() && partial.exists() { partial } else { path })
+    }
+}
+
+/// Whether `name` is a manifest's.
+pub fn is_manifest(name: &str) -> bool {
+    name.strip_prefix("manifest.").and_then(|rest| rest.strip_suffix(".json")).is_some()
+}
+
+fn run_of_manifest(manifest: Manifest) -> Run {
+    let streams = manifest
+        .disks
+        .iter()
+        .map(|disk| Stream {
+            target: disk.target.clone(),
+            file: disk.file.clone(),
+            base: disk.base_checkpoint.clone(),
+            base_run: disk.base_run,
+            virtual_size: disk.virtual_size,
+            data_size: disk.data_size,
+            stored_size: disk.stored_size,
+            compressed: false,
+        })
+        .collect();
+    Run {
+        id: manifest.run.to_string(),
+        level: manifest.level,
+        checkpoint: manifest.checkpoint.clone(),
+        started: manifest.started.clone(),
+        streams,
+        manifest: Some(manifest),
+    }
+}
+
+/// A stream of virtnbdbackup with what its name and its meta say.
+struct Foreign {
+    name: DataName,
+    file: String,
+    stored_size: u64,
+    meta: Meta,
+}
+
+impl Foreign {
+    /// Offline increments bear their parent's name as their own and make no checkpoint.
+    fn is_leaf(&self) -> bool {
+        match self.name.level {
+            Level::Copy | Level::Diff => true,
+            Level::Full => false,
+            Level::Inc => self.meta.incremental && self.meta.checkpoint_name == self.meta.parent_checkpoint,
+        }
+    }
+
+    fn started(&self) -> jiff::Zoned {
+        let local = self.meta.date.parse::<jiff::civil::DateTime>().ok();
+        local
+            .and_then(|date| date.to_zoned(jiff::tz::TimeZone::system()).ok())
+            .unwrap_or_else(|| jiff::Timestamp::UNIX_EPOCH.to_zoned(jiff::tz::TimeZone::system()))
+    }
+
+    /// What the streams of one run have in common. Dates and times in names differ per disk.
+    fn group_key(&self) -> (bool, Level, String) {
+        (self.is_leaf(), self.name.level, self.meta.checkpoint_name.clone())
+    }
+}
+
+/// Puts the streams of one run together: the same checkpoint; leaves, in the order of time, until a
+/// disk comes again.
+fn group(mut streams: Vec<Foreign>) -> Vec<Run> {
+    streams.sort_by_key(|stream| (stream.group_key(), stream.started().timestamp()));
+    let mut runs: Vec<(Vec<Foreign>, (bool, Level, String))> = Vec::new();
+    for stream in streams {
+        let key = stream.group_key();
+        match runs.last_mut() {
+            Some((members, last)) if *last == key && members.iter().all(|m| m.name.target != stream.name.target) => {
+                members.push(stream);
+            }
+            _ => runs.push((vec![stream], key)),
+        }
+    }
+    // A disk added in mid-chain has a full of its own, in the run of an increment.
+    merge_by_checkpoint(runs).into_iter().map(foreign_run).collect()
+}
+
+fn merge_by_checkpoint(runs: Vec<(Vec<Foreign>, (bool, Level, String))>) -> Vec<Vec<Foreign>> {
+    let mut merged: Vec<Vec<Foreign>> = Vec::new();
+    for (members, (leaf, _, checkpoint)) in runs {
+        let twin = merged.iter_mut().find(|other| {
+            !leaf
+                && !other[0].is_leaf()
+                && other[0].meta.checkpoint_name == checkpoint
+                && members.iter().all(|m| other.iter().all(|o| o.name.target != m.name.target))
+        });
+        match twin {
+            Some(other) => other.extend(members),
+            None => merged.push(members),
+        }
+    }
+    merged
+}
+
+fn foreign_run(members: Vec<Foreign>) -> Run {
+    let level = members.iter().map(|member| member.name.level).max_by_key(|level| level.needs_base());
+    let level = level.unwrap_or(Level::Full);
+    let first = &members[0];
+    let checkpoint = (!first.is_leaf()).then(|| first.meta.checkpoint_name.clone());
+    let id = match (&checkpoint, level) {
+        (Some(checkpoint), _) => checkpoint.clone(),
+        (None, Level::Copy) => "copy".to_owned(),
+        (None, Level::Inc) => format!("offline.{}", first.meta.date),
+        (None, _) => format!("diff.{}", first.name.ident),
+    };
+    let started = members.iter().map(Foreign::started).min_by_key(jiff::Zoned::timestamp);
+    let started = started.unwrap_or_else(jiff::Zoned::now);
+    let streams = members.into_iter().map(foreign_stream).collect();
+    Run { id, level, checkpoint, started, streams, manifest: None }
+}
+
+fn foreign_stream(foreign: Foreign) -> Stream {
+    let meta = foreign.meta;
+    Stream {
+        target: foreign.name.target,
+        file: foreign.file,
+        base: meta.incremental.then_some(meta.parent_checkpoint),
+        base_run: None,
+        virtual_size: meta.virtual_size,
+        data_size: meta.data_size,
+        stored_size: foreign.stored_size,
+        compressed: meta.compressed.is_some(),
+    }
+}

@@ -1,0 +1,206 @@
+//! Which streams make up a disk at a restore point: from the point's stream along its bases to one
+//! that holds the whole disk. Links are followed by name and identity, never by time or file order.
+
+use super::catalogue::{Catalogue, Run, Stream};
+use crate::error::{Error, Kind, Result};
+
+/// Finds a restore point: the newest one, or what `until` names: a checkpoint, a run's id (or the
+/// first characters of it, as long as only one run has them), or a date in local time, which
+/// selects the newest run that had started by then (a date without a time: by the end of that day).
+///
+/// # Errors
+/// [`Kind::NotFound`] with a hint on how to list the points.
+pub fn find_point<'c>(catalogue: &'c Catalogue, until: Option<&str>) -> Result<&'c Run> {
+    let unknown = |message: String| {
+        let directory = catalogue.layout.directory();
+        Error::new(Kind::NotFound, message)
+            .path(directory)
+            .hint(format!("`virtkeep dump -i {}` lists the restore points", directory.display()))
+    };
+    let Some(until) = until else {
+        return catalogue.runs.last().ok_or_else(|| {
+            let error = unknown("the set holds no restore point".to_owned());
+            if catalogue.problems.is_empty() {
+                error
+            } else {
+                error.caused_by(Error::corrupt(format!("{} damaged files", catalogue.problems.len())))
+            }
+        });
+    };
+    if let Some(run) = catalogue.run_of_checkpoint(until) {
+        return Ok(run);
+    }
+    let by_id: Vec<&Run> = catalogue.runs.iter().filter(|run| run.id == until).collect();
+    let by_id = if by_id.is_empty() && until.len() >= 4 {
+        catalogue.runs.iter().filter(|run| run.id.starts_with(until)).collect()
+    } else {
+        by_id
+    };
+    match (by_id.as_slice(), parse_date(until)) {
+        ([run], _) => Ok(run),
+        ([], Some(date)) => newest_by(catalogue, &date)
+            .ok_or_else(|| unknown(format!("no run of the set had started by {date}"))),
+        ([], None) => Err(unknown(format!("no restore point is called {until:?}"))),
+        (several, _) => Err(unknown(format!("{until:?} fits {} restore points", several.len()))),
+    }
+}
+
+fn newest_by<'c>(catalogue: &'c Catalogue, date: &jiff::Zoned) -> Option<&'c Run> {
+    catalogue.runs.iter().rev().find(|run| run.started.timestamp() <= date.timestamp())
+}
+
+/// The last moment that `text` describes, in local time unless it carries an offset.
+fn parse_date(text: &str) -> Option<jiff::Zoned> {
+    let zone = jiff::tz::TimeZone::system();
+    if let Ok(zoned) = text.parse::<jiff::Zoned>() {
+        return Some(zoned);
+    }
+    if let Ok(timestamp) = text.parse::<jiff::Timestamp>() {
+        return Some(timestamp.to_zoned(zone));
+    }
+    let text = text.replacen(' ', "T", 1);
+    let last = if let Ok(time) = text.parse::<jiff::civil::DateTime>() {
+        // What the text leaves open is still within: a date means its day, minutes their seconds.
+        match text.len() {
+            0..=10 => time.date().at(23, 59, 59, 999_999_999),
+            11..=16 => time.with().second(59).subsec_nanosecond(999_999_999).build().ok()?,
+            17..=19 => time.with().subsec_nanosecond(999_999_999).build().ok()?,
+            _ => time,
+        }
+    } else {
+        return None;
+    };
+    last.to_zoned(zone).ok()
+}
+
+/// The streams of disk `target` at `point`, newest first; the last one holds the whole disk.
+///
+/// # Errors
+/// [`Kind::NotFound`] where the point has no such disk, [`Kind::Incomplete`] for a missing link,
+/// [`Kind::Corrupt`] for links that contradict each other.
+pub fn resolve<'c>(catalogue: &'c Catalogue, point: &'c Run, target: &str) -> Result<Vec<&'c Stream>> {
+    let mut run = point;
+    let mut stream = point.stream(target).ok_or_else(|| {
+        Error::new(Kind::NotFound, format!("restore point {} does not have it", point.id)).disk(target)
+    })?;
+    let mut chain = vec![stream];
+    while let Some(base) = &stream.base {
+        let parent = catalogue.run_of_checkpoint(base).ok_or_else(|| missing(catalogue, stream, base))?;
+        let next = parent.stream(target).ok_or_else(|| missing(catalogue, stream, base))?;
+        if stream.base_run.is_some() && stream.base_run != parent.run_id() {
+            return Err(Error::corrupt(format!(
+                "{} builds on another run's {base} than the one in this set",
+                stream.file
+            ))
+            .disk(target)
+            .path(catalogue.layout.directory()));
+        }
+        // A base lies before what builds on it; without this a loop of names would never end.
+        if std::ptr::eq(parent, run) || chain.len() > catalogue.runs.len() {
+            return Err(Error::corrupt(format!("{} builds on itself", stream.file)).disk(target));
+        }
+        chain.push(next);
+        (run, stream) = (parent, next);
+    }
+    Ok(chain)
+}
+
+fn missing(catalogue: &Catalogue, stream: &Stream, base: &str) -> Error {
+    let error = Error::incomplete(format!("{} builds on checkpoint {base}, which no run of the set made", stream.file))
+        .disk(&stream.target)
+        .path(catalogue.layout.directory())
+        .hint("a file of the set is missing or damaged: `virtkeep verify` says which; an earlier point may be whole (--until)");
+    match catalogue.problems.first() {
+        Some(problem) => error.caused_by(Error::corrupt(format!("{}: {}", problem.file, problem.error))),
+        None => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::set::Level;
+    use crate::set::layout::Layout;
+
+    fn run(id: &str, level: Level, checkpoint: Option<&str>, base: Option<&str>, time: &str) -> Run {
+        let stream = Stream {
+            target: "vda".into(),
+            file: format!("vda.{id}.data"),
+            base: base.map(str::to_owned),
+            base_run: None,
+            virtual_size: 1,
+            data_size: 1,
+            stored_size: 1,
+            compressed: false,
+        };
+        Run {
+            id: id.into(),
+            level,
+            checkpoint: checkpoint.map(str::to_owned),
+            started: time.parse::<jiff::civil::DateTime>().unwrap().to_zoned(jiff::tz::TimeZone::system()).unwrap(),
+            streams: vec![stream],
+            manifest: None,
+        }
+    }
+
+    fn catalogue(runs: Vec<Run>) -> Catalogue {
+        Catalogue { layout: Layout::new("/set"), runs, problems: vec![], partial: vec![] }
+    }
+
+    fn chain_of_four() -> Catalogue {
+        catalogue(vec![
+            run("aaaa1", Level::Full, Some("virtnbdbackup.0"), None, "2026-01-01T01:00:00"),
+            run("aaaa2", Level::Inc, Some("virtnbdbackup.1"), Some("virtnbdbackup.0"), "2026-01-02T01:00:00"),
+            run("bbbb3", Level::Diff, None, Some("virtnbdbackup.1"), "2026-01-03T01:00:00"),
+            run("cccc4", Level::Inc, Some("virtnbdbackup.2"), Some("virtnbdbackup.1"), "2026-01-03T02:00:00"),
+        ])
+    }
+
+    #[test]
+    fn points_are_found_by_name_id_and_date() {
+        let set = chain_of_four();
+        for (until, id) in [
+            (None, "cccc4"),
+            (Some("virtnbdbackup.1"), "aaaa2"),
+            (Some("bbbb3"), "bbbb3"),
+            (Some("bbbb"), "bbbb3"),
+            (Some("2026-01-02"), "aaaa2"),
+            (Some("2026-01-03"), "cccc4"),
+            (Some("2026-01-03 01:00"), "bbbb3"),
+            (Some("2026-01-03T01:59:59"), "bbbb3"),
+        ] {
+            assert_eq!(find_point(&set, until).unwrap().id, id, "{until:?}");
+        }
+        for bad in ["aaaa", "b", "virtnbdbackup.9", "2025-12-31", "yesterday", ""] {
+            assert_eq!(find_point(&set, Some(bad)).unwrap_err().kind(), Kind::NotFound, "{bad}");
+        }
+    }
+
+    #[test]
+    fn chains_follow_their_bases() {
+        let set = chain_of_four();
+        let files = |id: &str| -> Vec<String> {
+            let point = find_point(&set, Some(id)).unwrap();
+            resolve(&set, point, "vda").unwrap().iter().map(|stream| stream.file.clone()).collect()
+        };
+        assert_eq!(files("cccc4"), ["vda.cccc4.data", "vda.aaaa2.data", "vda.aaaa1.data"]);
+        assert_eq!(files("bbbb3"), ["vda.bbbb3.data", "vda.aaaa2.data", "vda.aaaa1.data"]);
+        let point = find_point(&set, None).unwrap();
+        assert_eq!(resolve(&set, point, "vdb").unwrap_err().kind(), Kind::NotFound);
+    }
+
+    #[test]
+    fn gaps_and_loops_are_errors() {
+        let mut set = chain_of_four();
+        set.runs.remove(1);
+        let point = find_point(&set, None).unwrap();
+        assert_eq!(resolve(&set, point, "vda").unwrap_err().kind(), Kind::Incomplete);
+
+        let set = catalogue(vec![
+            run("a", Level::Inc, Some("virtnbdbackup.0"), Some("virtnbdbackup.1"), "2026-01-01T01:00:00"),
+            run("b", Level::Inc, Some("virtnbdbackup.1"), Some("virtnbdbackup.0"), "2026-01-01T01:00:00"),
+        ]);
+        let point = find_point(&set, None).unwrap();
+        assert_eq!(resolve(&set, point, "vda").unwrap_err().kind(), Kind::Corrupt);
+    }
+}

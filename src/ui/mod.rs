@@ -1,0 +1,5 @@
+//! What people see: [`log`] (messages on stderr and in the set's log file) and [`progress`]. Data
+//! goes to stdout, from the commands themselves.
+
+pub mod log;
+pub mod progress;

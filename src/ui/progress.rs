@@ -1,0 +1,189 @@
+//! Progress of long work: a bar for each disk on a terminal, a line every half minute elsewhere.
+
+use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::cli::Talk;
+use crate::pipeline::Progress;
+use crate::units::format_bytes;
+
+/// Between two plain lines: often enough to see that it moves, seldom enough for a cron mail.
+const LINE_INTERVAL: Duration = Duration::from_secs(30);
+
+const STYLE: &str = "{prefix:>8} {wide_bar} {percent:>3}% {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}";
+
+/// Where progress is shown.
+#[derive(Debug, Clone)]
+pub struct Display {
+    bars: MultiProgress,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Bars,
+    Lines,
+    Nothing,
+}
+
+impl Display {
+    /// Decides by the options and by what stderr is.
+    pub fn new(talk: &Talk) -> Self {
+        let kind = match (talk.noprogress || talk.quiet, std::io::stderr().is_terminal()) {
+            (true, _) => Kind::Nothing,
+            (false, true) => Kind::Bars,
+            (false, false) => Kind::Lines,
+        };
+        let target = if kind == Kind::Bars { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        Self { bars: MultiProgress::with_draw_target(target), kind }
+    }
+
+    /// What messages must step around.
+    pub fn bars(&self) -> MultiProgress {
+        self.bars.clone()
+    }
+
+    /// Shows the progress of one disk or file of `total` bytes until the meter is dropped.
+    pub fn meter(&self, name: &str, total: u64) -> Meter {
+        let state = Arc::new(State {
+            name: name.to_owned(),
+            total,
+            done: AtomicU64::new(0),
+            begin: Instant::now(),
+            ended: AtomicBool::new(false),
+            wake: (Mutex::new(()), Condvar::new()),
+        });
+        let bar = (self.kind == Kind::Bars).then(|| {
+            let bar = self.bars.add(ProgressBar::new(total).with_prefix(name.to_owned()));
+            // The template is a constant that a test renders.
+            bar.set_style(ProgressStyle::with_template(STYLE).unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar.enable_steady_tick(Duration::from_millis(250));
+            bar
+        });
+        let printer = (self.kind == Kind::Lines).then(|| {
+            let state = Arc::clone(&state);
+            std::thread::spawn(move || state.print_lines())
+        });
+        Meter { state, bar, printer }
+    }
+}
+
+/// Progress of one disk.
+#[derive(Debug)]
+pub struct Meter {
+    state: Arc<State>,
+    bar: Option<ProgressBar>,
+    printer: Option<std::thread::JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct State {
+    name: String,
+    total: u64,
+    done: AtomicU64,
+    begin: Instant,
+    ended: AtomicBool,
+    wake: (Mutex<()>, Condvar),
+}
+
+impl State {
+    fn print_lines(&self) {
+        let mut guard = self.wake.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while !self.ended.load(Ordering::SeqCst) {
+            let (next, timeout) =
+                self.wake.1.wait_timeout(guard, LINE_INTERVAL).unwrap_or_else(PoisonError::into_inner);
+            guard = next;
+            if timeout.timed_out() && !self.ended.load(Ordering::SeqCst) {
+                tracing::info!("{}", self.line(self.begin.elapsed()));
+            }
+        }
+    }
+
+    fn line(&self, elapsed: Duration) -> String {
+        let done = self.done.load(Ordering::Relaxed);
+        let rate = done as f64 / elapsed.as_secs_f64().max(0.001);
+        let percent = if self.total == 0 { 100 } else { done.saturating_mul(100) / self.total };
+        let left = self.total.saturating_sub(done) as f64 / rate.max(1.0);
+        format!(
+            "{}: {percent} % ({} of {}), {}/s, about {} left",
+            self.name,
+            format_bytes(done),
+            format_bytes(self.total),
+            format_bytes(rate as u64),
+            format_duration(Duration::from_secs_f64(left.min(1e9)))
+        )
+    }
+}
+
+impl Progress for Meter {
+    fn advance(&self, bytes: u64) {
+        self.state.done.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(bar) = &self.bar {
+            bar.inc(bytes);
+        }
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        {
+            let _guard = self.state.wake.0.lock().unwrap_or_else(PoisonError::into_inner);
+            self.state.ended.store(true, Ordering::SeqCst);
+            self.state.wake.1.notify_all();
+        }
+        if let Some(printer) = self.printer.take() {
+            // It only prints; there is nothing to learn from how it ended.
+            let _ = printer.join();
+        }
+    }
+}
+
+/// `1:02:03`, `2:03` or `0.4 s`.
+pub fn format_duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, _) => format!("{:.1} s", duration.as_secs_f64()),
+        (0, minutes, seconds) => format!("{minutes}:{seconds:02} min"),
+        (hours, minutes, seconds) => format!("{hours}:{minutes:02}:{seconds:02} h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_formatted() {
+        for (seconds, text) in [(0.44, "0.4 s"), (59.0, "59.0 s"), (61.0, "1:01 min"), (3723.0, "1:02:03 h")] {
+            assert_eq!(format_duration(Duration::from_secs_f64(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn the_bar_template_is_sound() {
+        ProgressStyle::with_template(STYLE).unwrap();
+    }
+
+    #[test]
+    fn lines_tell_rate_and_rest() {
+        let state = State {
+            name: "vda".into(),
+            total: 4 << 20,
+            done: AtomicU64::new(1 << 20),
+            begin: Instant::now(),
+            ended: AtomicBool::new(false),
+            wake: Default::default(),
+        };
+        assert_eq!(
+            state.line(Duration::from_secs(1)),
+            "vda: 25 % (1.0 MiB of 4.0 MiB), 1.0 MiB/s, about 3.0 s left"
+        );
+    }
+}
