@@ -1,0 +1,41 @@
+//! The bytes of a stream: one disk in one backup.
+//!
+//! ```text
+//! meta frame + JSON │ data / zero frames … │ stop │ index, indx │ sizes, comp (LZ4 only)
+//! ```
+//!
+//! Everything up to `stop` and the compression trailer is what virtnbdbackup reads and writes; the
+//! index between them is ours and invisible to it. `docs/stream-format.md` is the normative text.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`frame`] | the 40-byte frame header |
+//! | [`meta`] | the JSON of the meta frame |
+//! | [`codec`] | LZ4 frames as payloads |
+//! | [`digest`] | digests of guest blocks |
+//! | [`index`] | the index: table of frames, zero extents, digests |
+//! | [`writer`] | writing a stream, front to back |
+//! | [`reader`] | positioned, proven reading |
+//! | [`scan`] | the same table for streams without an index, in one pass |
+//! | [`verify`] | every byte of a stream against everything known of it |
+
+pub mod codec;
+pub mod digest;
+pub mod frame;
+pub mod index;
+pub mod meta;
+pub mod reader;
+pub mod scan;
+pub mod verify;
+pub mod writer;
+
+/// Guest bytes per digest: a reader proves at least this much at a time.
+pub const BLOCK: u64 = crate::units::MIB;
+
+/// Frames start on multiples of this and end on one, or at the disk's end: virtnbdmap reads across
+/// other boundaries wrongly.
+pub const FRAME_ALIGNMENT: u64 = 4096;
+
+/// Guest bytes in one LZ4 frame of virtnbdbackup, and the length from which a compressed data frame
+/// is a list of them. We never write a compressed frame that long.
+pub const COMPRESSED_LIMIT: u64 = 32 * crate::units::MIB;

@@ -1,0 +1,1 @@
+//! Builds the table of a stream without an index in one pass.
