@@ -17,4 +17,6 @@ pub mod block;
 pub mod cancel;
 pub mod error;
 pub mod extent;
+pub mod nbd;
+pub mod qemu;
 pub mod units;
