@@ -1,0 +1,420 @@
+//! One connection to one NBD export: reads, writes and questions, each complete or an error.
+//!
+//! Requests are cut to sizes that suit the server and several run at once. Every wait looks at the
+//! cancel flag and at the clock. After an error with requests still running the connection is
+//! closed at once (nothing may arrive in memory that is no longer lent), and every later call fails.
+//!
+//! Fallbacks, all of them:
+//!
+//! | the server | we |
+//! |---|---|
+//! | names no largest payload | take 32 MiB, the least the protocol grants |
+//! | has no "write zeroes", or refuses it as not supported | write zero bytes |
+//! | has no "trim" | leave the range alone: a trim promises nothing |
+
+use std::time::{Duration, Instant};
+
+use crate::cancel::Cancel;
+use crate::error::{Error, Kind, Result};
+use crate::nbd::sys::{Batch, BlockSize, Command, ContextReply, Flag, Handle, Replies};
+use crate::units::{GIB, KIB, MIB, align_down, align_up};
+
+/// Bytes of one read or write request. Larger ones gained nothing with QEMU's server, and small
+/// ones cost a system call each on both sides.
+pub const REQUEST_SIZE: u64 = 512 * KIB;
+
+/// Requests running at once on a connection: QEMU's server itself works on 16 per client.
+pub const IN_FLIGHT: usize = 16;
+
+/// Longest range of one "write zeroes" or "trim": they have no payload, but the length has 32 bits
+/// and a server that has to write the zeroes itself must answer within [`STALL_TIMEOUT`].
+const ZERO_STEP: u64 = GIB;
+
+/// The largest payload if the server names none; the protocol says that clients may assume it.
+const DEFAULT_MAXIMUM: u64 = 32 * MIB;
+
+/// A listening server accepts and greets at once; half a minute allows for a host under load.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A connection on which not one request completes for so long is given up. Storage that lost a
+/// path or spins up answers after 30 to 180 seconds, and such a pause must not cost the backup.
+const STALL_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// A flush may have to write out the page cache of a large machine to a slow disk.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// Time for an orderly goodbye; the server learns the same from the closed socket.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Longest wait between two looks at the cancel flag.
+const SLICE: Duration = Duration::from_millis(100);
+
+/// What an export can do, asked once after the handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Bytes.
+    pub size: u64,
+    /// Writes are refused.
+    pub read_only: bool,
+    /// Several connections may be used as one.
+    pub multi_conn: bool,
+    /// Zeroes without payload.
+    pub zero: bool,
+    /// Zeroes that fail rather than be slow.
+    pub fast_zero: bool,
+    /// Discards.
+    pub trim: bool,
+    /// Flushes.
+    pub flush: bool,
+    /// Prefetches.
+    pub cache: bool,
+    /// Requests must be multiples of it; a power of two, 1 if the server named none.
+    pub block_minimum: u64,
+    /// Requests should be multiples of it.
+    pub block_preferred: u64,
+    /// Payload must not be longer.
+    pub block_maximum: u64,
+}
+
+/// A range to read and where to put it.
+#[derive(Debug)]
+pub struct ReadPiece<'b> {
+    /// First byte.
+    pub offset: u64,
+    /// Filled completely.
+    pub buffer: &'b mut [u8],
+}
+
+/// How many bytes per request and how many requests at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of one request; rounded to what the server takes.
+    pub request_size: u64,
+    /// Requests at once, at least 1.
+    pub in_flight: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { request_size: REQUEST_SIZE, in_flight: IN_FLIGHT }
+    }
+}
+
+/// A connection to an export. Says goodbye on drop.
+#[derive(Debug)]
+pub struct Client {
+    /// None after an error that left requests behind, or after the connection broke.
+    handle: Option<Handle>,
+    capabilities: Capabilities,
+    contexts: Vec<String>,
+    cancel: Cancel,
+}
+
+impl Client {
+    /// Connects to `uri` and asks for the meta `contexts`; which of them the server granted is to
+    /// be seen with [`Client::has_context`]. Name resolution in a TCP URI is not interruptible.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] if there is no such socket or export, [`Kind::Cancelled`].
+    pub fn connect(uri: &str, contexts: &[&str], cancel: &Cancel) -> Result<Self> {
+        cancel.check()?;
+        let mut handle = Handle::new()?;
+        for context in contexts {
+            handle.add_meta_context(context)?;
+        }
+        handle.start_connect(uri)?;
+        await_handshake(&mut handle, cancel)?;
+        let capabilities = ask_capabilities(&handle)?;
+        let mut granted = Vec::new();
+        for context in contexts {
+            if handle.has_context(context)? {
+                granted.push((*context).to_owned());
+            }
+        }
+        tracing::debug!(uri, ?capabilities, ?granted, "connected");
+        Ok(Self { handle: Some(handle), capabilities, contexts: granted, cancel: cancel.clone() })
+    }
+
+    /// What the export can do.
+    pub fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    /// Size of the export in bytes.
+    pub fn size(&self) -> u64 {
+        self.capabilities.size
+    }
+
+    /// Whether the server granted the meta context `name`.
+    pub fn has_context(&self, name: &str) -> bool {
+        self.contexts.iter().any(|context| context == name)
+    }
+
+    /// Whether the connection can still be used: false after an error that closed it.
+    pub fn is_usable(&self) -> bool {
+        self.handle.is_some()
+    }
+
+    /// Fills all pieces, in requests as `limits` say, in any order.
+    ///
+    /// # Errors
+    /// With the offset of the request that failed; the content of the buffers is undefined then.
+    pub fn read_scattered(&mut self, pieces: &mut [ReadPiece<'_>], limits: Limits) -> Result<()> {
+        let step = self.request_len(limits.request_size);
+        let reads = pieces.iter_mut().flat_map(|piece| {
+            let parts = piece.buffer.chunks_mut(step).zip(0u64..);
+            let start = piece.offset;
+            parts.map(move |(buffer, index)| Command::Read { buffer, offset: start.saturating_add(index * step as u64) })
+        });
+        self.run(reads, limits.in_flight, STALL_TIMEOUT)
+    }
+
+    /// Fills `buffer` from `offset`.
+    pub fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> Result<()> {
+        self.read_scattered(&mut [ReadPiece { offset, buffer }], Limits::default())
+    }
+
+    /// Writes all of `data` at `offset`.
+    pub fn write_at(&mut self, data: &[u8], offset: u64) -> Result<()> {
+        let step = self.request_len(REQUEST_SIZE);
+        let writes = data
+            .chunks(step)
+            .zip(0u64..)
+            .map(|(data, index)| Command::Write { data, offset: offset.saturating_add(index * step as u64) });
+        self.run(writes, IN_FLIGHT, STALL_TIMEOUT)
+    }
+
+    /// Makes a range read as zeroes; with `may_punch` the server may deallocate it. Writes zero
+    /// bytes where the server knows no better.
+    pub fn write_zeroes(&mut self, offset: u64, length: u64, may_punch: bool) -> Result<()> {
+        if offset.checked_add(length).is_none_or(|end| end > self.capabilities.size) {
+            return Err(Error::usage("write zeroes beyond the end of the export").at(offset));
+        }
+        if self.capabilities.zero {
+            let zeroes = steps(offset, length).map(|(offset, length)| Command::Zero { offset, length, may_punch });
+            match self.run(zeroes, 1, STALL_TIMEOUT) {
+                Err(error) if error.kind() == Kind::Unsupported && self.is_usable() => self.capabilities.zero = false,
+                outcome => return outcome,
+            }
+        }
+        self.write_zero_bytes(offset, length)
+    }
+
+    fn write_zero_bytes(&mut self, offset: u64, length: u64) -> Result<()> {
+        let zeroes = vec![0; self.request_len(REQUEST_SIZE)];
+        let step = zeroes.len() as u64;
+        let end = offset.saturating_add(length);
+        let writes = (0..length.div_ceil(step)).map(|index| {
+            let offset = offset + index * step;
+            // At most `step`, which is the length of a slice.
+            Command::Write { data: &zeroes[..(end - offset).min(step) as usize], offset }
+        });
+        self.run(writes, IN_FLIGHT, STALL_TIMEOUT)
+    }
+
+    /// Tells the server that the content of a range is of no use any more. What it reads as
+    /// afterwards is undefined.
+    pub fn trim(&mut self, offset: u64, length: u64) -> Result<()> {
+        if !self.capabilities.trim {
+            return Ok(());
+        }
+        self.run(steps(offset, length).map(|(offset, length)| Command::Trim { offset, length }), 1, STALL_TIMEOUT)
+    }
+
+    /// Makes all completed writes durable, those of other connections too if the export is
+    /// multi-conn.
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`] if the server cannot.
+    pub fn flush(&mut self) -> Result<()> {
+        if !self.capabilities.flush {
+            return Err(Error::unsupported("the NBD server has no flush"));
+        }
+        self.run(std::iter::once(Command::Flush), 1, FLUSH_TIMEOUT)
+    }
+
+    /// What the server says about the blocks from `offset` on, per context, unchecked.
+    pub(crate) fn block_status(&mut self, offset: u64, length: u64) -> Result<Vec<ContextReply>> {
+        let replies = Replies::default();
+        let command = Command::Status { offset, length, replies: replies.clone() };
+        self.run(std::iter::once(command), 1, STALL_TIMEOUT)?;
+        Ok(replies.take())
+    }
+
+    /// Ends the connection in order.
+    ///
+    /// # Errors
+    /// If the connection broke before or the server does not react.
+    pub fn disconnect(mut self) -> Result<()> {
+        let handle = self.handle.take().ok_or_else(closed)?;
+        say_goodbye(handle)
+    }
+
+    /// Bytes of one request: `wanted`, but within the server's limits.
+    fn request_len(&self, wanted: u64) -> usize {
+        let Capabilities { block_minimum, block_maximum, .. } = self.capabilities;
+        let len = align_down(wanted.clamp(1, block_maximum), block_minimum).max(block_minimum);
+        usize::try_from(len).unwrap_or(usize::MAX)
+    }
+
+    /// Runs the commands, up to `in_flight` at once, until all have completed. The handle is
+    /// consumed unless that leaves it idle: see [`Batch`].
+    fn run<'b>(
+        &mut self,
+        commands: impl Iterator<Item = Command<'b>>,
+        in_flight: usize,
+        patience: Duration,
+    ) -> Result<()> {
+        let mut batch = Batch::new(self.handle.take().ok_or_else(closed)?);
+        let outcome = drive(&mut batch, commands, in_flight.max(1), patience, &self.cancel);
+        self.handle = batch.finish();
+        outcome
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if let Some(handle) = self.handle.take() {
+            if let Err(error) = say_goodbye(handle) {
+                tracing::debug!(error = crate::error::report(&error), "disconnect");
+            }
+        }
+    }
+}
+
+/// A command on its way.
+struct Running {
+    cookie: u64,
+    verb: &'static str,
+    offset: Option<u64>,
+}
+
+impl Running {
+    fn place(&self, cause: Error) -> Error {
+        let error = Error::new(cause.kind(), self.verb).caused_by(cause);
+        match self.offset {
+            Some(offset) => error.at(offset),
+            None => error,
+        }
+    }
+}
+
+fn drive<'b>(
+    batch: &mut Batch<'b>,
+    mut commands: impl Iterator<Item = Command<'b>>,
+    in_flight: usize,
+    patience: Duration,
+    cancel: &Cancel,
+) -> Result<()> {
+    let mut running: Vec<Running> = Vec::with_capacity(in_flight);
+    let mut deadline = Instant::now() + patience;
+    loop {
+        cancel.check()?;
+        while running.len() < in_flight {
+            let Some(command) = commands.next() else { break };
+            let mut started = Running { cookie: 0, verb: command.verb(), offset: command.offset() };
+            started.cookie = batch.submit(command).map_err(|error| started.place(error))?;
+            running.push(started);
+        }
+        let Some(oldest) = running.first() else { return Ok(()) };
+        if let Some((cookie, outcome)) = batch.completed() {
+            let index = running.iter().position(|command| command.cookie == cookie);
+            let ended = running.remove(index.ok_or_else(|| Error::new(Kind::Protocol, "unknown NBD command ended"))?);
+            outcome.map_err(|error| ended.place(error))?;
+            deadline = Instant::now() + patience;
+        } else if Instant::now() >= deadline {
+            let stalled = format!("no answer from the NBD server in {} seconds", patience.as_secs());
+            return Err(oldest.place(Error::new(Kind::Io, stalled)));
+        } else {
+            batch.poll(SLICE).map_err(|error| oldest.place(error))?;
+        }
+    }
+}
+
+fn await_handshake(handle: &mut Handle, cancel: &Cancel) -> Result<()> {
+    let deadline = Instant::now() + CONNECT_TIMEOUT;
+    while !handle.is_ready() {
+        cancel.check()?;
+        if handle.is_over() {
+            return Err(Error::new(Kind::Io, "the NBD server closed the connection in the handshake"));
+        }
+        if Instant::now() >= deadline {
+            let message = format!("no NBD handshake within {} seconds", CONNECT_TIMEOUT.as_secs());
+            return Err(Error::new(Kind::Io, message).hint("check that the address is an NBD server's"));
+        }
+        handle.poll(SLICE)?;
+    }
+    Ok(())
+}
+
+fn say_goodbye(mut handle: Handle) -> Result<()> {
+    handle.start_disconnect()?;
+    let deadline = Instant::now() + DISCONNECT_TIMEOUT;
+    while !handle.is_over() {
+        if Instant::now() >= deadline {
+            return Err(Error::new(Kind::Io, "the NBD server does not end the connection"));
+        }
+        handle.poll(SLICE)?;
+    }
+    Ok(())
+}
+
+fn ask_capabilities(handle: &Handle) -> Result<Capabilities> {
+    let block = |which, default| handle.block_size(which).map(|size| if size == 0 { default } else { size });
+    let minimum = block(BlockSize::Minimum, 1)?;
+    if !minimum.is_power_of_two() || minimum > DEFAULT_MAXIMUM {
+        return Err(Error::new(Kind::Protocol, format!("the NBD server demands blocks of {minimum} bytes")));
+    }
+    Ok(Capabilities {
+        size: handle.size()?,
+        read_only: handle.flag(Flag::ReadOnly)?,
+        multi_conn: handle.flag(Flag::MultiConn)?,
+        zero: handle.flag(Flag::Zero)?,
+        fast_zero: handle.flag(Flag::FastZero)?,
+        trim: handle.flag(Flag::Trim)?,
+        flush: handle.flag(Flag::Flush)?,
+        cache: handle.flag(Flag::Cache)?,
+        block_minimum: minimum,
+        block_preferred: block(BlockSize::Preferred, 4 * KIB)?,
+        // A maximum under the minimum is no sense; the minimum always goes.
+        block_maximum: block(BlockSize::Maximum, DEFAULT_MAXIMUM)?.clamp(minimum, DEFAULT_MAXIMUM),
+    })
+}
+
+/// A range cut at multiples of [`ZERO_STEP`], so that aligned ranges stay aligned.
+fn steps(offset: u64, length: u64) -> impl Iterator<Item = (u64, u64)> {
+    let end = offset.saturating_add(length);
+    let mut position = offset;
+    std::iter::from_fn(move || {
+        let start = position;
+        position = align_up(start.saturating_add(1), ZERO_STEP).min(end);
+        (start < end).then(|| (start, position - start))
+    })
+}
+
+fn closed() -> Error {
+    Error::new(Kind::Io, "the NBD connection is closed after an earlier error")
+}
+
+/// The error for libnbd's `text` and error number: the number becomes the cause and leaves the text.
+pub(super) fn describe(text: &str, errno: i32) -> Error {
+    if errno == 0 {
+        return Error::new(Kind::Io, text);
+    }
+    let cause = std::io::Error::from_raw_os_error(errno);
+    let words = cause.to_string();
+    let words = words.split(" (os error").next().unwrap_or_default();
+    let message = text.strip_suffix(words).and_then(|text| text.strip_suffix(": ")).unwrap_or(text);
+    use rustix::io::Errno;
+    let kind = match Errno::from_io_error(&cause) {
+        Some(Errno::NOENT) => Kind::NotFound,
+        Some(Errno::NOTSUP) => Kind::Unsupported,
+        Some(Errno::PROTO | Errno::BADMSG) => Kind::Protocol,
+        _ => Kind::Io,
+    };
+    Error::new(kind, message).caused_by(cause)
+}
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

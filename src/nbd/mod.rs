@@ -1,0 +1,8 @@
+//! NBD as a client: one connection to one export, and what the server knows of its blocks.
+//!
+//! The wire protocol is libnbd's business; [`sys`] is the only file that touches it.
+
+pub mod block_status;
+pub mod client;
+pub mod sys;
+pub mod uri;

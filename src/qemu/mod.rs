@@ -1,0 +1,1 @@
+//! QEMU's own tools, run as child processes.
