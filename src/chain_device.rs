@@ -38,7 +38,7 @@ pub struct ChainDevice {
 }
 
 /// Buffers of one reading thread.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Buffers {
     scratch: Vec<Scratch>,
     layer: Vec<u8>,
@@ -217,8 +217,8 @@ fn open_layer(catalogue: &Catalogue, stream: &Stream) -> Result<StreamReader> {
         .filter_map(|run| run.manifest.as_ref())
         .find_map(|manifest| manifest.disks.iter().find(|disk| disk.file == stream.file).map(|disk| (manifest.run, disk)));
     if let Some((run, disk)) = recorded {
-        let same_run = meta.virtkeep.as_ref().is_some_and(|own| own.run == run);
-        if !same_run || reader.stored_size() != disk.stored_size || reader.index_digest().as_deref() != Some(&disk.index_digest) {
+        let same_run = meta.own.is_some_and(|own| own.run == run);
+        if !same_run || reader.stored_size() != disk.stored_size || reader.index_digest().map(|digest| blake3::Hash::from(digest).to_hex().to_string()).as_ref() != Some(&disk.index_digest) {
             return Err(swapped());
         }
     }

@@ -21,7 +21,6 @@ pub mod commands;
 pub mod error;
 pub mod exit;
 pub mod extent;
-pub mod libvirt;
 pub mod nbd;
 pub mod pipeline;
 pub mod qemu;

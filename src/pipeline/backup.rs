@@ -2,18 +2,20 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::ops::Range;
 use std::path::Path;
 
 use super::Progress;
 use super::turnstile::Turnstile;
-use super::work::{Item, Queue, WINDOW};
+use super::work::{Item, Queue};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, Kind};
-use crate::nbd::client::{Client, ReadPiece};
-use crate::stream::codec::{Compression, Compressor};
+use crate::nbd::client::{Client, Limits, ReadPiece};
+use crate::stream::codec::Compressor;
+use crate::stream::digest::{Digest, digest_blocks};
 use crate::stream::meta::Meta;
-use crate::stream::writer::{BlockDigests, Finished, StreamWriter};
+use crate::stream::writer::{Finished, StreamWriter};
 
 /// Headers and small frames are gathered to this size before they are written.
 const WRITE_BUFFER: usize = 1 << 20;
@@ -25,8 +27,6 @@ pub struct Source<'s> {
     pub extents: &'s [Extent],
     /// Head of the stream; its `data_size` is the sum of the data extents.
     pub meta: &'s Meta,
-    /// How payloads are stored.
-    pub compression: Compression,
 }
 
 /// Copies a disk through `clients`, a thread for each, into `file`, and syncs it. The index is
@@ -75,18 +75,17 @@ struct Worker<'s> {
     source: &'s Source<'s>,
     client: Client,
     compressor: Compressor,
-    /// Guest bytes of the item, packed.
-    guest: Vec<u8>,
-    /// Compressed payloads of the item, packed, and their lengths.
+    /// Guest bytes of the item's window, each at its place.
+    window: Vec<u8>,
+    /// Compressed payloads of the item, one after another, and their ends.
     stored: Vec<u8>,
-    stored_lengths: Vec<usize>,
+    stored_ends: Vec<usize>,
 }
 
 impl<'s> Worker<'s> {
     fn new(source: &'s Source<'s>, client: Client) -> Self {
-        let guest = Vec::with_capacity(WINDOW as usize);
-        let compressor = Compressor::new(source.compression);
-        Self { source, client, compressor, guest, stored: Vec::new(), stored_lengths: Vec::new() }
+        let compressor = Compressor::new(source.meta.compression);
+        Self { source, client, compressor, window: Vec::new(), stored: Vec::new(), stored_ends: Vec::new() }
     }
 
     fn run<W: Write + Send>(
@@ -98,73 +97,65 @@ impl<'s> Worker<'s> {
     ) -> Result<()> {
         while let Some(item) = queue.take() {
             stopped.check()?;
-            self.read(&item)?;
-            let digests = BlockDigests::of(self.data(&item));
-            self.compress(&item)?;
-            stream.pass(item.number, |stream| self.write(stream, &item, &digests))?;
+            let work = Work::of(&item, self.source.meta.virtual_size);
+            self.read(&work)?;
+            let digests = digest_blocks(work.start, &self.window, &work.data)?;
+            self.compress(&work)?;
+            stream.pass(item.number, |stream| self.write(stream, &item, &work, &digests))?;
             progress.advance(item.length());
         }
         // A clean goodbye: old QEMUs did not like a client that was just gone when the job ended.
-        self.client.disconnect();
+        // That it failed says nothing about the bytes that were read.
+        let _ = self.client.disconnect();
         Ok(())
     }
 
-    fn read(&mut self, item: &Item) -> Result<()> {
-        let length: u64 = data_of(item).map(|extent| extent.length).sum();
-        self.guest.resize(length as usize, 0);
-        let mut rest = self.guest.as_mut_slice();
-        let mut pieces = Vec::new();
-        for extent in data_of(item) {
-            let (buffer, more) = rest.split_at_mut(extent.length as usize);
+    fn read(&mut self, work: &Work) -> Result<()> {
+        self.window.resize(work.length, 0);
+        let mut rest = self.window.as_mut_slice();
+        let mut position = work.start;
+        let mut pieces = Vec::with_capacity(work.data.len());
+        for extent in &work.data {
+            let (_, more) = rest.split_at_mut((extent.offset - position) as usize);
+            let (buffer, more) = more.split_at_mut(extent.length as usize);
             pieces.push(ReadPiece { offset: extent.offset, buffer });
-            rest = more;
+            (rest, position) = (more, extent.end());
         }
-        self.client.read_scattered(&mut pieces)
+        self.client.read_scattered(&mut pieces, Limits::default())
     }
 
-    /// The item's data extents, each with its offset and bytes.
-    fn data<'a>(&'a self, item: &'a Item) -> impl Iterator<Item = (u64, &'a [u8])> {
-        let mut position = 0;
-        data_of(item).map(move |extent| {
-            let bytes = &self.guest[position..position + extent.length as usize];
-            position += bytes.len();
-            (extent.offset, bytes)
-        })
-    }
-
-    fn compress(&mut self, item: &Item) -> Result<()> {
+    fn compress(&mut self, work: &Work) -> Result<()> {
         self.stored.clear();
-        self.stored_lengths.clear();
-        if self.source.compression == Compression::None {
+        self.stored_ends.clear();
+        if !self.source.meta.compression.is_lz4() {
             return Ok(());
         }
-        let mut position = 0;
-        for extent in data_of(item) {
-            let end = position + extent.length as usize;
-            let before = self.stored.len();
-            self.compressor.compress(&self.guest[position..end], &mut self.stored)?;
-            self.stored_lengths.push(self.stored.len() - before);
-            position = end;
+        for extent in &work.data {
+            self.compressor.compress(&self.window[work.place(extent)], &mut self.stored)?;
+            self.stored_ends.push(self.stored.len());
         }
         Ok(())
     }
 
-    fn write<W: Write>(&self, stream: &mut StreamWriter<W>, item: &Item, digests: &BlockDigests) -> Result<()> {
-        let mut data = self.data(item);
-        let mut lengths = self.stored_lengths.iter();
+    fn write<W: Write>(
+        &self,
+        stream: &mut StreamWriter<W>,
+        item: &Item,
+        work: &Work,
+        digests: &[(u64, Digest)],
+    ) -> Result<()> {
+        let mut ends = self.stored_ends.iter();
         let mut position = 0;
         for extent in &item.extents {
             match extent.kind {
                 Kind::Zero if self.source.meta.incremental => stream.zero_extent(extent.offset, extent.length)?,
                 Kind::Zero => stream.zero_frame(extent.offset, extent.length)?,
                 Kind::Data => {
-                    let Some((offset, bytes)) = data.next() else { break };
-                    let stored = match lengths.next() {
-                        Some(&length) => &self.stored[position..position + length],
-                        None => bytes,
+                    let stored = match ends.next() {
+                        Some(&end) => &self.stored[std::mem::replace(&mut position, end)..end],
+                        None => &self.window[work.place(extent)],
                     };
-                    position += stored.len();
-                    stream.data_frame(offset, extent.length, stored)?;
+                    stream.data_frame(extent.offset, extent.length, stored)?;
                 }
                 Kind::Clean => {}
             }
@@ -173,6 +164,23 @@ impl<'s> Worker<'s> {
     }
 }
 
-fn data_of(item: &Item) -> impl Iterator<Item = &Extent> {
-    item.extents.iter().filter(|extent| extent.kind == Kind::Data)
+/// The data of an item and the window it lies in.
+struct Work {
+    data: Vec<Extent>,
+    start: u64,
+    length: usize,
+}
+
+impl Work {
+    fn of(item: &Item, size: u64) -> Self {
+        let window = item.window(size);
+        let data = item.extents.iter().filter(|extent| extent.kind == Kind::Data).copied().collect();
+        Self { data, start: window.start, length: (window.end - window.start) as usize }
+    }
+
+    /// Where an extent's bytes are in the window's buffer.
+    fn place(&self, extent: &Extent) -> Range<usize> {
+        let first = (extent.offset - self.start) as usize;
+        first..first + extent.length as usize
+    }
 }

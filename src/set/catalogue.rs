@@ -13,6 +13,7 @@ use super::Level;
 use super::layout::{DataName, Layout, PARTIAL, checkpoint_position};
 use super::manifest::Manifest;
 use crate::error::{Error, Kind, Result};
+use crate::stream::head;
 use crate::stream::meta::Meta;
 
 /// One committed run: a restore point.
@@ -158,8 +159,8 @@ impl Catalogue {
     fn read_foreign(&self, name: &str, parsed: &DataName) -> Result<Foreign> {
         let path = self.layout.file(name)?;
         let stored_size = std::fs::metadata(&path).map_err(|error| Error::io("stat", error).path(&path))?.len();
-        let meta = Meta::read(&path)?;
-        if meta.virtkeep.is_some() {
+        let meta = head::read(&path)?;
+        if meta.own.is_some() {
             return Err(Error::incomplete("no manifest names this stream: its run was not committed").path(path));
         }
         if meta.disk_name != parsed.target {
@@ -314,6 +315,6 @@ fn foreign_stream(foreign: Foreign) -> Stream {
         virtual_size: meta.virtual_size,
         data_size: meta.data_size,
         stored_size: foreign.stored_size,
-        compressed: meta.compressed.is_some(),
+        compressed: meta.compression.is_lz4(),
     }
 }

@@ -98,16 +98,65 @@ pub struct Skipped {
 pub struct FileRecord {
     /// Name within the set.
     pub name: String,
+    /// What it is.
+    pub role: Role,
+    /// The disk that it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub disk: Option<String>,
+    /// Path of the original on the domain's host.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub origin: Option<String>,
     /// Bytes.
     pub size: u64,
     /// BLAKE3 of the content, in hex.
     pub blake3: String,
 }
 
+/// What a file of a run is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// The domain's XML, inactive where it has one.
+    DomainXml,
+    /// What `qemu-img info` says of a disk's image.
+    ImageInfo,
+    /// The checkpoint's XML.
+    CheckpointXml,
+    /// UEFI variables.
+    Nvram,
+    /// Firmware.
+    Loader,
+    /// A kernel that the domain boots directly.
+    Kernel,
+    /// The kernel's initial file system.
+    Initrd,
+    /// Says that the domain starts with its host.
+    Autostart,
+    /// What the guest agent tells of the guest.
+    GuestInfo,
+    /// Adler-32 of a data file.
+    Checksum,
+    /// The run's log.
+    Log,
+}
+
 impl FileRecord {
     /// The record of a file with `content`.
-    pub fn of(name: impl Into<String>, content: &[u8]) -> Self {
-        Self { name: name.into(), size: content.len() as u64, blake3: blake3::hash(content).to_hex().to_string() }
+    pub fn of(name: impl Into<String>, role: Role, content: &[u8]) -> Self {
+        let blake3 = blake3::hash(content).to_hex().to_string();
+        Self { name: name.into(), role, disk: None, origin: None, size: content.len() as u64, blake3 }
+    }
+
+    /// The record with the disk that the file belongs to.
+    pub fn of_disk(mut self, target: &str) -> Self {
+        self.disk = Some(target.to_owned());
+        self
+    }
+
+    /// The record with the path of the file's original.
+    pub fn copied_from(mut self, origin: &str) -> Self {
+        self.origin = Some(origin.to_owned());
+        self
     }
 }
 
@@ -212,7 +261,7 @@ pub(crate) mod tests {
                 image: "/images/web.qcow2".into(),
             }],
             skipped: vec![],
-            files: vec![FileRecord::of("vmconfig.virtnbdbackup.0.xml", b"<domain/>")],
+            files: vec![FileRecord::of("vmconfig.virtnbdbackup.0.xml", Role::DomainXml, b"<domain/>")],
             warnings: vec![],
         }
     }

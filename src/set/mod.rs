@@ -6,6 +6,7 @@
 
 pub mod catalogue;
 pub mod chain;
+pub mod config;
 pub mod intent;
 pub mod layout;
 pub mod lock;
@@ -16,7 +17,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// What a run or a stream holds, relative to the runs before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Everything, without a checkpoint: no chain starts here.

@@ -11,6 +11,7 @@
 //! |---|---|
 //! | [`frame`] | the 40-byte frame header |
 //! | [`meta`] | the JSON of the meta frame |
+//! | [`head`] | the meta frame of a file, without the rest |
 //! | [`codec`] | LZ4 frames as payloads |
 //! | [`digest`] | digests of guest blocks |
 //! | [`index`] | the index: table of frames, zero extents, digests |
@@ -22,6 +23,7 @@
 pub mod codec;
 pub mod digest;
 pub mod frame;
+pub mod head;
 pub mod index;
 pub mod meta;
 pub mod reader;

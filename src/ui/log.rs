@@ -103,11 +103,11 @@ impl Log {
         if level == Level::WARN {
             state.warnings.push(message.to_owned());
         }
-        match &mut state.file {
+        if let Some(file) = &mut state.file {
             // A full disk shows in the data; the log alone is no reason to fail.
-            Some(file) => drop(file.write_all(line.as_bytes())),
-            None if state.early.len() < MAX_EARLY => state.early.push_str(&line),
-            None => {}
+            let _ = file.write_all(line.as_bytes());
+        } else if state.early.len() < MAX_EARLY {
+            state.early.push_str(&line);
         }
     }
 }

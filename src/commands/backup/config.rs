@@ -1,0 +1,123 @@
+//! What is needed to rebuild the domain, beside the data.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::plan::Plan;
+use crate::error::{self, Error};
+use crate::libvirt::agent;
+use crate::libvirt::checkpoint;
+use crate::libvirt::domain::{Domain, State};
+use crate::qemu::img;
+use crate::set::config::MAX_SIZE;
+use crate::set::manifest::{FileRecord, Role};
+
+/// An agent that does not answer by then is not worth waiting for.
+const AGENT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A file to be written into the set.
+#[derive(Debug)]
+pub struct Extra {
+    /// How the manifest will list it.
+    pub record: FileRecord,
+    /// Its bytes.
+    pub content: Vec<u8>,
+}
+
+impl Extra {
+    /// A file with `content`.
+    pub fn new(name: impl Into<String>, role: Role, content: Vec<u8>) -> Self {
+        Self { record: FileRecord::of(name, role, &content), content }
+    }
+}
+
+/// Gathers the domain's configuration. What can't be read is a warning: the data is worth more.
+pub fn gather(domain: &Domain, plan: &Plan) -> Result<Vec<Extra>> {
+    let ident = &plan.ident;
+    let mut files = Vec::new();
+    let xml = domain.xml(domain.is_persistent()?)?;
+    files.push(Extra::new(format!("vmconfig.{ident}.xml"), Role::DomainXml, xml.into_bytes()));
+    files.extend(image_infos(plan));
+    files.extend(firmware(plan));
+    if domain.autostart()? {
+        files.push(Extra::new(format!("autostart.{ident}"), Role::Autostart, b"True\n".to_vec()));
+    }
+    if let Some(name) = plan.made_checkpoint() {
+        let made = checkpoint::list(domain)?.into_iter().find(|checkpoint| checkpoint.name == name);
+        let made = made.ok_or_else(|| Error::incomplete(format!("checkpoint {name} of this run is gone from the domain")))?;
+        files.push(Extra::new(format!("checkpoints/{name}.xml"), Role::CheckpointXml, made.xml.into_bytes()));
+    }
+    files.extend(guest_info(domain, ident));
+    Ok(files)
+}
+
+fn image_infos(plan: &Plan) -> Vec<Extra> {
+    let mut files = Vec::new();
+    for disk in &plan.disks {
+        match img::info(&disk.image) {
+            Ok(info) => {
+                let name = format!("{}.{}.qcow.json", disk.target, plan.ident);
+                let mut extra = Extra::new(name, Role::ImageInfo, info.json.into_bytes());
+                extra.record = extra.record.of_disk(&disk.target).copied_from(&disk.image.to_string_lossy());
+                files.push(extra);
+            }
+            Err(error) => tracing::warn!(
+                "{}: the image's options are not saved, a restore uses defaults: {}",
+                disk.target,
+                error::report(&error)
+            ),
+        }
+    }
+    files
+}
+
+fn firmware(plan: &Plan) -> Vec<Extra> {
+    let config = &plan.config;
+    let nvram = config.nvram.as_ref().and_then(|nvram| nvram.path.clone());
+    let parts: [(Role, Option<PathBuf>); 5] = [
+        (Role::Loader, config.loader.clone()),
+        (Role::Nvram, nvram),
+        (Role::Nvram, config.varstore.clone()),
+        (Role::Kernel, config.kernel.clone()),
+        (Role::Initrd, config.initrd.clone()),
+    ];
+    let mut files: Vec<Extra> = Vec::new();
+    for (role, path) in parts {
+        let Some(path) = path else { continue };
+        match firmware_file(plan, role, &path) {
+            // Two of the same name would overwrite each other.
+            Ok(extra) if files.iter().all(|other| other.record.name != extra.record.name) => files.push(extra),
+            Ok(extra) => tracing::warn!("{}: a second file of that name is not saved", extra.record.name),
+            Err(error) => tracing::warn!("not saved, the restored domain will need it: {}", error::report(error.as_ref())),
+        }
+    }
+    files
+}
+
+fn firmware_file(plan: &Plan, role: Role, path: &Path) -> Result<Extra> {
+    let size = std::fs::metadata(path).map_err(|error| Error::io("stat", error).path(path))?.len();
+    if size > MAX_SIZE {
+        return Err(Error::unsupported(format!("{size} bytes are too many for a file of the configuration")).path(path).into());
+    }
+    let content = std::fs::read(path).map_err(|error| Error::io("read", error).path(path))?;
+    let base = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = if plan.ident == "copy" { base } else { format!("{base}.{}", plan.ident) };
+    let mut extra = Extra::new(name, role, content);
+    extra.record = extra.record.copied_from(&path.to_string_lossy());
+    Ok(extra)
+}
+
+fn guest_info(domain: &Domain, ident: &str) -> Option<Extra> {
+    if !matches!(domain.state(), Ok(State::Running)) {
+        return None;
+    }
+    match agent::guest_info(domain, AGENT_TIMEOUT) {
+        Ok(info) => Some(Extra::new(format!("osinfo.{ident}"), Role::GuestInfo, info.to_string().into_bytes())),
+        Err(error) => {
+            tracing::debug!("no guest information: {}", error::report(&error));
+            None
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! From the job's begin to its end: all disks of the plan into partial files.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::Result;
+use uuid::Uuid;
+
+use super::guest;
+use super::plan::{Plan, PlannedDisk};
+use crate::cancel::Cancel;
+use crate::cli::backup::Backup;
+use crate::commands::Session;
+use crate::error::{self, Error, Kind};
+use crate::extent::{self, Extent, Kind as ExtentKind, align_data};
+use crate::libvirt::backup_job::{self, BackupSpec, PRESERVE_SHUTDOWN_VERSION};
+use crate::libvirt::domain::Domain;
+use crate::libvirt::{code, code_of};
+use crate::nbd::block_status::{self, ALLOCATION};
+use crate::nbd::client::Client;
+use crate::nbd::uri;
+use crate::pipeline::backup::{Source, copy};
+use crate::set::layout::{Layout, PARTIAL, create_new};
+use crate::stream::FRAME_ALIGNMENT;
+use crate::stream::codec::Compression;
+use crate::stream::meta::{Meta, Own};
+use crate::stream::writer::Finished;
+use crate::ui::progress::Display;
+use crate::units::format_bytes;
+
+/// Connections for one disk, each with a thread that reads, digests and compresses: while one
+/// computes, the other keeps the server busy.
+const CONNECTIONS: usize = 3;
+
+/// What the copy of all disks gave.
+#[derive(Debug)]
+pub struct Copied {
+    /// By disk, in the order of the plan.
+    pub disks: Vec<CopiedDisk>,
+    /// The moment whose content was copied.
+    pub point_in_time: jiff::Zoned,
+    /// How the freeze went.
+    pub freeze: String,
+}
+
+/// One disk's stream.
+#[derive(Debug)]
+pub struct CopiedDisk {
+    /// Target name.
+    pub target: String,
+    /// Size of the disk.
+    pub virtual_size: u64,
+    /// Changed bytes that read as zeroes.
+    pub zeroed_size: u64,
+    /// The file.
+    pub finished: Finished,
+}
+
+/// Runs the job: begins it at a quiet moment, copies every disk, ends it.
+pub fn disks(args: &Backup, session: &Session, domain: &Domain, plan: &mut Plan, layout: &Layout) -> Result<Copied> {
+    session.cancel.check()?;
+    let (point_in_time, freeze) = guest::at_quiet_moment(&args.guest, domain, || begin(domain, plan, layout))?;
+    let job = JobGuard { domain, spec: plan.job() };
+    let disks = all(args, session, plan, layout)?;
+    job.end()?;
+    Ok(Copied { disks, point_in_time, freeze })
+}
+
+/// Begins the job. Where libvirt finds a base unusable after all, every disk is made full.
+fn begin(domain: &Domain, plan: &mut Plan, layout: &Layout) -> Result<jiff::Zoned> {
+    let preserve = domain.daemon_version()? >= PRESERVE_SHUTDOWN_VERSION;
+    let checkpoint = plan.checkpoint_xml(layout.directory())?;
+    match backup_job::begin(domain, &plan.job(), checkpoint.as_deref(), preserve) {
+        Err(error) if is_base_refused(&error) && plan.disks.iter().any(|disk| disk.base.is_some()) => {
+            tracing::warn!("switching backup to full, because libvirt refuses the increment: {}", error::report(&error));
+            plan.demote();
+            backup_job::begin(domain, &plan.job(), checkpoint.as_deref(), preserve)?;
+        }
+        other => other?,
+    }
+    tracing::debug!("backup job begun, socket {}", plan.socket.display());
+    Ok(jiff::Zoned::now())
+}
+
+fn is_base_refused(error: &Error) -> bool {
+    matches!(code_of(error), Some(code::CHECKPOINT_INCONSISTENT | code::NO_DOMAIN_CHECKPOINT))
+}
+
+/// The running job; aborted when this is dropped.
+struct JobGuard<'d> {
+    domain: &'d Domain,
+    spec: BackupSpec,
+}
+
+impl JobGuard<'_> {
+    /// Ends the job. It must have lasted until now: what was read after its end is not its content.
+    fn end(self) -> Result<()> {
+        let lasted = backup_job::abort(self.domain, &self.spec.socket)?;
+        std::mem::forget(self);
+        if lasted {
+            Ok(())
+        } else {
+            Err(Error::new(Kind::Io, "the backup job ended before the copy did").into())
+        }
+    }
+}
+
+impl Drop for JobGuard<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = backup_job::abort(self.domain, &self.spec.socket) {
+            tracing::warn!("the backup job may still be there: {}", error::report(&error));
+        }
+    }
+}
+
+/// Copies the disks, as many at a time as asked; the first error stops all.
+fn all(args: &Backup, session: &Session, plan: &Plan, layout: &Layout) -> Result<Vec<CopiedDisk>> {
+    let next = AtomicUsize::new(0);
+    let cancel = session.cancel.child();
+    let results = Mutex::new(Vec::new());
+    let workers = args.worker.map_or(plan.disks.len(), usize::from).clamp(1, plan.disks.len());
+    tracing::debug!("Concurrent backup processes: [{workers}]");
+    std::thread::scope(|scope| {
+        let work = || {
+            while let Some((index, disk)) = take(&next, &plan.disks) {
+                let result = one(args, &session.display, plan, disk, layout, &cancel).map_err(|e| e.disk(&disk.target));
+                if result.is_err() {
+                    cancel.cancel();
+                }
+                results.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((index, result));
+            }
+        };
+        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| Error::panicked()))
+    })?;
+    session.cancel.check()?;
+    let mut results = results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    results.sort_by_key(|(index, _)| *index);
+    let (mut disks, mut failures) = (Vec::new(), Vec::new());
+    for (_, result) in results {
+        match result {
+            Ok(disk) => disks.push(disk),
+            Err(error) => failures.push(Err(error)),
+        }
+    }
+    Error::first_of(failures)?;
+    Ok(disks)
+}
+
+fn take<'p>(next: &AtomicUsize, disks: &'p [PlannedDisk]) -> Option<(usize, &'p PlannedDisk)> {
+    let index = next.fetch_add(1, Ordering::Relaxed);
+    Some((index, disks.get(index)?))
+}
+
+/// Copies one disk into its partial file.
+fn one(
+    args: &Backup,
+    display: &Display,
+    plan: &Plan,
+    disk: &PlannedDisk,
+    layout: &Layout,
+    cancel: &Cancel,
+) -> error::Result<CopiedDisk> {
+    let uri = uri::unix(&plan.socket, &disk.target);
+    let bitmap = format!("qemu:dirty-bitmap:backup-{}", disk.target);
+    let contexts: &[&str] = if disk.base.is_some() { &[ALLOCATION, &bitmap] } else { &[ALLOCATION] };
+    let mut first = Client::connect(&uri, contexts, cancel)?;
+    let extents = extents(args, disk, &mut first, &bitmap)?;
+    let size = first.size();
+    if disk.base.as_ref().is_some_and(|base| base.virtual_size != size) {
+        return Err(Error::new(Kind::Protocol, format!("its size changed to {size} bytes since the run was planned")));
+    }
+    let data_size = extent::total(&extents, ExtentKind::Data);
+    let zeroed = extent::total(&extents, ExtentKind::Zero);
+    tracing::info!(
+        "{}: Got {} extents to backup, {}",
+        disk.target,
+        extents.iter().filter(|extent| extent.kind == ExtentKind::Data).count(),
+        format_bytes(data_size)
+    );
+    let meta = meta(args, plan, disk, size, data_size);
+    let path = layout.file(&format!("{}{PARTIAL}", disk.file))?;
+    let file = create_new(&path).map_err(|error| match error.kind() {
+        Kind::Busy => error.hint("a run of another tool left it, or is still writing it: look, then remove it"),
+        _ => error,
+    })?;
+    let mut clients = vec![first];
+    if clients[0].capabilities().multi_conn && data_size > 0 {
+        for _ in 1..CONNECTIONS {
+            clients.push(Client::connect(&uri, &[], cancel)?);
+        }
+    }
+    // Zero ranges are nearly free to copy: what counts is data.
+    let meter = display.meter(&disk.target, data_size);
+    let source = Source { extents: &extents, meta: &meta };
+    let finished = copy(&source, clients, file, &layout.private(), &meter, cancel).map_err(|error| error.path(&path))?;
+    let zeroed_size = if meta.incremental { zeroed } else { 0 };
+    Ok(CopiedDisk { target: disk.target.clone(), virtual_size: size, zeroed_size, finished })
+}
+
+/// What of the disk goes into the stream.
+fn extents(args: &Backup, disk: &PlannedDisk, client: &mut Client, bitmap: &str) -> error::Result<Vec<Extent>> {
+    let mut extents = match disk.base {
+        Some(_) => block_status::changed(client, bitmap)?,
+        None => block_status::allocation(client)?,
+    };
+    if args.no_sparse_detection {
+        tracing::debug!("Skipping detection of sparse ranges");
+        for extent in extents.iter_mut().filter(|extent| extent.kind == ExtentKind::Zero) {
+            extent.kind = ExtentKind::Data;
+        }
+    }
+    // Neighbours that became alike are joined on the way.
+    Ok(align_data(&extents, FRAME_ALIGNMENT))
+}
+
+fn meta(args: &Backup, plan: &Plan, disk: &PlannedDisk, virtual_size: u64, data_size: u64) -> Meta {
+    Meta {
+        virtual_size,
+        data_size,
+        date: plan.started.strftime("%Y-%m-%dT%H:%M:%S%.6f").to_string(),
+        disk_name: disk.target.clone(),
+        disk_format: disk.disk.driver_format.clone().unwrap_or_else(|| "qcow2".to_owned()),
+        checkpoint_name: plan.checkpoint.clone(),
+        parent_checkpoint: disk.base.as_ref().map(|base| base.checkpoint.clone()).unwrap_or_default(),
+        incremental: disk.base.is_some(),
+        compression: match args.compress {
+            Some(level) => Compression::Lz4 { level },
+            None => Compression::None,
+        },
+        stream_version: 2,
+        own: Some(own(plan.run)),
+    }
+}
+
+fn own(run: Uuid) -> Own {
+    Own { format: 1, run, index: true }
+}

@@ -1,0 +1,120 @@
+//! Which disks of the domain a run copies, and why it leaves the others out.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use uuid::Uuid;
+
+use crate::cli::backup::Backup;
+use crate::error::{Error, Kind};
+use crate::libvirt::connection::Connection;
+use crate::libvirt::domain_xml::{Disk, DomainConfig, Source};
+use crate::set::catalogue::{Catalogue, Run};
+use crate::set::config;
+use crate::set::manifest::{Role, Skipped};
+
+/// The disks of a domain, sorted.
+#[derive(Debug)]
+pub struct Selection {
+    /// To copy, with the path of the image on the domain's host.
+    pub disks: Vec<(Disk, PathBuf)>,
+    /// Left out although nobody said so.
+    pub skipped: Vec<Skipped>,
+    /// All targets that are not copied.
+    pub others: Vec<String>,
+}
+
+impl Selection {
+    /// Applies `-i`, `-x` and what can be backed up at all.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] for a disk that the domain does not have, [`Kind::Unsupported`] where nothing
+    /// is left to copy.
+    pub fn of(args: &Backup, connection: &Connection, config: &DomainConfig) -> Result<Self> {
+        refuse_unknown(args, config)?;
+        let mut selection = Self { disks: Vec::new(), skipped: Vec::new(), others: Vec::new() };
+        for disk in &config.disks {
+            let included = args.include.is_empty() || args.include.contains(&disk.target);
+            if !included || args.exclude.contains(&disk.target) {
+                tracing::info!("Excluding disk [{}]: as asked", disk.target);
+                selection.others.push(disk.target.clone());
+            } else if let Err(skip) = disk.eligibility() {
+                selection.skip(args, disk, &skip.reason, &skip.remedy);
+            } else {
+                selection.disks.push((disk.clone(), image(connection, disk)?));
+            }
+        }
+        if selection.disks.is_empty() {
+            return Err(Error::unsupported(format!("domain {} has no disk to back up", config.name))
+                .hint("-v lists the disks and why each was left out")
+                .into());
+        }
+        Ok(selection)
+    }
+
+    fn skip(&mut self, args: &Backup, disk: &Disk, reason: &str, remedy: &str) {
+        // Removable media are not expected in a backup; a disk with data is.
+        if disk.is_removable() && !args.include.contains(&disk.target) {
+            tracing::info!("Excluding disk [{}]: {reason}", disk.target);
+        } else {
+            tracing::warn!("Excluding disk [{}]: {reason}; {remedy}", disk.target);
+        }
+        self.skipped.push(Skipped { target: disk.target.clone(), reason: reason.to_owned() });
+        self.others.push(disk.target.clone());
+    }
+}
+
+fn refuse_unknown(args: &Backup, config: &DomainConfig) -> Result<()> {
+    let exists = |target: &String| config.disks.iter().any(|disk| disk.target == *target);
+    match args.include.iter().chain(&args.exclude).find(|target| !exists(target)) {
+        None => Ok(()),
+        Some(unknown) => {
+            let targets: Vec<&str> = config.disks.iter().map(|disk| disk.target.as_str()).collect();
+            Err(Error::new(Kind::NotFound, format!("domain {} has no disk {unknown:?}", config.name))
+                .hint(format!("its disks are {}", targets.join(", ")))
+                .into())
+        }
+    }
+}
+
+/// Where the image is; a volume is looked up in its pool.
+fn image(connection: &Connection, disk: &Disk) -> Result<PathBuf> {
+    match &disk.source {
+        Source::File(path) | Source::Block(path) => Ok(path.clone()),
+        Source::Volume { pool, volume } => {
+            Ok(connection.volume_path(pool, volume).map_err(|error| error.disk(&disk.target))?)
+        }
+        _ => Err(Error::unsupported("has no local image").disk(&disk.target).into()),
+    }
+}
+
+/// A directory belongs to one domain.
+///
+/// # Errors
+/// [`Kind::Busy`], naming both.
+pub fn refuse_other_domain(catalogue: &Catalogue, uuid: Uuid) -> Result<()> {
+    for run in &catalogue.runs {
+        let (owner, name) = match &run.manifest {
+            Some(manifest) => (manifest.domain_uuid, manifest.domain.clone()),
+            None => match foreign_owner(catalogue, run) {
+                Some(owner) => owner,
+                None => continue,
+            },
+        };
+        if owner != uuid {
+            return Err(Error::new(Kind::Busy, format!("holds backups of another domain: {name} ({owner})"))
+                .path(catalogue.layout.directory())
+                .hint("every domain needs a directory of its own: choose another with -o")
+                .into());
+        }
+    }
+    Ok(())
+}
+
+/// Whose run of virtnbdbackup it is, by the domain XML beside it.
+fn foreign_owner(catalogue: &Catalogue, run: &Run) -> Option<(Uuid, String)> {
+    let files = config::files(catalogue, run).ok()?;
+    let xml = files.iter().find(|file| file.role == Role::DomainXml)?.read().ok()?;
+    let config = DomainConfig::parse(std::str::from_utf8(&xml).ok()?).ok()?;
+    Some((Uuid::parse_str(&config.uuid?).ok()?, config.name))
+}

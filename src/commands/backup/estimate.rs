@@ -1,0 +1,76 @@
+//! How much a backup would be: `-p` and `-T`.
+
+use std::io::Write;
+
+use anyhow::Result;
+
+use super::disks::{Selection, refuse_other_domain};
+use super::plan::{Plan, domain_uuid};
+use crate::cli::backup::{Backup, LevelArg};
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::libvirt::checkpoint;
+use crate::libvirt::connection::Connection;
+use crate::libvirt::domain::Domain;
+use crate::libvirt::domain_xml::DomainConfig;
+use crate::set::catalogue::Catalogue;
+use crate::set::layout::Layout;
+use crate::units::format_bytes;
+
+/// Prints what a run would copy; touches nothing.
+pub fn print(args: &Backup, connection: &Connection, domain: &Domain, layout: &Layout) -> Result<Exit> {
+    let config = DomainConfig::parse(&domain.xml(false)?)?;
+    let selection = Selection::of(args, connection, &config)?;
+    let base = newest_checkpoint(args, domain, layout)?;
+    let changed = match &base {
+        Some(name) => checkpoint::sizes(domain, name)?,
+        None => Vec::new(),
+    };
+    let mut out = std::io::stdout().lock();
+    let mut total = 0_u64;
+    for (disk, _) in &selection.disks {
+        let since = changed.iter().find(|(target, _)| *target == disk.target);
+        let (level, bytes) = match (since, &base) {
+            (Some((_, bytes)), Some(name)) => (format!("changed since {name}"), *bytes),
+            _ => ("full, allocated".to_owned(), domain.disk_allocation(&disk.target)?),
+        };
+        total = total.saturating_add(bytes);
+        writeln!(out, "{}: {bytes} bytes ({}) {level}", disk.target, format_bytes(bytes))
+            .map_err(|error| Error::io("write to stdout", error))?;
+    }
+    writeln!(out, "Estimated backup size: {total} bytes ({})", format_bytes(total))
+        .map_err(|error| Error::io("write to stdout", error))?;
+    Ok(Exit::Done)
+}
+
+/// The checkpoint that an increment into this set would build on.
+fn newest_checkpoint(args: &Backup, domain: &Domain, layout: &Layout) -> Result<Option<String>> {
+    if matches!(args.level, LevelArg::Full | LevelArg::Copy) || !layout.directory().exists() {
+        return Ok(None);
+    }
+    let catalogue = Catalogue::open(layout.clone())?;
+    refuse_other_domain(&catalogue, domain_uuid(domain)?)?;
+    let known = checkpoint::list(domain)?;
+    let newest = catalogue.newest_base().and_then(|run| run.checkpoint.clone());
+    Ok(newest.filter(|name| known.iter().any(|checkpoint| checkpoint.name == *name)))
+}
+
+/// Whether `-T` says that this increment is not worth its while.
+pub fn is_below_threshold(args: &Backup, domain: &Domain, plan: &Plan) -> Result<bool> {
+    let (Some(threshold), true) = (args.threshold, plan.level.needs_base()) else { return Ok(false) };
+    let mut estimate = 0_u64;
+    for disk in &plan.disks {
+        // A disk that must be full is reason enough.
+        let Some(base) = &disk.base else { return Ok(false) };
+        let sizes = checkpoint::sizes(domain, &base.checkpoint)?;
+        let changed = sizes.into_iter().find(|(target, _)| *target == disk.target);
+        estimate = estimate.saturating_add(changed.map_or(0, |(_, bytes)| bytes));
+    }
+    if estimate >= threshold {
+        return Ok(false);
+    }
+    tracing::info!(
+        "Backup size {estimate} bytes does not meet required threshold of {threshold} bytes: nothing is done"
+    );
+    Ok(true)
+}

@@ -1,0 +1,120 @@
+//! `virtkeep backup`: a run of one domain into a set.
+//!
+//! ```text
+//! connect -> clear what a dead run left -> plan -> intent -> freeze, begin the job, thaw
+//!   -> copy the disks -> end the job -> configuration -> manifest (the commit) -> old checkpoints
+//! ```
+//!
+//! Until the manifest is written everything can be undone, and is, whatever fails.
+
+mod base;
+mod commit;
+mod config;
+mod copy;
+mod disks;
+mod estimate;
+mod guest;
+mod plan;
+mod undo;
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+use self::commit::Outcome;
+use self::guest::Started;
+use self::plan::Plan;
+use super::{Session, connect};
+use crate::cli::backup::Backup;
+use crate::exit::Exit;
+use crate::libvirt::connection::Connection;
+use crate::libvirt::domain::Domain;
+use crate::set::catalogue::Catalogue;
+use crate::set::layout::Layout;
+use crate::set::lock::Lock;
+use crate::ui::progress::format_duration;
+use crate::units::format_bytes;
+
+/// Runs the backup.
+pub fn run(args: &Backup, session: &Session) -> Result<Exit> {
+    let begin = Instant::now();
+    let connection = connect::open(&args.hypervisor)?;
+    let domain = connection.domain(&args.domain)?;
+    let layout = Layout::new(std::path::absolute(&args.output)?);
+    if args.printonly {
+        return estimate::print(args, &connection, &domain, &layout);
+    }
+    layout.create()?;
+    let _lock = Lock::acquire(&layout)?;
+    undo::clear_leftovers(&connection, &domain, &layout)?;
+
+    let started = Started::if_asked(&domain, args.guest.start_domain)?;
+    let catalogue = Catalogue::open(layout.clone())?;
+    let plan = Plan::make(args, &connection, &domain, &catalogue)?;
+    plan.tell();
+    if estimate::is_below_threshold(args, &domain, &plan)? {
+        return Ok(Exit::Done);
+    }
+    let result = perform(args, session, &connection, &domain, &catalogue, plan);
+    started.end();
+    let outcome = result?;
+    tell(&outcome, begin);
+    Ok(verdict(args, session, &outcome))
+}
+
+/// The part that leaves traces: all of them are in the intent, and undone if it fails.
+fn perform(
+    args: &Backup,
+    session: &Session,
+    connection: &Connection,
+    domain: &Domain,
+    catalogue: &Catalogue,
+    mut plan: Plan,
+) -> Result<Outcome> {
+    let layout = &catalogue.layout;
+    commit::open_log(session, layout, &mut plan)?;
+    plan.intent(connection).write(layout)?;
+    let result = copy::disks(args, session, domain, &mut plan, layout).and_then(|copied| {
+        commit::run(args, session, connection, domain, catalogue, &plan, copied)
+    });
+    if let Err(error) = &result {
+        tracing::error!("the run failed and is undone: {}", crate::error::report(error.as_ref()));
+        undo::failed_run(connection, domain, layout, plan.intent(connection));
+        // The log of a failed run stays; that it may be incomplete changes nothing.
+        let _ = session.log.close_file();
+    }
+    result
+}
+
+fn tell(outcome: &Outcome, begin: Instant) {
+    let manifest = &outcome.manifest;
+    for disk in &manifest.disks {
+        let zeroed = match disk.zeroed_size {
+            0 => String::new(),
+            bytes => format!(", {} zeroed", format_bytes(bytes)),
+        };
+        tracing::info!(
+            "{}: {}: {} of {} read{zeroed}, {} stored in {}",
+            disk.target,
+            disk.level,
+            format_bytes(disk.data_size),
+            format_bytes(disk.virtual_size),
+            format_bytes(disk.stored_size),
+            disk.file
+        );
+    }
+    let checkpoint = manifest.checkpoint.as_deref().map(|name| format!(", checkpoint {name}")).unwrap_or_default();
+    tracing::info!(
+        "Finished successfully: {} backup of {}{checkpoint}, {} in {} (run {})",
+        manifest.level,
+        manifest.domain,
+        format_bytes(manifest.disks.iter().map(|disk| disk.stored_size).sum()),
+        format_duration(begin.elapsed()),
+        manifest.run
+    );
+}
+
+fn verdict(args: &Backup, session: &Session, outcome: &Outcome) -> Exit {
+    let skipped = outcome.manifest.skipped.iter().any(|disk| args.include.contains(&disk.target));
+    if skipped || (args.strict && !session.log.warnings().is_empty()) { Exit::Look } else { Exit::Done }
+}

@@ -1,0 +1,315 @@
+//! What a run will do, decided before anything is touched.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use uuid::Uuid;
+
+use super::base::{Base, Bases};
+use super::disks::{self, Selection};
+use crate::cli::backup::{Backup, LevelArg};
+use crate::error::{Error, Kind};
+use crate::libvirt::backup_job::{BackupDisk, BackupMode, BackupSpec};
+use crate::libvirt::checkpoint::{self, Checkpoint};
+use crate::libvirt::connection::Connection;
+use crate::libvirt::domain::Domain;
+use crate::libvirt::domain_xml::{Disk, DomainConfig};
+use crate::set::Level;
+use crate::set::catalogue::Catalogue;
+use crate::set::intent::Intent;
+use crate::set::layout::{checkpoint_name, checkpoint_position, data_name};
+use crate::set::manifest::Skipped;
+
+/// The plan of one run.
+#[derive(Debug)]
+pub struct Plan {
+    /// Identity of the run.
+    pub run: Uuid,
+    /// The domain's UUID.
+    pub domain_uuid: Uuid,
+    /// Level of the run.
+    pub level: Level,
+    /// The checkpoint that the streams bear: the one that the run makes; of a diff the one that the
+    /// next increment will make.
+    pub checkpoint: String,
+    /// What stands in the names of the run's files.
+    pub ident: String,
+    /// Begin of the run.
+    pub started: jiff::Zoned,
+    /// The disks to copy.
+    pub disks: Vec<PlannedDisk>,
+    /// The disks left out.
+    pub skipped: Vec<Skipped>,
+    /// Targets of all disks that the job leaves alone.
+    pub others: Vec<String>,
+    /// Checkpoints of an older chain, which a new one ends.
+    pub old_chain: Vec<Checkpoint>,
+    /// The domain as libvirt runs it.
+    pub config: DomainConfig,
+    /// The job's socket.
+    pub socket: PathBuf,
+    scratch: PathBuf,
+    /// Name of the run's log.
+    pub log: String,
+    /// Whether `-S` started the domain.
+    pub extra: Vec<String>,
+}
+
+/// One disk of a plan.
+#[derive(Debug)]
+pub struct PlannedDisk {
+    /// Target name.
+    pub target: String,
+    /// The disk as the domain has it.
+    pub disk: Disk,
+    /// Path of its image on the domain's host.
+    pub image: PathBuf,
+    /// Level of its stream.
+    pub level: Level,
+    /// What its stream builds on.
+    pub base: Option<Base>,
+    /// Name of its data file.
+    pub file: String,
+}
+
+impl Plan {
+    /// Decides what to do.
+    ///
+    /// # Errors
+    /// Everything that makes the run impossible or unsafe, each with the remedy.
+    pub fn make(args: &Backup, connection: &Connection, domain: &Domain, catalogue: &Catalogue) -> Result<Self> {
+        let config = DomainConfig::parse(&domain.xml(false)?)?;
+        let domain_uuid = domain_uuid(domain)?;
+        disks::refuse_other_domain(catalogue, domain_uuid)?;
+        let level = decide_level(args.level, catalogue)?;
+        if !domain.is_active()? {
+            return Err(Error::unsupported(format!("domain {} is not running", domain.name()))
+                .hint("-S starts it, paused, for the backup and ends it afterwards")
+                .into());
+        }
+        let selection = Selection::of(args, connection, &config)?;
+        let known = checkpoint::list(domain)?;
+        if level != Level::Copy {
+            refuse_foreign(&known, domain)?;
+        }
+        let position = next_position(catalogue, domain)?;
+        let bases = Bases::find(args, domain, catalogue, level, known)?;
+        let started = jiff::Zoned::now();
+        let run = Uuid::new_v4();
+        let mut plan = Self {
+            run,
+            domain_uuid,
+            level,
+            checkpoint: checkpoint_name(if level == Level::Copy { 0 } else { position }),
+            ident: String::new(),
+            disks: Vec::new(),
+            skipped: selection.skipped,
+            others: selection.others,
+            old_chain: bases.old_chain.clone(),
+            config,
+            socket: socket(args, run)?,
+            scratch: args.places.scratchdir.clone(),
+            log: format!("backup.{level}.{}.log", started.strftime("%m%d%Y%H%M%S")),
+            extra: Vec::new(),
+            started,
+        };
+        plan.ident = match level {
+            Level::Copy => "copy".to_owned(),
+            Level::Full | Level::Inc => plan.checkpoint.clone(),
+            Level::Diff => plan.unixtime().to_string(),
+        };
+        for (disk, image) in selection.disks {
+            plan.add(disk, image, &bases, domain, catalogue)?;
+        }
+        Ok(plan)
+    }
+
+    fn add(
+        &mut self,
+        disk: Disk,
+        image: PathBuf,
+        bases: &Bases,
+        domain: &Domain,
+        catalogue: &Catalogue,
+    ) -> Result<()> {
+        let target = disk.target.clone();
+        let base = if self.level.needs_base() { bases.of_disk(catalogue, domain, &target)? } else { None };
+        let level = match &base {
+            None if self.level.needs_base() => Level::Full,
+            _ => self.level,
+        };
+        let is_new = catalogue.runs.iter().all(|run| run.stream(&target).is_none());
+        // Where a base was lost the name stays that of an increment: the meta says that it is full.
+        let named = if level == Level::Full && is_new { Level::Full } else { self.level };
+        let file = data_name(&target, named, &self.checkpoint, self.unixtime());
+        self.disks.push(PlannedDisk { target, disk, image, level, base, file });
+        Ok(())
+    }
+
+    fn unixtime(&self) -> i64 {
+        self.started.timestamp().as_second()
+    }
+
+    /// Says what will be done and why.
+    pub fn tell(&self) {
+        tracing::info!("Backup level: [{}], run {}", self.level, self.run);
+        for disk in &self.disks {
+            match &disk.base {
+                Some(base) => tracing::info!("{}: {} since {}", disk.target, disk.level, base.checkpoint),
+                None => tracing::info!("{}: {}", disk.target, disk.level),
+            }
+        }
+        for disk in &self.skipped {
+            tracing::debug!("{}: skipped: {}", disk.target, disk.reason);
+        }
+    }
+
+    /// Makes every disk full: libvirt refuses the increments after all.
+    pub fn demote(&mut self) {
+        for disk in self.disks.iter_mut().filter(|disk| disk.level.needs_base()) {
+            disk.level = Level::Full;
+            disk.base = None;
+        }
+    }
+
+    /// The checkpoint that the run makes.
+    pub fn made_checkpoint(&self) -> Option<&str> {
+        self.level.makes_checkpoint().then_some(self.checkpoint.as_str())
+    }
+
+    /// What a crash of this run would leave.
+    pub fn intent(&self, connection: &Connection) -> Intent {
+        Intent {
+            run: self.run,
+            domain_uuid: self.domain_uuid,
+            uri: connection.requested_uri().to_owned(),
+            level: self.level,
+            checkpoint: self.made_checkpoint().map(str::to_owned),
+            socket: self.socket.clone(),
+            scratch: self.disks.iter().map(|disk| self.scratch_file(&disk.target)).collect(),
+            files: self.disks.iter().map(|disk| disk.file.clone()).collect(),
+            extra: self.extra.clone(),
+        }
+    }
+
+    fn scratch_file(&self, target: &str) -> PathBuf {
+        self.scratch.join(format!("virtkeep.{}.{target}.scratch", self.run))
+    }
+
+    /// The backup job.
+    pub fn job(&self) -> BackupSpec {
+        let disks = self.disks.iter().map(|disk| BackupDisk {
+            target: disk.target.clone(),
+            export_name: disk.target.clone(),
+            scratch: self.scratch_file(&disk.target),
+            mode: match &disk.base {
+                Some(base) => BackupMode::Incremental { from: base.checkpoint.clone() },
+                None => BackupMode::Full,
+            },
+        });
+        BackupSpec { socket: self.socket.clone(), disks: disks.collect(), other_disks: self.others.clone() }
+    }
+
+    /// The XML of the checkpoint that the run makes.
+    pub fn checkpoint_xml(&self, directory: &std::path::Path) -> Result<Option<String>> {
+        let Some(name) = self.made_checkpoint() else { return Ok(None) };
+        let targets: Vec<String> = self.disks.iter().map(|disk| disk.target.clone()).collect();
+        let description = format!("virtkeep run {} in {}", self.run, directory.display());
+        Ok(Some(checkpoint::new_xml(name, &description, &targets, &self.others)?))
+    }
+}
+
+/// The domain's UUID as libvirt says it.
+pub fn domain_uuid(domain: &Domain) -> Result<Uuid> {
+    Ok(Uuid::parse_str(domain.uuid())
+        .map_err(|error| Error::new(Kind::Protocol, "the domain has no valid UUID").caused_by(error))?)
+}
+
+fn decide_level(asked: LevelArg, catalogue: &Catalogue) -> Result<Level> {
+    let directory = catalogue.layout.directory();
+    let has_chain = catalogue.newest_base().is_some();
+    let holds_data = !catalogue.runs.is_empty();
+    let refuse = |kind, message: &str, hint: &str| Err(Error::new(kind, message).path(directory).hint(hint).into());
+    if let (Some(problem), false) = (catalogue.problems.first(), asked == LevelArg::Copy && !holds_data) {
+        let error = Error::corrupt("the set is damaged, nothing can build on it")
+            .path(directory)
+            .caused_by(Error::corrupt(crate::error::report(&problem.error)))
+            .hint(format!("`virtkeep verify -i {}` lists the damage; start a new chain with -l full in an empty directory", directory.display()));
+        return Err(error.into());
+    }
+    match asked {
+        LevelArg::Auto if has_chain => Ok(Level::Inc),
+        LevelArg::Auto if holds_data => refuse(
+            Kind::Usage,
+            "the directory holds a copy, which no chain can continue",
+            "choose an empty directory for a chain, or -l copy in an empty one for another copy",
+        ),
+        LevelArg::Auto => {
+            tracing::info!("Backup mode auto, target folder is empty: executing full backup");
+            Ok(Level::Full)
+        }
+        LevelArg::Full if holds_data => refuse(
+            Kind::Usage,
+            "the directory holds backups already, and a committed file is never overwritten",
+            "choose an empty directory for a new chain, or -l inc to continue this one",
+        ),
+        LevelArg::Full => Ok(Level::Full),
+        LevelArg::Copy if has_chain => {
+            refuse(Kind::Usage, "the directory holds a chain; a copy does not belong to it", "choose an empty directory")
+        }
+        LevelArg::Copy if holds_data => refuse(Kind::Usage, "the directory holds a copy already", "choose an empty directory"),
+        LevelArg::Copy => Ok(Level::Copy),
+        LevelArg::Inc | LevelArg::Diff if !has_chain => {
+            refuse(Kind::NotFound, "No full backup found in target directory", "begin with -l full, or let -l auto decide")
+        }
+        LevelArg::Inc => Ok(Level::Inc),
+        LevelArg::Diff => Ok(Level::Diff),
+    }
+}
+
+fn refuse_foreign(known: &[Checkpoint], domain: &Domain) -> Result<()> {
+    match known.iter().find(|checkpoint| checkpoint_position(&checkpoint.name).is_none()) {
+        None => Ok(()),
+        Some(foreign) => Err(Error::new(
+            Kind::Busy,
+            format!("Foreign checkpoint found: domain {} has {:?}, which another tool made", domain.name(), foreign.name),
+        )
+        .hint(format!(
+            "-l copy works beside it; or remove it, if nothing needs it: virsh checkpoint-delete {} {}",
+            domain.name(),
+            foreign.name
+        ))
+        .into()),
+    }
+}
+
+/// Position of the checkpoint that comes next: virtnbdbackup counts the names in its list, those of
+/// runs that never finished too.
+fn next_position(catalogue: &Catalogue, domain: &Domain) -> Result<u64> {
+    let committed = catalogue.runs.iter().filter_map(|run| checkpoint_position(run.checkpoint.as_deref()?)).max();
+    let after = committed.map_or(0, |position| position + 1);
+    let listed = super::commit::read_cpt(&catalogue.layout, domain.name())?;
+    Ok(after.max(listed.len() as u64))
+}
+
+/// The longest path of a socket, without the final zero byte.
+const MAX_SOCKET: usize = 107;
+
+fn socket(args: &Backup, run: Uuid) -> Result<PathBuf> {
+    let socket = match &args.places.socketfile {
+        Some(path) => std::path::absolute(path)?,
+        None => args.places.scratchdir.join(format!("virtkeep.{run}.sock")),
+    };
+    if !args.places.scratchdir.is_absolute() {
+        return Err(Error::usage("the scratch directory must be an absolute path: QEMU opens it")
+            .path(&args.places.scratchdir)
+            .into());
+    }
+    if socket.as_os_str().len() > MAX_SOCKET {
+        return Err(Error::usage(format!("the socket's path is longer than {MAX_SOCKET} bytes"))
+            .path(socket)
+            .hint("-f gives a shorter one")
+            .into());
+    }
+    Ok(socket)
+}

@@ -1,0 +1,128 @@
+//! `virtkeep dump`: the restore points of a set, from manifests and stream heads alone.
+
+use std::io::Write;
+
+use anyhow::Result;
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use serde_json::{Value, json};
+
+use crate::cli::read::Dump;
+use crate::error::{self, Error};
+use crate::exit::Exit;
+use crate::set::catalogue::{Catalogue, Run, Stream};
+use crate::set::chain;
+use crate::set::layout::Layout;
+use crate::units::format_bytes;
+
+/// Prints the restore points.
+pub fn run(args: &Dump) -> Result<Exit> {
+    let catalogue = Catalogue::open(Layout::new(&args.input))?;
+    let text = if args.json { format!("{:#}\n", to_json(&catalogue)) } else { to_table(&catalogue) };
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        // Nobody reads on: `dump | head` is no failure.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+        other => other.map_err(|error| Error::io("write to stdout", error))?,
+    }
+    for problem in &catalogue.problems {
+        tracing::error!("{}", error::report(&problem.error));
+    }
+    for name in &catalogue.partial {
+        tracing::warn!("{name}: left by a run that did not finish; the next backup clears what is virtkeep's");
+    }
+    Ok(if catalogue.problems.is_empty() { Exit::Done } else { Exit::Damage })
+}
+
+fn to_table(catalogue: &Catalogue) -> String {
+    if catalogue.runs.is_empty() {
+        return "No restore points.\n".to_owned();
+    }
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(["ID", "STARTED", "LEVEL", "CHECKPOINT", "DISKS", "SIZE", "GUEST BYTES", "STORED", "NEEDS"]);
+    for run in &catalogue.runs {
+        table.add_row([
+            short_id(&run.id),
+            run.started.strftime("%Y-%m-%d %H:%M:%S").to_string(),
+            run.level.to_string(),
+            run.checkpoint.clone().unwrap_or_else(|| "-".to_owned()),
+            run.streams.iter().map(|stream| stream.target.as_str()).collect::<Vec<_>>().join(","),
+            sum(run, |stream| stream.virtual_size),
+            sum(run, |stream| stream.data_size),
+            sum(run, |stream| stream.stored_size),
+            needs(catalogue, run),
+        ]);
+    }
+    for column in 5..8 {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    format!("{}\n", table.trim_fmt())
+}
+
+/// The first group of a UUID is enough for `--until`; other ids are short already.
+fn short_id(id: &str) -> String {
+    match uuid::Uuid::parse_str(id) {
+        Ok(_) => id.chars().take(8).collect(),
+        Err(_) => id.to_owned(),
+    }
+}
+
+fn sum(run: &Run, size: impl Fn(&Stream) -> u64) -> String {
+    format_bytes(run.streams.iter().map(size).fold(0, u64::saturating_add))
+}
+
+/// How many runs a restore of this point reads, or that it can't be done.
+fn needs(catalogue: &Catalogue, run: &Run) -> String {
+    let lengths: std::result::Result<Vec<usize>, Error> =
+        run.streams.iter().map(|stream| Ok(chain::resolve(catalogue, run, &stream.target)?.len())).collect();
+    match lengths.map(|lengths| lengths.into_iter().max().unwrap_or(0)) {
+        Ok(1) => "itself".to_owned(),
+        Ok(length) => format!("{length} runs"),
+        Err(_) => "BROKEN CHAIN".to_owned(),
+    }
+}
+
+fn to_json(catalogue: &Catalogue) -> Value {
+    json!({
+        "directory": catalogue.layout.directory(),
+        "restore_points": catalogue.runs.iter().map(|run| point(catalogue, run)).collect::<Vec<_>>(),
+        "problems": catalogue.problems.iter().map(|problem| json!({
+            "file": problem.file,
+            "error": error::report(&problem.error),
+        })).collect::<Vec<_>>(),
+        "partial": catalogue.partial,
+    })
+}
+
+fn point(catalogue: &Catalogue, run: &Run) -> Value {
+    json!({
+        "id": run.id,
+        "level": run.level,
+        "checkpoint": run.checkpoint,
+        "started": run.started.strftime("%Y-%m-%dT%H:%M:%S%.f%:z").to_string(),
+        "domain": run.manifest.as_ref().map(|manifest| &manifest.domain),
+        "domain_uuid": run.manifest.as_ref().map(|manifest| manifest.domain_uuid),
+        "virtkeep": run.manifest.is_some(),
+        "freeze": run.manifest.as_ref().map(|manifest| &manifest.freeze),
+        "warnings": run.manifest.as_ref().map(|manifest| &manifest.warnings),
+        "disks": run.streams.iter().map(|stream| disk(catalogue, run, stream)).collect::<Vec<_>>(),
+    })
+}
+
+fn disk(catalogue: &Catalogue, run: &Run, stream: &Stream) -> Value {
+    let (chain, broken) = match chain::resolve(catalogue, run, &stream.target) {
+        Ok(chain) => (chain.iter().rev().map(|stream| stream.file.clone()).collect(), None),
+        Err(error) => (vec![stream.file.clone()], Some(error::report(&error))),
+    };
+    json!({
+        "target": stream.target,
+        "file": stream.file,
+        "base_checkpoint": stream.base,
+        "virtual_size": stream.virtual_size,
+        "data_size": stream.data_size,
+        "stored_size": stream.stored_size,
+        "chain": chain,
+        "broken": broken,
+    })
+}

@@ -1,0 +1,28 @@
+//! The commands: arguments, a plan, the run, a summary.
+
+use anyhow::Result;
+use crate::cancel::Cancel;
+use crate::cli::Command;
+use crate::exit::Exit;
+use crate::ui::log::Log;
+use crate::ui::progress::Display;
+
+/// What every command has: where it shows progress, where it talks, and the flag that ends it.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// Progress.
+    pub display: Display,
+    /// Messages.
+    pub log: Log,
+    /// Set by a signal.
+    pub cancel: Cancel,
+}
+
+/// Runs `command`.
+///
+/// # Errors
+/// What ended it early; [`Exit::of`] has the status.
+pub fn run(command: &Command, session: &Session) -> Result<Exit> {
+    let _ = (command, session);
+    Ok(Exit::Done)
+}
