@@ -164,7 +164,8 @@ impl Client {
         let reads = pieces.iter_mut().flat_map(|piece| {
             let parts = piece.buffer.chunks_mut(step).zip(0u64..);
             let start = piece.offset;
-            parts.map(move |(buffer, index)| Command::Read { buffer, offset: start.saturating_add(index * step as u64) })
+            parts
+                .map(move |(buffer, index)| Command::Read { buffer, offset: start.saturating_add(index * step as u64) })
         });
         self.run(reads, limits.in_flight, STALL_TIMEOUT)
     }
