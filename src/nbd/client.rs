@@ -9,7 +9,7 @@
 //! | the server | we |
 //! |---|---|
 //! | names no largest payload | take 32 MiB, the least the protocol grants |
-//! | has no "write zeroes", or refuses it as not supported | write zero bytes |
+//! | has no "write zeroes" | write zero bytes |
 //! | has no "trim" | leave the range alone: a trim promises nothing |
 
 use std::time::{Duration, Instant};
@@ -193,10 +193,7 @@ impl Client {
         }
         if self.capabilities.zero {
             let zeroes = steps(offset, length).map(|(offset, length)| Command::Zero { offset, length, may_punch });
-            match self.run(zeroes, 1, STALL_TIMEOUT) {
-                Err(error) if error.kind() == Kind::Unsupported && self.is_usable() => self.capabilities.zero = false,
-                outcome => return outcome,
-            }
+            return self.run(zeroes, 1, STALL_TIMEOUT);
         }
         self.write_zero_bytes(offset, length)
     }
