@@ -162,6 +162,21 @@ impl NbdSink {
         self.pool.capabilities
     }
 
+    /// The sink, taking `block` bytes (a power of two) for the smallest unit of the server: the
+    /// cluster size of an image that is written compressed, which QEMU takes in whole clusters only
+    /// and, over 64 KiB, cannot announce. Writes of whole blocks cost one request, others several.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`](crate::error::Kind::Usage) if it is not a possible block.
+    pub fn aligned_to(mut self, block: u64) -> Result<Self> {
+        let clients = self.pool.idle.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for client in clients {
+            client.require_block(block)?;
+            self.pool.capabilities = client.capabilities();
+        }
+        Ok(self)
+    }
+
     /// Ends all connections in order.
     pub fn disconnect(self) -> Result<()> {
         let clients = self.pool.idle.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -194,6 +209,8 @@ impl NbdSink {
                 Some(data) => block[part].copy_from_slice(data),
                 None => block[part].fill(0),
             }
+            // QEMU can't compress into a cluster that is allocated already: free it first.
+            client.write_zeroes(whole.start, whole.end - whole.start, true)?;
             client.write_at(&block, whole.start)
         })
     }

@@ -140,6 +140,19 @@ impl Client {
         self.capabilities
     }
 
+    /// Treats `block` bytes (a power of two) as the server's minimum if that is larger: servers may
+    /// know more than the protocol lets them say, it ends at 64 KiB.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] if it is no power of two or longer than the server's largest payload.
+    pub fn require_block(&mut self, block: u64) -> Result<()> {
+        if !block.is_power_of_two() || block > self.capabilities.block_maximum {
+            return Err(Error::usage(format!("{block} is no block size for this NBD server")));
+        }
+        self.capabilities.block_minimum = self.capabilities.block_minimum.max(block);
+        Ok(())
+    }
+
     /// Size of the export in bytes.
     pub fn size(&self) -> u64 {
         self.capabilities.size

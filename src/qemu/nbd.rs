@@ -9,7 +9,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
@@ -34,6 +34,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// kill it then leaves the image as after a power loss.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// Written when the image is open and the socket listens.
+const PID_FILE: &str = "pid";
+
 /// Longest name of a Unix socket on Linux, without the closing NUL.
 const SOCKET_NAME_MAX: usize = 107;
 
@@ -46,7 +49,8 @@ pub struct ServeOptions {
     pub connections: usize,
     /// Offer the dirty bitmap of this name as meta context `qemu:dirty-bitmap:NAME`.
     pub bitmap: Option<String>,
-    /// Compress what is written (qcow2). Whole clusters only: the server's minimum block grows.
+    /// Compress what is written (qcow2). Each cluster can be written once and as a whole: see
+    /// [`NbdSink::aligned_to`](crate::block::nbd::NbdSink::aligned_to).
     pub compress: bool,
 }
 
@@ -74,6 +78,7 @@ impl QemuNbd {
     pub fn serve(image: &Path, format: &str, options: &ServeOptions, cancel: &Cancel) -> Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix("virtkeep-nbd-")
+            .permissions(std::fs::Permissions::from_mode(0o700))
             .tempdir()
             .map_err(|error| Error::io("create a temporary directory", error))?;
         let socket = directory.path().join("socket");
@@ -85,7 +90,7 @@ impl QemuNbd {
         let mut command = process::command(TOOL);
         command.args(["--persistent", "--discard=unmap", "--cache=writeback", "--aio=threads"]);
         command.arg(format!("--shared={}", options.connections.max(1)));
-        command.arg("--socket").arg(&socket);
+        command.arg("--socket").arg(&socket).arg("--pid-file").arg(directory.path().join(PID_FILE));
         if options.read_only {
             command.arg("--read-only");
         }
@@ -96,7 +101,7 @@ impl QemuNbd {
         command.stdout(std::process::Stdio::null()).stderr(stderr).process_group(0);
         let child = process::spawn(&mut command)?;
         let mut server = Self { child, image: image.to_owned(), directory };
-        server.await_socket(cancel)?;
+        server.await_start(cancel)?;
         Ok(server)
     }
 
@@ -132,18 +137,19 @@ impl QemuNbd {
         }
     }
 
-    fn await_socket(&mut self, cancel: &Cancel) -> Result<()> {
+    /// The socket is there, and accepts, before the image is open; the pid file comes after that.
+    fn await_start(&mut self, cancel: &Cancel) -> Result<()> {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
             cancel.check()?;
             if let Some(status) = self.exit_status()? {
                 return Err(self.failure(status));
             }
-            if UnixStream::connect(self.socket()).is_ok() {
+            if self.directory.path().join(PID_FILE).exists() {
                 return Ok(());
             }
             if Instant::now() >= deadline {
-                return Err(Error::new(Kind::Io, format!("{TOOL} does not listen")).path(&self.image));
+                return Err(Error::new(Kind::Io, format!("{TOOL} does not start")).path(&self.image));
             }
             std::thread::sleep(Duration::from_millis(5));
         }
