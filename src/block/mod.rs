@@ -1,6 +1,10 @@
 //! Block-shaped things: what can be read as a disk ([`BlockSource`]) and written as one
 //! ([`BlockSink`]).
 
+pub mod file;
+pub mod memory;
+pub mod nbd;
+
 use std::ops::Range;
 
 use crate::error::Result;

@@ -22,6 +22,8 @@
 //! | sets flags in the dirty bitmap that we don't know | take the range for changed |
 //! | does not know the dirty bitmap | fail |
 
+use std::ops::Range;
+
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::extent::{self, Extent, Kind};
 use crate::nbd::client::Client;
@@ -43,11 +45,16 @@ const STATUS_STEP: u64 = 2 * GIB;
 /// [`ErrorKind::Protocol`] if the answers are empty or make no progress.
 pub fn allocation(client: &mut Client) -> Result<Vec<Extent>> {
     let size = client.size();
+    allocation_in(client, 0..size)
+}
+
+/// [`allocation`] of `range`, which is made of whole blocks of the server.
+pub(crate) fn allocation_in(client: &mut Client, range: Range<u64>) -> Result<Vec<Extent>> {
+    let range = range.start..range.end.min(client.size());
     if !client.has_context(ALLOCATION) {
-        return Ok(all_data(size));
+        return Ok(all_data(range));
     }
-    let mut contexts = [Context::new(ALLOCATION, allocation_kind)];
-    walk(client, size, &mut contexts, |[kind]| kind)
+    walk(client, range, &[(ALLOCATION, allocation_kind)], |[kind]| kind)
 }
 
 /// The blocks that the bitmap `dirty_context` marks, as [`Kind::Data`] and [`Kind::Zero`]; the
@@ -62,16 +69,19 @@ pub fn changed(client: &mut Client, dirty_context: &str) -> Result<Vec<Extent>> 
         return Err(Error::unsupported(format!("the NBD server does not offer the dirty bitmap {dirty_context:?}"))
             .hint("the base of the increment is lost: make a full backup"));
     }
-    let dirty = Context::new(dirty_context, dirty_kind);
     if !client.has_context(ALLOCATION) {
-        return walk(client, size, &mut [dirty], |[dirty]| dirty);
+        return walk(client, 0..size, &[(dirty_context, dirty_kind)], |[dirty]| dirty);
     }
-    let mut contexts = [Context::new(ALLOCATION, allocation_kind), dirty];
-    walk(client, size, &mut contexts, |[content, dirty]| if dirty == Kind::Clean { dirty } else { content })
+    walk(client, 0..size, &[(ALLOCATION, allocation_kind), (dirty_context, dirty_kind)], merge_dirty)
 }
 
-fn all_data(size: u64) -> Vec<Extent> {
-    if size == 0 { Vec::new() } else { vec![Extent::data(0, size)] }
+/// What is dirty is as base:allocation says.
+fn merge_dirty([content, dirty]: [Kind; 2]) -> Kind {
+    if dirty == Kind::Clean { Kind::Clean } else { content }
+}
+
+fn all_data(range: Range<u64>) -> Vec<Extent> {
+    if range.is_empty() { Vec::new() } else { vec![Extent::data(range.start, range.end - range.start)] }
 }
 
 fn allocation_kind(flags: u32) -> Kind {
@@ -104,13 +114,9 @@ struct Context<'n> {
     pending: Vec<Extent>,
 }
 
-impl<'n> Context<'n> {
-    fn new(name: &'n str, kind: fn(u32) -> Kind) -> Self {
-        Self { name, kind, position: 0, pending: Vec::new() }
-    }
-
-    /// Takes in a reply: the part from `position` to `size`.
-    fn add(&mut self, reply: &ContextReply, size: u64) -> Result<()> {
+impl Context<'_> {
+    /// Takes in a reply: the part from `position` to `end`.
+    fn add(&mut self, reply: &ContextReply, end: u64) -> Result<()> {
         let mut offset = reply.offset;
         if offset > self.position {
             return Err(protocol("block status for a range that was not asked for").at(offset));
@@ -119,12 +125,12 @@ impl<'n> Context<'n> {
             if length == 0 {
                 return Err(protocol("block status with an empty extent").at(offset));
             }
-            let end = offset.saturating_add(length.into());
-            if let Some(new) = Extent::new(offset, end - offset, (self.kind)(flags)).clip(&(self.position..size)) {
+            let next = offset.saturating_add(length.into());
+            if let Some(new) = Extent::new(offset, next - offset, (self.kind)(flags)).clip(&(self.position..end)) {
                 self.position = new.end();
                 extent::push(&mut self.pending, new);
             }
-            offset = end;
+            offset = next;
         }
         Ok(())
     }
@@ -138,30 +144,34 @@ impl<'n> Context<'n> {
     }
 }
 
-/// Asks until all contexts cover the disk and merges what they say with `decide`.
+/// What a context is called and what its flags mean.
+type Reading<'n> = (&'n str, fn(u32) -> Kind);
+
+/// Asks until all contexts cover `range` and merges what they say with `decide`.
 fn walk<const N: usize>(
     source: &mut impl StatusSource,
-    size: u64,
-    contexts: &mut [Context<'_>; N],
+    range: Range<u64>,
+    readings: &[Reading<'_>; N],
     decide: impl Fn([Kind; N]) -> Kind,
 ) -> Result<Vec<Extent>> {
+    let mut contexts = readings.map(|(name, kind)| Context { name, kind, position: range.start, pending: Vec::new() });
     let mut merged = Vec::new();
-    let mut known = 0;
-    while known < size {
-        for reply in source.block_status(known, STATUS_STEP.min(size - known))? {
+    let mut known = range.start;
+    while known < range.end {
+        for reply in source.block_status(known, STATUS_STEP.min(range.end - known))? {
             // A name that was not asked for says nothing about ours.
             if let Some(context) = contexts.iter_mut().find(|context| context.name == reply.context) {
-                context.add(&reply, size)?;
+                context.add(&reply, range.end)?;
             }
         }
-        let frontier = contexts.iter().map(|context| context.position).min().unwrap_or(size);
+        let frontier = contexts.iter().map(|context| context.position).min().unwrap_or(range.end);
         if frontier <= known {
             return Err(protocol("block status says nothing about the range asked for").at(known));
         }
-        merge(&mut merged, contexts, frontier, &decide);
+        merge(&mut merged, &mut contexts, frontier, &decide);
         known = frontier;
     }
-    extent::check_cover(&merged, 0..size)?;
+    extent::check_cover(&merged, range)?;
     Ok(merged)
 }
 

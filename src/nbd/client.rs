@@ -9,7 +9,7 @@
 //! | the server | we |
 //! |---|---|
 //! | names no largest payload | take 32 MiB, the least the protocol grants |
-//! | has no "write zeroes", or refuses it as not supported | write zero bytes |
+//! | has no "write zeroes" | write zero bytes |
 //! | has no "trim" | leave the range alone: a trim promises nothing |
 
 use std::time::{Duration, Instant};
@@ -140,6 +140,19 @@ impl Client {
         self.capabilities
     }
 
+    /// Treats `block` bytes (a power of two) as the server's minimum if that is larger: servers may
+    /// know more than the protocol lets them say, it ends at 64 KiB.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] if it is no power of two or longer than the server's largest payload.
+    pub fn require_block(&mut self, block: u64) -> Result<()> {
+        if !block.is_power_of_two() || block > self.capabilities.block_maximum {
+            return Err(Error::usage(format!("{block} is no block size for this NBD server")));
+        }
+        self.capabilities.block_minimum = self.capabilities.block_minimum.max(block);
+        Ok(())
+    }
+
     /// Size of the export in bytes.
     pub fn size(&self) -> u64 {
         self.capabilities.size
@@ -164,7 +177,8 @@ impl Client {
         let reads = pieces.iter_mut().flat_map(|piece| {
             let parts = piece.buffer.chunks_mut(step).zip(0u64..);
             let start = piece.offset;
-            parts.map(move |(buffer, index)| Command::Read { buffer, offset: start.saturating_add(index * step as u64) })
+            parts
+                .map(move |(buffer, index)| Command::Read { buffer, offset: start.saturating_add(index * step as u64) })
         });
         self.run(reads, limits.in_flight, STALL_TIMEOUT)
     }
@@ -192,10 +206,7 @@ impl Client {
         }
         if self.capabilities.zero {
             let zeroes = steps(offset, length).map(|(offset, length)| Command::Zero { offset, length, may_punch });
-            match self.run(zeroes, 1, STALL_TIMEOUT) {
-                Err(error) if error.kind() == Kind::Unsupported && self.is_usable() => self.capabilities.zero = false,
-                outcome => return outcome,
-            }
+            return self.run(zeroes, 1, STALL_TIMEOUT);
         }
         self.write_zero_bytes(offset, length)
     }

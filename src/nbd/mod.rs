@@ -6,3 +6,6 @@ pub mod block_status;
 pub mod client;
 pub mod sys;
 pub mod uri;
+
+#[cfg(test)]
+pub(crate) mod testing;

@@ -429,7 +429,8 @@ unsafe extern "C" fn on_extents(
         // SAFETY: user_data is the Box<Replies> of this command, not yet freed; libnbd passes a
         // NUL-terminated name and `entry_count` numbers, both valid during this call.
         let (replies, context, entries) = unsafe {
-            let entries: &[u32] = if entries.is_null() { &[] } else { std::slice::from_raw_parts(entries, entry_count) };
+            let entries: &[u32] =
+                if entries.is_null() { &[] } else { std::slice::from_raw_parts(entries, entry_count) };
             (&*user_data.cast::<Replies>().cast_const(), CStr::from_ptr(context), entries)
         };
         let extents = entries.chunks_exact(2).take(REPLY_EXTENTS).map(|pair| (pair[0], pair[1])).collect();

@@ -1,1 +1,5 @@
-//! QEMU's own tools, run as child processes.
+//! QEMU's own tools, run as child processes: qcow2 and the other formats are their business.
+
+pub mod img;
+pub mod nbd;
+pub mod process;

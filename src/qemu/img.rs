@@ -1,0 +1,257 @@
+//! `qemu-img`: what an image is, and a new image with the same properties.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::error::{Error, Kind, Result};
+use crate::qemu::process;
+
+/// The tool; found in `PATH`.
+const TOOL: &str = "qemu-img";
+
+/// What `qemu-img info` says of an image, as far as it matters here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageInfo {
+    /// Bytes the guest sees.
+    pub virtual_size: u64,
+    /// `qcow2`, `raw`, …
+    pub format: String,
+    /// Bytes per cluster, of formats that have some.
+    pub cluster_size: Option<u64>,
+    /// The backing file as the image names it.
+    pub backing_filename: Option<String>,
+    /// Whether the content is encrypted.
+    pub encrypted: bool,
+    /// What only qcow2 images have.
+    pub qcow2: Option<Qcow2Info>,
+    /// The JSON text all of this was taken from.
+    pub json: String,
+}
+
+/// Properties of a qcow2 image.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct Qcow2Info {
+    /// `0.10` (version 2) or `1.1` (version 3); version 2 has no bitmaps.
+    pub compat: Option<String>,
+    /// Bits per reference count.
+    pub refcount_bits: Option<u64>,
+    /// Reference counts may be rebuilt after a crash.
+    pub lazy_refcounts: Option<bool>,
+    /// Subclusters.
+    pub extended_l2: Option<bool>,
+    /// The file with the guest's data, if apart.
+    pub data_file: Option<String>,
+    /// Whether that file is a raw image of the disk.
+    pub data_file_raw: Option<bool>,
+    /// `zlib` or `zstd`.
+    pub compression_type: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct RawInfo {
+    virtual_size: u64,
+    format: String,
+    cluster_size: Option<u64>,
+    backing_filename: Option<String>,
+    #[serde(default)]
+    encrypted: bool,
+    format_specific: Option<Specific>,
+}
+
+#[derive(Deserialize)]
+struct Specific {
+    #[serde(rename = "type")]
+    kind: String,
+    data: Option<serde_json::Value>,
+}
+
+/// Space to set aside for a new image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Preallocation {
+    /// None: the image grows.
+    #[default]
+    Off,
+    /// Metadata alone.
+    Metadata,
+    /// All space, unwritten.
+    Falloc,
+    /// All space, written with zeroes.
+    Full,
+}
+
+impl Preallocation {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Metadata => "metadata",
+            Self::Falloc => "falloc",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// How to create a qcow2 image. What is `None` is left to `qemu-img`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CreateOptions {
+    /// Bytes per cluster.
+    pub cluster_size: Option<u64>,
+    /// Bits per reference count.
+    pub refcount_bits: Option<u64>,
+    /// Reference counts may be rebuilt after a crash.
+    pub lazy_refcounts: Option<bool>,
+    /// Subclusters.
+    pub extended_l2: Option<bool>,
+    /// `0.10` or `1.1`.
+    pub compat: Option<String>,
+    /// `zlib` or `zstd`.
+    pub compression_type: Option<String>,
+    /// Space to set aside.
+    pub preallocation: Preallocation,
+}
+
+impl From<&ImageInfo> for CreateOptions {
+    /// The same kind of qcow2. Data file and backing file are not carried over: the new image holds
+    /// all content itself.
+    fn from(info: &ImageInfo) -> Self {
+        let Some(qcow2) = &info.qcow2 else { return Self::default() };
+        Self {
+            cluster_size: info.cluster_size,
+            refcount_bits: qcow2.refcount_bits,
+            lazy_refcounts: qcow2.lazy_refcounts,
+            extended_l2: qcow2.extended_l2,
+            compat: qcow2.compat.clone(),
+            compression_type: qcow2.compression_type.clone(),
+            preallocation: Preallocation::Off,
+        }
+    }
+}
+
+impl CreateOptions {
+    /// The value of `-o`. Version 2 images take none of the newer options.
+    fn option_list(&self) -> String {
+        let old = self.compat.as_deref() == Some("0.10");
+        let switch = |on: bool| if on { "on" } else { "off" };
+        let mut options = vec![format!("preallocation={}", self.preallocation.name())];
+        options.extend(self.cluster_size.map(|bytes| format!("cluster_size={bytes}")));
+        options.extend(self.compat.as_ref().map(|compat| format!("compat={}", escape(compat))));
+        if !old {
+            options.extend(self.refcount_bits.map(|bits| format!("refcount_bits={bits}")));
+            options.extend(self.lazy_refcounts.map(|on| format!("lazy_refcounts={}", switch(on))));
+            options.extend(self.extended_l2.map(|on| format!("extended_l2={}", switch(on))));
+            options.extend(self.compression_type.as_ref().map(|name| format!("compression_type={}", escape(name))));
+        }
+        options.join(",")
+    }
+}
+
+/// What the image at `path` is. Takes no lock: the image may be in use.
+///
+/// # Errors
+/// [`Kind::NotFound`], and whatever `qemu-img` complains about.
+pub fn info(path: &Path) -> Result<ImageInfo> {
+    query(path, None)
+}
+
+/// [`info`] of an image whose format is known: guests control what is in a raw image, so the format
+/// of one is never to be guessed from its content.
+pub fn info_as(path: &Path, format: &str) -> Result<ImageInfo> {
+    query(path, Some(format))
+}
+
+fn query(path: &Path, format: Option<&str>) -> Result<ImageInfo> {
+    // qemu-img says "Could not open" for everything; a missing file deserves its own kind.
+    path.metadata().map_err(|error| Error::io("open", error).path(path))?;
+    let mut command = process::command(TOOL);
+    command.args(["info", "--output=json", "-U"]);
+    if let Some(format) = format {
+        command.args(["-f", format]);
+    }
+    command.arg("--").arg(file_name(path));
+    let output = process::run(command).map_err(|error| error.path(path))?;
+    let json = String::from_utf8(output)
+        .map_err(|error| Error::new(Kind::Protocol, "qemu-img info is not UTF-8").path(path).caused_by(error))?;
+    parse(json).map_err(|error| error.path(path))
+}
+
+/// Creates a qcow2 image of `size` bytes. The file must not exist.
+///
+/// # Errors
+/// [`Kind::Busy`] if it exists; what `qemu-img` complains about.
+pub fn create(path: &Path, size: u64, options: &CreateOptions) -> Result<()> {
+    // Reserves the name: qemu-img itself would overwrite what is there.
+    std::fs::File::create_new(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => Error::new(Kind::Busy, "the file exists").path(path),
+        _ => Error::io("create", error).path(path),
+    })?;
+    let mut command = process::command(TOOL);
+    command.args(["create", "-q", "-f", "qcow2", "-o"]).arg(options.option_list());
+    command.arg("--").arg(file_name(path)).arg(size.to_string());
+    process::run(command).map(drop).map_err(|error| {
+        // The empty file is ours.
+        let _ = std::fs::remove_file(path);
+        error.path(path)
+    })
+}
+
+fn parse(json: String) -> Result<ImageInfo> {
+    let bad = |error| Error::new(Kind::Protocol, "qemu-img info makes no sense").caused_by(error);
+    let raw: RawInfo = serde_json::from_str(&json).map_err(bad)?;
+    let qcow2 = match raw.format_specific {
+        Some(Specific { kind, data: Some(data) }) if kind == "qcow2" => {
+            Some(serde_json::from_value(data).map_err(bad)?)
+        }
+        _ => None,
+    };
+    Ok(ImageInfo {
+        virtual_size: raw.virtual_size,
+        format: raw.format,
+        cluster_size: raw.cluster_size,
+        backing_filename: raw.backing_filename,
+        encrypted: raw.encrypted,
+        qcow2,
+        json,
+    })
+}
+
+/// A file name argument that QEMU takes for a path, whatever characters it has: `nbd:x` would be a
+/// protocol, `-x` an option. A slash before the colon is enough; the prefix `file:` would do as
+/// well, but refuses block devices.
+fn file_name(path: &Path) -> OsString {
+    if path.is_absolute() { path.into() } else { Path::new(".").join(path).into() }
+}
+
+/// A value within QEMU's `key=value,key=value` lists: commas are doubled.
+pub(super) fn escape(value: impl AsRef<OsStr>) -> String {
+    value.as_ref().to_string_lossy().replace(',', ",,")
+}
+
+/// The `--image-opts` text that opens `path` as `format`, by drivers named in full: nothing is
+/// guessed from the content or from the name.
+pub(super) fn image_opts(path: &Path, format: &str, compress: bool) -> Result<OsString> {
+    let is_device = path
+        .metadata()
+        .map(|metadata| std::os::unix::fs::FileTypeExt::is_block_device(&metadata.file_type()))
+        .map_err(|error| Error::io("open", error).path(path))?;
+    let protocol = if is_device { "host_device" } else { "file" };
+    let format = escape(format);
+    let mut options = OsString::from(if compress {
+        format!("driver=compress,file.driver={format},file.file.driver={protocol},file.file.filename=")
+    } else {
+        format!("driver={format},file.driver={protocol},file.filename=")
+    });
+    let mut name = Vec::with_capacity(path.as_os_str().len());
+    for &byte in path.as_os_str().as_bytes() {
+        name.extend(std::iter::repeat_n(byte, if byte == b',' { 2 } else { 1 }));
+    }
+    options.push(OsString::from_vec(name));
+    Ok(options)
+}
+
+#[cfg(test)]
+#[path = "img_tests.rs"]
+mod tests;

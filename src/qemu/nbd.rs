@@ -1,0 +1,190 @@
+//! `qemu-nbd` as a child process: an image served on a private Unix socket, for as long as the
+//! value lives.
+//!
+//! The server is in a process group of its own, so a Ctrl-C at the terminal reaches us alone and
+//! what is in flight can end in order. It cannot be told to die with us (that needs code between
+//! fork and exec): after a SIGKILL of ours a server without clients stays, holds the image's lock
+//! and has to be ended by hand.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::cancel::Cancel;
+use crate::error::{Error, Kind, Result};
+use crate::nbd::uri;
+use crate::qemu::{img, process};
+use crate::units::KIB;
+
+/// The tool; found in `PATH`.
+const TOOL: &str = "qemu-nbd";
+
+/// Opening an image with large bitmaps or on a sleeping disk takes seconds; a minute is a failure.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The end writes caches of metadata and bitmaps to disk. Longer than any of it should take: to
+/// kill it then leaves the image as after a power loss.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Written when the image is open and the socket listens.
+const PID_FILE: &str = "pid";
+
+/// Longest name of a Unix socket on Linux, without the closing NUL.
+const SOCKET_NAME_MAX: usize = 107;
+
+/// How to serve an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServeOptions {
+    /// Refuse writes; shares the image with other readers.
+    pub read_only: bool,
+    /// Connections at once.
+    pub connections: usize,
+    /// Offer the dirty bitmap of this name as meta context `qemu:dirty-bitmap:NAME`.
+    pub bitmap: Option<String>,
+    /// Compress what is written (qcow2). Each cluster can be written once and as a whole: see
+    /// [`NbdSink::aligned_to`](crate::block::nbd::NbdSink::aligned_to).
+    pub compress: bool,
+}
+
+impl Default for ServeOptions {
+    fn default() -> Self {
+        Self { read_only: true, connections: 1, bitmap: None, compress: false }
+    }
+}
+
+/// A running `qemu-nbd`. Killed on drop; [`QemuNbd::finish`] ends it in order.
+#[derive(Debug)]
+pub struct QemuNbd {
+    child: Child,
+    image: PathBuf,
+    /// Private to us (0700): the socket needs no other protection.
+    directory: TempDir,
+}
+
+impl QemuNbd {
+    /// Serves `image`, opened as `format` and nothing else, and waits until it can be reached.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] if there is no such image or no `qemu-nbd`; what `qemu-nbd` complains
+    /// about, such as a lock held by a running domain.
+    pub fn serve(image: &Path, format: &str, options: &ServeOptions, cancel: &Cancel) -> Result<Self> {
+        let directory = tempfile::Builder::new()
+            .prefix("virtkeep-nbd-")
+            .permissions(std::fs::Permissions::from_mode(0o700))
+            .tempdir()
+            .map_err(|error| Error::io("create a temporary directory", error))?;
+        let socket = directory.path().join("socket");
+        if socket.as_os_str().as_bytes().len() > SOCKET_NAME_MAX {
+            return Err(Error::usage("the path is too long for a Unix socket").path(socket).hint("shorten TMPDIR"));
+        }
+        let stderr = File::create(directory.path().join("stderr"))
+            .map_err(|error| Error::io("create", error).path(directory.path()))?;
+        let mut command = process::command(TOOL);
+        command.args(["--persistent", "--discard=unmap", "--cache=writeback", "--aio=threads"]);
+        command.arg(format!("--shared={}", options.connections.max(1)));
+        command.arg("--socket").arg(&socket).arg("--pid-file").arg(directory.path().join(PID_FILE));
+        if options.read_only {
+            command.arg("--read-only");
+        }
+        if let Some(bitmap) = &options.bitmap {
+            command.arg(format!("--bitmap={bitmap}"));
+        }
+        command.arg("--image-opts").arg("--").arg(img::image_opts(image, format, options.compress)?);
+        command.stdout(std::process::Stdio::null()).stderr(stderr).process_group(0);
+        let child = process::spawn(&mut command)?;
+        let mut server = Self { child, image: image.to_owned(), directory };
+        server.await_start(cancel)?;
+        Ok(server)
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join("socket")
+    }
+
+    /// The NBD URI to connect to.
+    pub fn uri(&self) -> String {
+        uri::unix(&self.socket(), "")
+    }
+
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends the server and checks that it closed the image in order. Flush and disconnect clients
+    /// first: a failed write to the image shows there.
+    pub fn finish(mut self) -> Result<()> {
+        self.signal(Signal::TERM);
+        let deadline = Instant::now() + FINISH_TIMEOUT;
+        loop {
+            match self.exit_status()? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => return Err(self.failure(status)),
+                None if Instant::now() >= deadline => {
+                    return Err(Error::new(Kind::Io, format!("{TOOL} does not end")).path(&self.image));
+                }
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+
+    /// The socket is there, and accepts, before the image is open; the pid file comes after that.
+    fn await_start(&mut self, cancel: &Cancel) -> Result<()> {
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            cancel.check()?;
+            if let Some(status) = self.exit_status()? {
+                return Err(self.failure(status));
+            }
+            if self.directory.path().join(PID_FILE).exists() {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(Error::new(Kind::Io, format!("{TOOL} does not start")).path(&self.image));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn exit_status(&mut self) -> Result<Option<ExitStatus>> {
+        self.child.try_wait().map_err(|error| Error::io(&format!("wait for {TOOL}"), error))
+    }
+
+    fn failure(&self, status: ExitStatus) -> Error {
+        let mut stderr = Vec::new();
+        // Without the text there is still the status.
+        let _ = File::open(self.directory.path().join("stderr"))
+            .and_then(|file| file.take(64 * KIB).read_to_end(&mut stderr));
+        process::failure(TOOL, status, &stderr).path(&self.image)
+    }
+
+    /// The child is not reaped before, so its id is still its own.
+    fn signal(&self, signal: Signal) {
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, signal);
+        }
+    }
+}
+
+impl Drop for QemuNbd {
+    fn drop(&mut self) {
+        // After `finish` both only say that it has gone.
+        if let Ok(None) = self.child.try_wait() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "nbd_tests.rs"]
+mod tests;

@@ -1,0 +1,115 @@
+//! Runs a tool to its end and turns every way it can fail into an error that names the tool.
+
+use std::ffi::OsStr;
+use std::io::Read;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+
+use crate::error::{Error, Kind, Result};
+use crate::units::{KIB, MIB};
+
+/// Standard output kept of a tool: `qemu-img info` of an image with thousands of bitmaps and
+/// snapshots stays under it.
+const STDOUT_LIMIT: u64 = 16 * MIB;
+
+/// Standard error kept of a tool; messages need the first line.
+const STDERR_LIMIT: u64 = 64 * KIB;
+
+/// A command for `tool` whose messages are not translated and whose input is empty.
+pub fn command(tool: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(tool);
+    command.env("LC_ALL", "C").stdin(Stdio::null());
+    command
+}
+
+/// Runs `command` and returns its standard output.
+///
+/// # Errors
+/// [`Kind::NotFound`] if the tool is not installed, else the exit status and the first line of
+/// standard error.
+pub fn run(mut command: Command) -> Result<Vec<u8>> {
+    let tool = command.get_program().to_string_lossy().into_owned();
+    let mut child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
+    // Both pipes are drained at once: a tool that fills one while we read the other would hang.
+    let stderr = child.stderr.take().map(|pipe| thread::spawn(move || drain(pipe, STDERR_LIMIT)));
+    let stdout = child.stdout.take().map_or_else(Vec::new, |pipe| drain(pipe, STDOUT_LIMIT + 1));
+    let stderr = stderr.and_then(|thread| thread.join().ok()).unwrap_or_default();
+    let status = child.wait().map_err(|error| Error::io(&format!("wait for {tool}"), error))?;
+    if !status.success() {
+        return Err(failure(&tool, status, &stderr));
+    }
+    if stdout.len() as u64 > STDOUT_LIMIT {
+        return Err(Error::new(Kind::Protocol, format!("{tool} writes more than {STDOUT_LIMIT} bytes")));
+    }
+    Ok(stdout)
+}
+
+/// Starts `command`.
+///
+/// # Errors
+/// [`Kind::NotFound`] with a hint if the tool is not installed.
+pub fn spawn(command: &mut Command) -> Result<Child> {
+    command.spawn().map_err(|error| {
+        let tool = command.get_program().to_string_lossy();
+        let missing = error.kind() == std::io::ErrorKind::NotFound;
+        let error = Error::io(&format!("start {tool}"), error);
+        if missing { error.hint("install QEMU's tools (Debian: apt-get install qemu-utils)") } else { error }
+    })
+}
+
+/// The error of a tool that ended with `status` after writing `stderr`.
+pub fn failure(tool: &str, status: ExitStatus, stderr: &[u8]) -> Error {
+    let text = String::from_utf8_lossy(stderr);
+    let name = std::path::Path::new(tool).file_name().map_or(tool.into(), OsStr::to_string_lossy);
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+    let line = line.strip_prefix(name.as_ref()).and_then(|line| line.strip_prefix(':')).map_or(line, str::trim);
+    let error = Error::new(Kind::Io, format!("{name} failed ({status})"));
+    if line.is_empty() { error } else { error.caused_by(line.to_owned()) }
+}
+
+/// The first `limit` bytes of a pipe; the rest is read and dropped so that the writer can end. A
+/// read error ends it like the end of file: the exit status decides.
+fn drain(mut pipe: impl Read, limit: u64) -> Vec<u8> {
+    let mut kept = Vec::new();
+    let _ = pipe.by_ref().take(limit).read_to_end(&mut kept);
+    let _ = std::io::copy(&mut pipe, &mut std::io::sink());
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{hint, report};
+
+    fn shell(script: &str) -> Command {
+        let mut command = command("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn failures_are_named() {
+        let missing = run(command("/nonexistent/qemu-img")).unwrap_err();
+        assert_eq!(missing.kind(), Kind::NotFound);
+        assert!(hint(&missing).unwrap().contains("qemu-utils"));
+
+        let failed = run(shell("echo; echo 'sh: no such disk' >&2; echo more >&2; exit 3")).unwrap_err();
+        assert_eq!(report(&failed), "sh failed (exit status: 3): no such disk");
+
+        let killed = run(shell("kill -9 $$")).unwrap_err();
+        assert_eq!(report(&killed), "sh failed (signal: 9 (SIGKILL))");
+    }
+
+    #[test]
+    fn endless_output_is_bounded() {
+        let error = run(shell("head -c 20000000 /dev/zero; head -c 1000000 /dev/zero >&2")).unwrap_err();
+        assert_eq!(error.kind(), Kind::Protocol);
+        let error = run(shell("head -c 1000000 /dev/zero | tr '\\0' x >&2; exit 1")).unwrap_err();
+        assert!(report(&error).len() < 70_000);
+    }
+
+    #[test]
+    fn output_is_returned_untranslated() {
+        assert_eq!(run(shell("printf %s \"$LC_ALL\"; cat")).unwrap(), b"C");
+    }
+}
