@@ -17,4 +17,5 @@ pub mod block;
 pub mod cancel;
 pub mod error;
 pub mod extent;
+pub mod libvirt;
 pub mod units;
