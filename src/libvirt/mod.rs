@@ -99,10 +99,9 @@ impl LibvirtError {
             | code::NO_DOMAIN_CHECKPOINT
             | code::NO_DOMAIN_BACKUP => Kind::NotFound,
             code::OPERATION_TIMEOUT => Kind::Busy,
-            code::NO_SUPPORT
-            | code::CONFIG_UNSUPPORTED
-            | code::ARGUMENT_UNSUPPORTED
-            | code::OPERATION_UNSUPPORTED => Kind::Unsupported,
+            code::NO_SUPPORT | code::CONFIG_UNSUPPORTED | code::ARGUMENT_UNSUPPORTED | code::OPERATION_UNSUPPORTED => {
+                Kind::Unsupported
+            }
             _ => Kind::Io,
         };
         Error::new(kind, operation).caused_by(self)

@@ -345,31 +345,43 @@ impl<'a> Element<'a> {
         let same = |node: &Node<'_>| matches!(node, Node::Element(old) if old.name() == child.name());
         match self.nodes.iter().position(same) {
             Some(index) => self.nodes[index] = Node::Element(child),
-            None => self.nodes.insert(0, Node::Element(child)),
+            None => {
+                let indent = self.nodes.first().filter(|node| is_blank(node)).cloned();
+                self.nodes.insert(0, Node::Element(child));
+                if let Some(indent) = indent {
+                    self.nodes.insert(0, indent);
+                }
+            }
         }
     }
 
     /// Keeps the child elements that `keep` wants; the white space in front of one that goes, goes too.
     pub fn retain_children(&mut self, mut keep: impl FnMut(&Element<'a>) -> bool) {
-        let mut kept: Vec<Node<'a>> = Vec::with_capacity(self.nodes.len());
+        let (mut kept, mut removed) = (Vec::with_capacity(self.nodes.len()), false);
         for node in self.nodes.drain(..) {
             match &node {
                 Node::Element(element) if !keep(element) => {
-                    if matches!(kept.last(), Some(Node::Other(Event::Text(text))) if is_blank(text)) {
+                    if kept.last().is_some_and(is_blank) {
                         kept.pop();
                     }
+                    removed = true;
                 }
                 _ => kept.push(node),
             }
+        }
+        if removed && kept.iter().all(is_blank) {
+            kept.clear();
         }
         self.nodes = kept;
     }
 
     /// Takes all child elements of that name away; returns whether there were any.
     pub fn remove_children(&mut self, name: &str) -> bool {
-        let before = self.nodes.len();
-        self.retain_children(|child| child.name() != name);
-        self.nodes.len() != before
+        let found = self.child(name).is_some();
+        if found {
+            self.retain_children(|child| child.name() != name);
+        }
+        found
     }
 
     /// The element as a document of its own.
@@ -395,8 +407,8 @@ impl<'a> Element<'a> {
     }
 }
 
-fn is_blank(text: &BytesText<'_>) -> bool {
-    text.iter().all(u8::is_ascii_whitespace)
+fn is_blank(node: &Node<'_>) -> bool {
+    matches!(node, Node::Other(Event::Text(text)) if text.iter().all(u8::is_ascii_whitespace))
 }
 
 fn push_raw(tag: &mut BytesStart<'_>, key: &str, escaped: &str) {
@@ -437,8 +449,24 @@ mod tests {
         let wide = format!("<a {}/>", (0..=MAX_ATTRIBUTES).map(|i| format!("x{i}='' ")).collect::<String>());
         let bomb = "<!DOCTYPE a [<!ENTITY x 'y'>]><a>&x;</a>";
         for text in [
-            "", "x", "<a", "<a>", "<a></b>", "</a>", "<a/><a/>", "<a>&nope;</a>", "<a b='&nope;'/>", "<a b='1' b='2'/>",
-            "<a b=1/>", "<b/>", "<a/>x", "<a>&#xFFFFFFFF;</a>", "< />", bomb, &deep, &wide,
+            "",
+            "x",
+            "<a",
+            "<a>",
+            "<a></b>",
+            "</a>",
+            "<a/><a/>",
+            "<a>&nope;</a>",
+            "<a b='&nope;'/>",
+            "<a b='1' b='2'/>",
+            "<a b=1/>",
+            "<b/>",
+            "<a/>x",
+            "<a>&#xFFFFFFFF;</a>",
+            "< />",
+            bomb,
+            &deep,
+            &wide,
         ] {
             let error = parse(text, "a").unwrap_err();
             assert_eq!(error.kind(), Kind::Protocol, "{text:?}");

@@ -23,7 +23,7 @@ use super::{LibvirtError, code};
 
 pub(super) use checkpoint::Checkpoint;
 pub(super) use conn::Conn;
-pub(super) use dom::{Dom};
+pub(super) use dom::Dom;
 pub(super) use params::Value;
 
 /// Result of the wrappers.
