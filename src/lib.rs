@@ -21,6 +21,7 @@ pub mod commands;
 pub mod error;
 pub mod exit;
 pub mod extent;
+pub mod libvirt;
 pub mod nbd;
 pub mod pipeline;
 pub mod qemu;

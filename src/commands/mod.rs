@@ -1,6 +1,11 @@
 //! The commands: arguments, a plan, the run, a summary.
 
+mod backup;
+mod connect;
+mod dump;
+
 use anyhow::Result;
+
 use crate::cancel::Cancel;
 use crate::cli::Command;
 use crate::exit::Exit;
@@ -23,6 +28,9 @@ pub struct Session {
 /// # Errors
 /// What ended it early; [`Exit::of`] has the status.
 pub fn run(command: &Command, session: &Session) -> Result<Exit> {
-    let _ = (command, session);
-    Ok(Exit::Done)
+    match command {
+        Command::Backup(args) => backup::run(args, session),
+        Command::Restore(_) | Command::Verify(_) => Ok(Exit::Done),
+        Command::Dump(args) => dump::run(args),
+    }
 }

@@ -11,6 +11,7 @@ pub mod connection;
 pub mod domain;
 pub mod domain_xml;
 mod sys;
+pub mod probe;
 pub mod xml;
 
 #[cfg(test)]

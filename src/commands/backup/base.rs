@@ -10,6 +10,7 @@ use crate::cli::backup::Backup;
 use crate::error::{self, Error, Kind};
 use crate::libvirt::checkpoint::{self, Checkpoint};
 use crate::libvirt::domain::Domain;
+use crate::libvirt::probe;
 use crate::set::Level;
 use crate::set::catalogue::{Catalogue, Run};
 
@@ -57,7 +58,7 @@ impl Bases {
         }
         let mut own = Vec::new();
         for checkpoint in known {
-            let good = checkpoint::valid_targets(domain, &checkpoint)?;
+            let good = probe::valid_targets(domain, &checkpoint)?;
             own.push((checkpoint, good));
         }
         Ok(Self { own, old_chain: Vec::new() })

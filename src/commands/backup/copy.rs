@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::Result;
 use uuid::Uuid;
 
-use super::guest;
+use super::{commit, guest};
 use super::plan::{Plan, PlannedDisk};
 use crate::cancel::Cancel;
 use crate::cli::backup::Backup;
@@ -14,6 +14,7 @@ use crate::commands::Session;
 use crate::error::{self, Error, Kind};
 use crate::extent::{self, Extent, Kind as ExtentKind, align_data};
 use crate::libvirt::backup_job::{self, BackupSpec, PRESERVE_SHUTDOWN_VERSION};
+use crate::libvirt::connection::Connection;
 use crate::libvirt::domain::Domain;
 use crate::libvirt::{code, code_of};
 use crate::nbd::block_status::{self, ALLOCATION};
@@ -57,9 +58,18 @@ pub struct CopiedDisk {
 }
 
 /// Runs the job: begins it at a quiet moment, copies every disk, ends it.
-pub fn disks(args: &Backup, session: &Session, domain: &Domain, plan: &mut Plan, layout: &Layout) -> Result<Copied> {
+pub fn disks(
+    args: &Backup,
+    session: &Session,
+    connection: &Connection,
+    domain: &Domain,
+    plan: &mut Plan,
+    layout: &Layout,
+) -> Result<Copied> {
     session.cancel.check()?;
-    let (point_in_time, freeze) = guest::at_quiet_moment(&args.guest, domain, || begin(domain, plan, layout))?;
+    commit::free_name(domain, plan)?;
+    let (point_in_time, freeze) =
+        guest::at_quiet_moment(&args.guest, domain, || begin(connection, domain, plan, layout))?;
     let job = JobGuard { domain, spec: plan.job() };
     let disks = all(args, session, plan, layout)?;
     job.end()?;
@@ -67,8 +77,8 @@ pub fn disks(args: &Backup, session: &Session, domain: &Domain, plan: &mut Plan,
 }
 
 /// Begins the job. Where libvirt finds a base unusable after all, every disk is made full.
-fn begin(domain: &Domain, plan: &mut Plan, layout: &Layout) -> Result<jiff::Zoned> {
-    let preserve = domain.daemon_version()? >= PRESERVE_SHUTDOWN_VERSION;
+fn begin(connection: &Connection, domain: &Domain, plan: &mut Plan, layout: &Layout) -> Result<jiff::Zoned> {
+    let preserve = connection.daemon_version()? >= PRESERVE_SHUTDOWN_VERSION;
     let checkpoint = plan.checkpoint_xml(layout.directory())?;
     match backup_job::begin(domain, &plan.job(), checkpoint.as_deref(), preserve) {
         Err(error) if is_base_refused(&error) && plan.disks.iter().any(|disk| disk.base.is_some()) => {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::cli::backup::Backup;
 use crate::error::{Error, Kind};
 use crate::libvirt::connection::Connection;
-use crate::libvirt::domain_xml::{Disk, DomainConfig, Source};
+use crate::libvirt::domain_xml::{Device, Disk, DomainConfig, Source};
 use crate::set::catalogue::{Catalogue, Run};
 use crate::set::config;
 use crate::set::manifest::{Role, Skipped};
@@ -54,7 +54,8 @@ impl Selection {
 
     fn skip(&mut self, args: &Backup, disk: &Disk, reason: &str, remedy: &str) {
         // Removable media are not expected in a backup; a disk with data is.
-        if disk.is_removable() && !args.include.contains(&disk.target) {
+        let removable = matches!(disk.device, Device::Cdrom | Device::Floppy);
+        if removable && !args.include.contains(&disk.target) {
             tracing::info!("Excluding disk [{}]: {reason}", disk.target);
         } else {
             tracing::warn!("Excluding disk [{}]: {reason}; {remedy}", disk.target);

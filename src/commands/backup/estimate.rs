@@ -13,6 +13,7 @@ use crate::libvirt::checkpoint;
 use crate::libvirt::connection::Connection;
 use crate::libvirt::domain::Domain;
 use crate::libvirt::domain_xml::DomainConfig;
+use crate::libvirt::probe;
 use crate::set::catalogue::Catalogue;
 use crate::set::layout::Layout;
 use crate::units::format_bytes;
@@ -23,7 +24,7 @@ pub fn print(args: &Backup, connection: &Connection, domain: &Domain, layout: &L
     let selection = Selection::of(args, connection, &config)?;
     let base = newest_checkpoint(args, domain, layout)?;
     let changed = match &base {
-        Some(name) => checkpoint::sizes(domain, name)?,
+        Some(name) => probe::changed_sizes(domain, name)?,
         None => Vec::new(),
     };
     let mut out = std::io::stdout().lock();
@@ -62,7 +63,7 @@ pub fn is_below_threshold(args: &Backup, domain: &Domain, plan: &Plan) -> Result
     for disk in &plan.disks {
         // A disk that must be full is reason enough.
         let Some(base) = &disk.base else { return Ok(false) };
-        let sizes = checkpoint::sizes(domain, &base.checkpoint)?;
+        let sizes = probe::changed_sizes(domain, &base.checkpoint)?;
         let changed = sizes.into_iter().find(|(target, _)| *target == disk.target);
         estimate = estimate.saturating_add(changed.map_or(0, |(_, bytes)| bytes));
     }

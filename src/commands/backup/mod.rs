@@ -72,9 +72,10 @@ fn perform(
     mut plan: Plan,
 ) -> Result<Outcome> {
     let layout = &catalogue.layout;
+    commit::refuse_existing(layout, &plan)?;
     commit::open_log(session, layout, &mut plan)?;
     plan.intent(connection).write(layout)?;
-    let result = copy::disks(args, session, domain, &mut plan, layout).and_then(|copied| {
+    let result = copy::disks(args, session, connection, domain, &mut plan, layout).and_then(|copied| {
         commit::run(args, session, connection, domain, catalogue, &plan, copied)
     });
     if let Err(error) = &result {

@@ -29,7 +29,7 @@ impl Dom {
         NonNull::new(handle).map(Self).ok_or_else(last_error)
     }
 
-    fn raw(&self) -> c::virDomainPtr {
+    pub(super) fn raw(&self) -> c::virDomainPtr {
         self.0.as_ptr()
     }
 

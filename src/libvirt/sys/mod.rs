@@ -10,6 +10,7 @@ mod checkpoint;
 mod conn;
 mod dom;
 mod params;
+mod size;
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
