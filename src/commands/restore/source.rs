@@ -1,0 +1,166 @@
+//! Where a restore reads from: a point of a set, or streams named one by one.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::chain_device::ChainDevice;
+use crate::cli::read::Restore;
+use crate::commands::Session;
+use crate::error::{Error, Kind};
+use crate::libvirt::domain_xml::DomainConfig;
+use crate::qemu::img::ImageInfo;
+use crate::set::catalogue::{Catalogue, Run};
+use crate::set::chain;
+use crate::set::config::{self, ConfigFile};
+use crate::set::layout::Layout;
+use crate::set::manifest::Role;
+use crate::stream::reader::{Proof, StreamReader};
+
+/// What is restored.
+#[derive(Debug)]
+pub enum Source {
+    /// A restore point of a set.
+    Point {
+        /// The set.
+        catalogue: Catalogue,
+        /// The point.
+        point: Box<Run>,
+        /// The point's configuration.
+        files: Vec<ConfigFile>,
+    },
+    /// These files, the full first.
+    Sequence(Vec<PathBuf>),
+}
+
+impl Source {
+    /// Finds what the options name.
+    pub fn open(args: &Restore) -> Result<Self> {
+        let Some(input) = args.input.as_ref().filter(|_| args.sequence.is_empty()) else {
+            let directory = args.input.clone().unwrap_or_default();
+            return Ok(Self::Sequence(args.sequence.iter().map(|file| directory.join(file)).collect()));
+        };
+        let catalogue = Catalogue::open(Layout::new(input))?;
+        for problem in &catalogue.problems {
+            tracing::warn!("{}", crate::error::report(&problem.error));
+        }
+        let point = Box::new(chain::find_point(&catalogue, args.until.as_deref())?.clone());
+        let files = config::files(&catalogue, &point)?;
+        Ok(Self::Point { catalogue, point, files })
+    }
+
+    /// The source in words.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Point { point, .. } => {
+                let when = point.started.strftime("%Y-%m-%d %H:%M:%S");
+                let checkpoint = point.checkpoint.as_deref().map(|name| format!(", {name}")).unwrap_or_default();
+                format!("the {} backup of {when}{checkpoint} (run {})", point.level, point.id)
+            }
+            Self::Sequence(files) => format!("a sequence of {} streams", files.len()),
+        }
+    }
+
+    /// The chains of the disks asked for.
+    ///
+    /// # Errors
+    /// Where one is not whole; [`Kind::NotFound`] for a disk that the point does not have.
+    pub fn chains(&self, args: &Restore, session: &Session) -> Result<Vec<ChainDevice>> {
+        let chains = match self {
+            Self::Point { catalogue, point, .. } => {
+                let targets: Vec<String> = point.streams.iter().map(|stream| stream.target.clone()).collect();
+                if let Some(unknown) = args.disk.iter().find(|disk| !targets.contains(disk)) {
+                    return Err(Error::new(Kind::NotFound, format!("the restore point has no disk {unknown:?}"))
+                        .path(catalogue.layout.directory())
+                        .hint(format!("it has {}", targets.join(", ")))
+                        .into());
+                }
+                let wanted = targets.iter().filter(|target| args.disk.is_empty() || args.disk.contains(target));
+                wanted.map(|target| ChainDevice::open(catalogue, point, target)).collect::<Result<Vec<_>, _>>()?
+            }
+            Self::Sequence(files) => vec![sequence(files)?],
+        };
+        session.cancel.check()?;
+        for layer in chains.iter().flat_map(ChainDevice::layers) {
+            if layer.proof() == Proof::Unproven {
+                tracing::warn!("{}: there is no checksum for it: its content is unproven", layer.path().display());
+            }
+        }
+        Ok(chains)
+    }
+
+    /// The point's configuration; none of a sequence.
+    pub fn files(&self) -> &[ConfigFile] {
+        match self {
+            Self::Point { files, .. } => files,
+            Self::Sequence(_) => &[],
+        }
+    }
+
+    /// The domain's XML and what it says; none where the set has none.
+    pub fn domain(&self) -> Result<Option<(String, DomainConfig)>> {
+        let Some(file) = self.files().iter().find(|file| file.role == Role::DomainXml) else { return Ok(None) };
+        let content = file.read()?;
+        let text = String::from_utf8(content).map_err(|error| Error::corrupt("not text").path(&file.path).caused_by(error))?;
+        let config = DomainConfig::parse(&text).map_err(|error| error.path(&file.path))?;
+        Ok(Some((text, config)))
+    }
+
+    /// Paths of the disks' images on the domain's host, by target.
+    pub fn original_images(&self) -> BTreeMap<String, PathBuf> {
+        let mut images = BTreeMap::new();
+        if let Self::Point { point, .. } = self {
+            for disk in point.manifest.iter().flat_map(|manifest| &manifest.disks) {
+                images.insert(disk.target.clone(), PathBuf::from(&disk.image));
+            }
+        }
+        // virtnbdbackup's sets tell it in the domain's XML; a volume only in the image's information.
+        if let Ok(Some((_, domain))) = self.domain() {
+            for disk in domain.disks {
+                if let Some(path) = disk.source.path() {
+                    images.entry(disk.target).or_insert_with(|| path.clone());
+                }
+            }
+        }
+        for file in self.files().iter().filter(|file| file.role == Role::ImageInfo) {
+            let name = file.read().ok().and_then(|json| serde_json::from_slice::<serde_json::Value>(&json).ok());
+            let name = name.as_ref().and_then(|info| info.get("filename")?.as_str()).map(PathBuf::from);
+            if let (Some(target), Some(name)) = (&file.disk, name) {
+                images.entry(target.clone()).or_insert(name);
+            }
+        }
+        images
+    }
+
+    /// The options of a disk's image.
+    pub fn image_info(&self, target: &str) -> Result<Option<ImageInfo>> {
+        let is_it = |file: &&ConfigFile| file.role == Role::ImageInfo && file.disk.as_deref() == Some(target);
+        let Some(file) = self.files().iter().find(is_it) else { return Ok(None) };
+        let json = file.read()?;
+        let json = String::from_utf8_lossy(&json);
+        Ok(Some(ImageInfo::parse(&json).map_err(|error| error.path(&file.path))?))
+    }
+}
+
+/// A chain from streams in the order given, each building on the one before.
+fn sequence(files: &[PathBuf]) -> Result<ChainDevice> {
+    let mut layers: Vec<StreamReader> = Vec::new();
+    for path in files {
+        let layer = StreamReader::open(path)?;
+        if let Some(previous) = layers.last() {
+            let (meta, base) = (layer.meta(), previous.meta());
+            let follows = meta.incremental && meta.parent_checkpoint == base.checkpoint_name;
+            if meta.disk_name != base.disk_name || !follows {
+                return Err(Error::usage(format!("does not continue {}", previous.path().display()))
+                    .path(path)
+                    .hint("name the full first, then every increment up to the point wanted, without a gap")
+                    .into());
+            }
+        }
+        layers.push(layer);
+    }
+    layers.reverse();
+    let target = layers.first().map(|layer| layer.meta().disk_name.clone()).unwrap_or_default();
+    Ok(ChainDevice::new(&target, layers)?)
+}
