@@ -407,8 +407,13 @@ fn closed() -> Error {
     Error::new(Kind::Io, "the NBD connection is closed after an earlier error")
 }
 
-/// The error for libnbd's `text` and error number: the number becomes the cause and leaves the text.
+/// The error for libnbd's `text` and error number: the number becomes the cause and leaves the text,
+/// as does the name of libnbd's function.
 pub(super) fn describe(text: &str, errno: i32) -> Error {
+    let text = match text.split_once(": ") {
+        Some((function, rest)) if function.starts_with("nbd_") => rest,
+        _ => text,
+    };
     if errno == 0 {
         return Error::new(Kind::Io, text);
     }
