@@ -93,8 +93,7 @@ fn zeroes_give_space_back() {
 
 #[test]
 fn compressed_images_are_smaller_and_equal() {
-    for (cluster, extended_l2) in [(4 * KIB, false), (64 * KIB, false), (64 * KIB, true), (MIB, false), (2 * MIB, true)]
-    {
+    for (cluster, extended_l2) in [(4 * KIB, false), (64 * KIB, false), (MIB, true)] {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("disk.qcow2");
         let options = img::CreateOptions {
@@ -102,31 +101,27 @@ fn compressed_images_are_smaller_and_equal() {
             extended_l2: Some(extended_l2),
             ..img::CreateOptions::default()
         };
-        if extended_l2 && cluster < 16 * KIB {
-            continue;
-        }
-        // Not a multiple of the larger clusters.
-        let size = 16 * MIB + 512;
-        img::create(&path, size, &options).unwrap();
+        img::create(&path, 8 * MIB, &options).unwrap();
         let server = serve(&path, true);
         let sink = NbdSink::connect(&server.uri(), 4, true, &Cancel::new()).unwrap().aligned_to(cluster).unwrap();
         assert_eq!(sink.capabilities().block_minimum, cluster);
-        let mut data = prose(12 << 20);
+        let mut data = prose(4 << 20);
         // Pieces that share clusters: the server takes whole ones only.
-        write_by_threads(&sink, &data, 100_000);
+        write_by_threads(&sink, &data, 400_000);
         sink.write_zeroes(1_000_001..2_000_001).unwrap();
         sink.write_zeroes(3_000_000..3_000_010).unwrap();
-        sink.write_at(&[9; 512], 16 * MIB).unwrap();
+        sink.write_at(&[9; 512], 8 * MIB - 512).unwrap();
         sink.flush().unwrap();
         sink.disconnect().unwrap();
         server.finish().unwrap();
         data[1_000_001..2_000_001].fill(0);
         data[3_000_000..3_000_010].fill(0);
-        data.resize(16 << 20, 0);
-        data.resize(size as usize, 9);
+        data.resize((8 << 20) - 512, 0);
+        data.resize(8 << 20, 9);
         assert!(content(&path) == data, "{cluster}");
-        if cluster > 4 * KIB {
-            assert!(stored(&path) < 10 * MIB, "{cluster}: {}", stored(&path));
+        // Rewritten clusters cost space, so only where there are few of them.
+        if cluster == 64 * KIB {
+            assert!(stored(&path) < 3 * MIB, "{cluster}: {}", stored(&path));
         }
         tool("qemu-img", &["check", "-q", text(&path)]);
     }

@@ -49,7 +49,8 @@ pub struct ServeOptions {
     pub connections: usize,
     /// Offer the dirty bitmap of this name as meta context `qemu:dirty-bitmap:NAME`.
     pub bitmap: Option<String>,
-    /// Compress what is written (qcow2). Each cluster can be written once and as a whole: see
+    /// Compress what is written (qcow2). The size of the disk must be a multiple of the cluster
+    /// size, QEMU refuses others. Each cluster can be written once and as a whole: see
     /// [`NbdSink::aligned_to`](crate::block::nbd::NbdSink::aligned_to).
     pub compress: bool,
 }

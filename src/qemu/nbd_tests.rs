@@ -36,6 +36,11 @@ fn what_cannot_be_served_is_reported() {
     assert!(report(&error).contains("lock"), "{}", report(&error));
     holder.finish().unwrap();
 
+    let odd = directory.path().join("odd.qcow2");
+    img::create(&odd, (1 << 20) + 512, &img::CreateOptions::default()).unwrap();
+    let error = QemuNbd::serve(&odd, "qcow2", &ServeOptions { compress: true, ..writable() }, &cancel).unwrap_err();
+    assert!(report(&error).contains("not a multiple"), "{}", report(&error));
+
     cancel.cancel();
     assert_eq!(QemuNbd::serve(&path, "qcow2", &writable(), &cancel).unwrap_err().kind(), Kind::Cancelled);
 }
@@ -64,7 +69,7 @@ fn the_server_is_apart_and_ends_with_its_value() {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.id())).unwrap();
     let group = stat.rsplit(')').next().unwrap().split_whitespace().nth(2).unwrap().to_owned();
     assert_eq!(group, server.id().to_string(), "shares our process group: {stat}");
-    let mode = std::os::unix::fs::PermissionsExt::mode(&server.directory.path().metadata().unwrap().permissions());
+    let mode = PermissionsExt::mode(&server.directory.path().metadata().unwrap().permissions());
     assert_eq!(mode & 0o777, 0o700);
     let client = Client::connect(&server.uri(), &[], &Cancel::new()).unwrap();
     assert!(client.capabilities().read_only);
