@@ -17,17 +17,23 @@
 //! | [`index`] | the index: table of frames, zero extents, digests |
 //! | [`writer`] | writing a stream, front to back |
 //! | [`reader`] | positioned, proven reading |
-//! | [`scan`] | the same table for streams without an index, in one pass |
 //! | [`verify`] | every byte of a stream against everything known of it |
+//! | `source` | the file: positioned and sequential reads, what is found from its ends |
+//! | `load` | an index from the end of a file of ours |
+//! | `scan` | the same table for virtnbdbackup's streams, in one pass |
 
 pub mod codec;
 pub mod digest;
 pub mod frame;
 pub mod head;
 pub mod index;
+mod load;
 pub mod meta;
 pub mod reader;
-pub mod scan;
+mod scan;
+mod source;
+#[cfg(test)]
+mod tests;
 pub mod verify;
 pub mod writer;
 

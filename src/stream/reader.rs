@@ -1,13 +1,29 @@
 //! Positioned reading of a stream in which every byte handed out is proven.
+//!
+//! ```text
+//! blocks of 1 MiB   |     0     |     1     |     2     |     3     |
+//! frames               [-----] [------------------]  [--]
+//! read 1..3                    |    [ whole blocks ]  |
+//! ```
+//!
+//! A frame that reaches out of the range is decompressed whole and remembered for the next call; a
+//! plain one is read in part. Each block's digest is over the bytes carried of it, so whole blocks
+//! are what can be proven, whichever frames they come from.
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::extent::Extent;
-use crate::stream::index::Piece;
+use crate::extent::{self, Extent, Kind as ExtentKind};
+use crate::stream::codec::Decompressor;
+use crate::stream::digest::{self, Digest};
+use crate::stream::frame::{HEADER_LEN, Header, Kind};
+use crate::stream::index::{HASH_LEN, Index, OwnIndex, Piece};
 use crate::stream::meta::Meta;
+use crate::stream::source::{StreamFile, Watch, read_meta};
+use crate::stream::{BLOCK, load, scan};
 
 /// How far the bytes of a stream can be proven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,11 +39,26 @@ pub enum Proof {
 /// Buffers for [`StreamReader::read`], and the last payload decompressed. One per thread; it serves
 /// any number of readers.
 #[derive(Default)]
-pub struct Scratch {}
+pub struct Scratch {
+    decompressor: Decompressor,
+    stored: Vec<u8>,
+    content: Vec<u8>,
+    /// Reader and piece whose content `content` is.
+    cached: Option<(u64, usize)>,
+    /// Reader and piece whose header was checked last.
+    checked: Option<(u64, usize)>,
+}
 
 /// A stream open for reading. Reads are positioned: threads share it, each with its own [`Scratch`].
 #[derive(Debug)]
-pub struct StreamReader {}
+pub struct StreamReader {
+    /// Tells readers that share a [`Scratch`] apart.
+    id: u64,
+    file: StreamFile,
+    meta: Meta,
+    index: Index,
+    proof: Proof,
+}
 
 impl StreamReader {
     /// Opens `path` and proves its structure: by its index, or, for a stream without one, by reading
@@ -48,51 +79,70 @@ impl StreamReader {
     /// # Errors
     /// As for [`StreamReader::open`].
     pub fn open_watched(path: &Path, progress: &dyn Fn(u64), cancel: &Cancel) -> Result<Self> {
-        let _ = (progress, cancel);
-        Err(Error::unsupported("not yet").path(path))
+        let file = StreamFile::open(path)?;
+        let frame = read_meta(&file)?;
+        let opened = if frame.meta.has_index() {
+            load::load(&file, &frame).map(|(index, _)| (index, Proof::Digests))
+        } else {
+            let watch = Watch { progress, cancel };
+            scan::scan(&file, &frame, watch, false, None)
+                .and_then(|scanned| Ok((scanned.index, foreign_proof(&file, scanned.adler32)?)))
+        };
+        let (index, proof) = opened.map_err(|error| error.disk(&frame.meta.disk_name).path(path))?;
+        Ok(Self { id: next_id(), file, meta: frame.meta, index, proof })
     }
 
     /// What the stream says about itself.
     pub fn meta(&self) -> &Meta {
-        todo!()
+        &self.meta
     }
 
     /// The file.
     pub fn path(&self) -> &Path {
-        todo!()
+        &self.file.path
     }
 
     /// How far the bytes can be proven.
     pub fn proof(&self) -> Proof {
-        todo!()
+        self.proof
     }
 
     /// Bytes of the file.
     pub fn stored_size(&self) -> u64 {
-        todo!()
+        self.file.size
     }
 
     /// The digest that ends the index, if the stream has its own: names its whole content.
-    pub fn index_digest(&self) -> Option<[u8; 32]> {
-        todo!()
+    pub fn index_digest(&self) -> Option<[u8; HASH_LEN]> {
+        self.index.own.as_ref().map(|own| own.hash)
     }
 
     /// The pieces of payload, ascending.
     pub fn frames(&self) -> &[Piece] {
-        todo!()
+        &self.index.pieces
     }
 
     /// What the stream says of each guest range, covering `0..virtual_size`: data it carries, ranges
     /// that read as zero, and, in an inc or diff, ranges that are clean.
     pub fn content(&self) -> Vec<Extent> {
-        todo!()
+        let mut list = Vec::new();
+        let mut zeros = self.index.zeros.iter().peekable();
+        for piece in &self.index.pieces {
+            while let Some(zero) = zeros.next_if(|zero| zero.offset < piece.offset) {
+                extent::push(&mut list, *zero);
+            }
+            extent::push(&mut list, Extent::data(piece.offset, piece.length));
+        }
+        zeros.for_each(|zero| extent::push(&mut list, *zero));
+        extent::fill(&list, 0..self.meta.virtual_size, ExtentKind::Clean)
     }
 
     /// Puts every guest byte that the stream carries in `range` at its place in `buffer`, whose first
-    /// byte is that of `range`; other bytes of `buffer` stay. Returns the data extents carried.
+    /// byte is that of `range`; other bytes of `buffer` stay. Returns the data extents carried. After
+    /// an error the content of `buffer` must not be used.
     ///
-    /// `range` begins on a multiple of [`BLOCK`](crate::stream::BLOCK) and ends on one or at the
-    /// disk's end: whole blocks are what can be proven.
+    /// `range` begins on a multiple of [`BLOCK`] and ends on one or at the disk's end: whole blocks
+    /// are what can be proven.
     ///
     /// # Errors
     /// [`Kind::Corrupt`](crate::error::Kind::Corrupt) with the place in the file and in the disk;
@@ -100,7 +150,116 @@ impl StreamReader {
     /// [`Kind::Io`](crate::error::Kind::Io); [`Kind::Usage`](crate::error::Kind::Usage) for another
     /// `range` or a `buffer` of other size.
     pub fn read(&self, range: Range<u64>, buffer: &mut [u8], scratch: &mut Scratch) -> Result<Vec<Extent>> {
-        let _ = (range, buffer, scratch);
-        todo!()
+        self.read_range(range, buffer, scratch).map_err(|error| error.disk(&self.meta.disk_name).path(&self.file.path))
     }
+
+    fn read_range(&self, range: Range<u64>, buffer: &mut [u8], scratch: &mut Scratch) -> Result<Vec<Extent>> {
+        let ends_well = range.end % BLOCK == 0 || range.end == self.meta.virtual_size;
+        if range.start % BLOCK != 0
+            || !ends_well
+            || range.start > range.end
+            || range.end > self.meta.virtual_size
+            || buffer.len() as u64 != range.end - range.start
+        {
+            return Err(Error::usage(format!("guest range {range:?} is not made of whole blocks of the disk")));
+        }
+        let pieces = &self.index.pieces;
+        let first = pieces.partition_point(|piece| piece.end() <= range.start);
+        let mut carried = Vec::new();
+        for (number, piece) in pieces.iter().enumerate().skip(first) {
+            let Some(part) = Extent::data(piece.offset, piece.length).clip(&range) else { break };
+            // Within `buffer`, whose length was checked against `range`.
+            let place = (part.offset - range.start) as usize..(part.end() - range.start) as usize;
+            self.read_part(number, part.offset - piece.offset, &mut buffer[place], scratch)
+                .map_err(|error| self.locate(error, piece, part.range()))?;
+            extent::push(&mut carried, part);
+        }
+        if let (Some(own), Some(piece)) = (&self.index.own, pieces.get(first)) {
+            self.prove(own, piece, range.start, buffer, &carried)?;
+        }
+        Ok(carried)
+    }
+
+    /// Reads the bytes of piece `number` from guest offset `skip` within it.
+    fn read_part(&self, number: usize, skip: u64, buffer: &mut [u8], scratch: &mut Scratch) -> Result<()> {
+        let piece = &self.index.pieces[number];
+        let key = Some((self.id, number));
+        if self.index.own.is_some() && scratch.checked != key {
+            let header = self.file.header_at(piece.position - HEADER_LEN as u64)?;
+            if header != Header::new(Kind::Data, piece.offset, piece.length) {
+                return Err(Error::corrupt("frame header is not the one in the index"));
+            }
+            scratch.checked = key;
+        }
+        if !self.meta.compression.is_lz4() {
+            return self.file.read_at(buffer, piece.position + skip);
+        }
+        if scratch.cached != key {
+            // Bounded by the file and by what the guest bytes can take, when the index was made.
+            scratch.stored.resize(piece.stored as usize, 0);
+            self.file.read_at(&mut scratch.stored, piece.position)?;
+            if buffer.len() as u64 == piece.length {
+                return scratch.decompressor.decompress_exact(&mut scratch.stored, buffer);
+            }
+            scratch.cached = None;
+            scratch.content.resize(piece.length as usize, 0);
+            scratch.decompressor.decompress_exact(&mut scratch.stored, &mut scratch.content)?;
+            scratch.cached = key;
+        }
+        let skip = skip as usize;
+        buffer.copy_from_slice(&scratch.content[skip..skip + buffer.len()]);
+        Ok(())
+    }
+
+    /// Compares the digests of all blocks in `buffer`, which begins at `start`; `piece` is the first
+    /// with bytes there.
+    fn prove(&self, own: &OwnIndex, piece: &Piece, start: u64, buffer: &[u8], carried: &[Extent]) -> Result<()> {
+        let computed = digest::digest_blocks(start, buffer, carried)?;
+        let Some(&(first, _)) = computed.first() else { return Ok(()) };
+        let mut known: Vec<Digest> = vec![[0; digest::DIGEST_LEN]; computed.len()];
+        load::read_digests(&self.file, own, piece.rank + (first - piece.offset / BLOCK), &mut known)?;
+        for ((block, computed), known) in computed.iter().zip(&known) {
+            if computed != known {
+                let block = block * BLOCK..((block + 1) * BLOCK).min(self.meta.virtual_size);
+                let number = self.index.pieces.partition_point(|piece| piece.end() <= block.start);
+                let error = Error::corrupt("block does not match its digest");
+                let piece = self.index.pieces.get(number).unwrap_or(piece);
+                return Err(self.locate(error, piece, block));
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds where it happened, in the file and in the disk.
+    fn locate(&self, error: Error, piece: &Piece, guest: Range<u64>) -> Error {
+        if error.kind() != crate::error::Kind::Corrupt {
+            return error;
+        }
+        locate(error, piece, guest, self.meta.compression.is_lz4())
+    }
+}
+
+/// [`Error::corrupt`] on top of `error` that names the guest range and the place in the file.
+pub(super) fn locate(error: Error, piece: &Piece, guest: Range<u64>, compressed: bool) -> Error {
+    let skip = if compressed { 0 } else { guest.start.saturating_sub(piece.offset) };
+    Error::corrupt(format!("data for guest range {}..{} is damaged", guest.start, guest.end))
+        .at(piece.position + skip)
+        .hint("restore this disk from another copy of the file, or to a point before it")
+        .caused_by(error)
+}
+
+/// Compares the sum over a file of virtnbdbackup with its `.chksum`.
+pub(super) fn foreign_proof(file: &StreamFile, adler32: Option<u32>) -> Result<Proof> {
+    match (file.checksum()?, adler32) {
+        (None, _) | (_, None) => Ok(Proof::Unproven),
+        (Some(known), Some(computed)) if known == computed => Ok(Proof::Checksum),
+        (Some(known), Some(computed)) => {
+            Err(Error::corrupt(format!("Adler-32 of the file is {computed}, its .chksum says {known}")))
+        }
+    }
+}
+
+fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }

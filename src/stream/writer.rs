@@ -11,7 +11,7 @@ use simd_adler32::Adler32;
 
 use crate::error::{Error, Result};
 use crate::stream::digest::{self, Digest};
-use crate::stream::frame::{self, Header, Kind, TERMINATOR};
+use crate::stream::frame::{Header, Kind, TERMINATOR};
 use crate::stream::index::{self, HASH_LEN, put_varint};
 use crate::stream::meta::Meta;
 use crate::stream::{COMPRESSED_LIMIT, FRAME_ALIGNMENT, codec};
@@ -355,6 +355,3 @@ impl Spool {
 fn spool_failed(error: std::io::Error) -> Error {
     Error::io("write a temporary file for the index", error).hint("give --scratchdir a directory with room")
 }
-
-/// Bytes of the header that ends an index or a trailer, with the line end before it.
-pub(super) const TRAIL_LEN: u64 = (TERMINATOR.len() + frame::HEADER_LEN) as u64;

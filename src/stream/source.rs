@@ -1,0 +1,258 @@
+//! The file under a stream: positioned reads, one-pass reads with a running sum, and the places where
+//! things are found from the start and from the end.
+
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use simd_adler32::Adler32;
+
+use crate::cancel::Cancel;
+use crate::error::{Error, Kind as ErrorKind, Result};
+use crate::stream::frame::{HEADER_LEN, Header, Kind, TERMINATOR};
+use crate::stream::index::HASH_LEN;
+use crate::stream::meta::{MAX_LEN, Meta};
+
+/// Unit of sequential reading.
+const CHUNK: usize = 1 << 20;
+
+/// Length of the longest `.chksum` file that can be one: ten digits and white space.
+const MAX_SUM_LEN: u64 = 64;
+
+/// Told how far a long pass has come, and asked whether to go on.
+#[derive(Clone, Copy)]
+pub(super) struct Watch<'w> {
+    /// Gets the bytes read since the last call.
+    pub(super) progress: &'w dyn Fn(u64),
+    pub(super) cancel: &'w Cancel,
+}
+
+/// An open file whose size is known.
+#[derive(Debug)]
+pub(super) struct StreamFile {
+    file: File,
+    pub(super) path: PathBuf,
+    pub(super) size: u64,
+}
+
+impl StreamFile {
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let failed = |operation| move |error: std::io::Error| Error::io(operation, error).path(path);
+        let file = File::open(path).map_err(failed("open"))?;
+        let metadata = file.metadata().map_err(failed("open"))?;
+        if !metadata.is_file() {
+            return Err(Error::usage("not a regular file").path(path));
+        }
+        Ok(Self { file, path: path.to_owned(), size: metadata.len() })
+    }
+
+    /// Fills `buffer` from `position`.
+    pub(super) fn read_at(&self, buffer: &mut [u8], position: u64) -> Result<()> {
+        self.file.read_exact_at(buffer, position).map_err(|error| match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => self.short(position),
+            _ => Error::io("read", error).path(&self.path).at(position),
+        })
+    }
+
+    /// The frame header at `position`.
+    pub(super) fn header_at(&self, position: u64) -> Result<Header> {
+        let mut bytes = [0; HEADER_LEN];
+        self.read_at(&mut bytes, position)?;
+        Header::decode(&bytes).map_err(|error| error.path(&self.path).at(position))
+    }
+
+    /// The error of a file that ends before what should be at `position`.
+    pub(super) fn short(&self, position: u64) -> Error {
+        Error::incomplete("file ends early").path(&self.path).at(position).hint(CUT_HINT)
+    }
+
+    /// Where the payload is whose header of `kind` follows it and ends at `end`.
+    pub(super) fn trailing(&self, kind: Kind, end: u64, from: u64) -> Result<Range<u64>> {
+        let name = kind.letters();
+        let missing = || {
+            Error::incomplete(format!("the closing \"{}\" is missing", name.escape_ascii()))
+                .path(&self.path)
+                .at(end)
+                .hint(CUT_HINT)
+        };
+        let position = end.checked_sub(HEADER_LEN as u64).filter(|&position| position >= from).ok_or_else(missing)?;
+        let header = self.header_at(position).map_err(|error| match error.kind() {
+            ErrorKind::Corrupt => missing(),
+            _ => error,
+        })?;
+        let stop = position.checked_sub(TERMINATOR.len() as u64).ok_or_else(missing)?;
+        let start = stop.checked_sub(header.length).filter(|&start| start >= from).ok_or_else(missing)?;
+        if header.kind != kind || header.start != 0 {
+            return Err(missing());
+        }
+        let mut terminator = TERMINATOR;
+        self.read_at(&mut terminator, stop)?;
+        if terminator != TERMINATOR {
+            return Err(Error::corrupt("line end is damaged").path(&self.path).at(stop));
+        }
+        Ok(start..stop)
+    }
+
+    /// What `FILE.chksum` says; `None` where there is none, or only the word that zip sets have.
+    pub(super) fn checksum(&self) -> Result<Option<u32>> {
+        let mut name = self.path.clone().into_os_string();
+        name.push(".chksum");
+        let path = PathBuf::from(name);
+        match std::fs::metadata(&path) {
+            Ok(metadata) if metadata.len() > MAX_SUM_LEN => {
+                return Err(Error::corrupt("not a checksum").path(path));
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io("read", error).path(path)),
+        }
+        let text = std::fs::read(&path).map_err(|error| Error::io("read", error).path(&path))?;
+        match text.trim_ascii() {
+            b"None" => Ok(None),
+            digits => match std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()) {
+                Some(sum) => Ok(Some(sum)),
+                None => Err(Error::corrupt(format!("not a checksum: \"{}\"", text.escape_ascii())).path(path)),
+            },
+        }
+    }
+}
+
+const CUT_HINT: &str = "the file was cut short; take it from another copy, or restore to an earlier point";
+
+/// The meta frame of a file.
+pub(super) struct MetaFrame {
+    pub(super) meta: Meta,
+    /// Position of the first frame after it.
+    pub(super) end: u64,
+    /// BLAKE3 over header and JSON.
+    pub(super) hash: [u8; HASH_LEN],
+}
+
+/// Reads the meta frame; its length is believed only within the file and [`MAX_LEN`].
+pub(super) fn read_meta(file: &StreamFile) -> Result<MetaFrame> {
+    if file.size == 0 {
+        return Err(Error::incomplete("file is empty").path(&file.path).hint(CUT_HINT));
+    }
+    let mut bytes = vec![0; HEADER_LEN];
+    file.read_at(&mut bytes, 0)?;
+    let header = file.header_at(0)?;
+    if header.kind != Kind::Meta || header.start != 0 || header.length > MAX_LEN {
+        return Err(Error::corrupt("no meta frame").path(&file.path).at(0));
+    }
+    let position = HEADER_LEN as u64;
+    let end = position + header.length + TERMINATOR.len() as u64;
+    if end > file.size {
+        return Err(file.short(file.size));
+    }
+    bytes.resize(end as usize, 0);
+    file.read_at(&mut bytes[HEADER_LEN..], position)?;
+    let (hashed, terminator) = bytes.split_at(bytes.len() - TERMINATOR.len());
+    if terminator != TERMINATOR {
+        return Err(Error::corrupt("line end is damaged").path(&file.path).at(end - TERMINATOR.len() as u64));
+    }
+    let meta = Meta::decode(&hashed[HEADER_LEN..]).map_err(|error| error.path(&file.path).at(position))?;
+    Ok(MetaFrame { meta, end, hash: *blake3::hash(hashed).as_bytes() })
+}
+
+/// Reads a file once, front to back, summing every byte; or hops over payloads without reading them.
+pub(super) struct Sequential<'f> {
+    file: &'f StreamFile,
+    watch: Watch<'f>,
+    /// Sum of the bytes handed out; none when hopping.
+    adler: Option<Adler32>,
+    buffer: Vec<u8>,
+    /// The part of `buffer` not handed out yet.
+    ready: Range<usize>,
+    position: u64,
+}
+
+impl<'f> Sequential<'f> {
+    /// A pass from the start of the file that reads and sums every byte, or hops.
+    pub(super) fn new(file: &'f StreamFile, watch: Watch<'f>, hop: bool) -> Self {
+        let buffer = vec![0; if hop { HEADER_LEN } else { CHUNK }];
+        Self { file, watch, adler: (!hop).then(Adler32::new), buffer, ready: 0..0, position: 0 }
+    }
+
+    /// Position of the next byte.
+    pub(super) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Hands out the next `length` bytes in parts.
+    pub(super) fn feed(&mut self, mut length: u64, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        if length > self.file.size.saturating_sub(self.position) {
+            return Err(self.file.short(self.file.size));
+        }
+        while length > 0 {
+            if self.ready.is_empty() {
+                self.refill()?;
+            }
+            let len = self.ready.len().min(usize::try_from(length).unwrap_or(usize::MAX));
+            let part = &self.buffer[self.ready.start..self.ready.start + len];
+            if let Some(adler) = &mut self.adler {
+                adler.write(part);
+            }
+            self.ready.start += len;
+            self.position += len as u64;
+            length -= len as u64;
+            sink(part)?;
+        }
+        Ok(())
+    }
+
+    /// Passes over `length` bytes: summed, or not read at all when hopping.
+    pub(super) fn skip(&mut self, length: u64) -> Result<()> {
+        if self.adler.is_some() {
+            return self.feed(length, &mut |_| Ok(()));
+        }
+        if length > self.file.size.saturating_sub(self.position) {
+            return Err(self.file.short(self.file.size));
+        }
+        self.ready = 0..0;
+        self.position += length;
+        Ok(())
+    }
+
+    /// Fills `buffer` with the next bytes.
+    pub(super) fn take(&mut self, buffer: &mut [u8]) -> Result<()> {
+        let mut filled = 0;
+        self.feed(buffer.len() as u64, &mut |part| {
+            buffer[filled..filled + part.len()].copy_from_slice(part);
+            filled += part.len();
+            Ok(())
+        })
+    }
+
+    /// The next 40 bytes and what they say.
+    pub(super) fn header(&mut self) -> Result<([u8; HEADER_LEN], Result<Header>)> {
+        let position = self.position;
+        let mut bytes = [0; HEADER_LEN];
+        self.take(&mut bytes)?;
+        let header = Header::decode(&bytes).map_err(|error| error.path(&self.file.path).at(position));
+        Ok((bytes, header))
+    }
+
+    /// Whether the next two bytes end a payload.
+    pub(super) fn terminator(&mut self) -> Result<bool> {
+        let mut bytes = TERMINATOR;
+        self.take(&mut bytes)?;
+        Ok(bytes == TERMINATOR)
+    }
+
+    /// Passes over the rest of the file; its Adler-32, unless hopping.
+    pub(super) fn finish(mut self) -> Result<Option<u32>> {
+        self.skip(self.file.size.saturating_sub(self.position))?;
+        Ok(self.adler.map(|adler| adler.finish()))
+    }
+
+    fn refill(&mut self) -> Result<()> {
+        self.watch.cancel.check()?;
+        let left = self.file.size - self.position;
+        let len = self.buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        self.file.read_at(&mut self.buffer[..len], self.position)?;
+        self.ready = 0..len;
+        (self.watch.progress)(len as u64);
+        Ok(())
+    }
+}
