@@ -122,12 +122,17 @@ install_rust() {
 
 # The formatter and the linter belong to the checks; rustup's own are taken where they are.
 install_rust_tools() {
-    cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 && return
-    is_installed cargo || is_installed cargo-web || die "cargo fmt or cargo clippy is missing" "rustup component add rustfmt clippy"
-    local package
-    for package in rustfmt rust-clippy; do
+    local pair package
+    for pair in fmt:rustfmt clippy:rust-clippy; do
+        cargo "${pair%:*}" --version >/dev/null 2>&1 && continue
+        package=${pair#*:}
+        is_installed cargo || is_installed cargo-web || die "cargo ${pair%:*} is missing" "rustup component add rustfmt clippy"
         if is_installed cargo-web; then package+=-web; fi
-        if [ -n "$(candidate "$package")" ]; then install "$package"; else say "warning: this system has no package $package"; fi
+        if [ -n "$(candidate "$package")" ]; then
+            install "$package"
+        else
+            say "warning: this system has no package $package: cargo ${pair%:*} will fail"
+        fi
     done
 }
 
