@@ -342,7 +342,9 @@ reference() {
     local name=$1 target=$2 out=$3 device node socket status=0
     device=$(device "$name" "$target")
     node=$(virsh qemu-monitor-command "$name" --hmp 'info block' | tr -d '\r' |
-        awk -v device="$device" '/^[^ ]/ { node = $1; sub(/:$/, "", node) } $1 == "Attached" && $3 == device { print node }')
+        awk -v device="$device" '
+            /^[^ ]/ { node = $1; sub(/:$/, "", node) }
+            $1 == "Attached" && ($3 == device || device == "/machine/peripheral/" $3) { print node }')
     [ -n "$node" ] || die "domain '$name': no block node for disk '$target'"
     socket=$dir/run/$name-$target.sock
     rm -f "$out" "$socket"
