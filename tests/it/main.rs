@@ -1,0 +1,10 @@
+//! Integration tests: the real program against real libvirt, QEMU and NBD servers.
+//!
+//! Nothing is skipped: a missing tool is a failure, `tests/install.sh --tests` brings it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a broken assumption ends the test")]
+
+mod guest;
+mod lab;
+mod random;
+mod support;

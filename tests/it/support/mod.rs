@@ -1,0 +1,14 @@
+//! What the tests share: a private libvirtd, domains written to from outside, runs of the program,
+//! references to compare with.
+
+mod compare;
+mod domain;
+mod lab;
+mod random;
+mod run;
+
+pub use compare::{compare, content};
+pub use domain::{Operation, TestDomain};
+pub use lab::Lab;
+pub use random::Random;
+pub use run::{Run, run, virtkeep};
