@@ -62,7 +62,9 @@ impl ChainDevice {
             return Err(Error::incomplete("a chain without a stream").disk(target));
         };
         if oldest.meta().incremental {
-            return Err(Error::incomplete("the chain does not begin with a full backup").disk(target).path(oldest.path()));
+            return Err(Error::incomplete("the chain does not begin with a full backup")
+                .disk(target)
+                .path(oldest.path()));
         }
         let size = newest.meta().virtual_size;
         let contents = layers.iter().map(|layer| (layer.meta().virtual_size, layer.content()));
@@ -176,7 +178,9 @@ fn resolve(size: u64, layers: impl Iterator<Item = (u64, Vec<Extent>)>) -> Resul
             for found in extent::clip(&content, range.range()) {
                 match found.kind {
                     Kind::Clean => extent::push(&mut open, found),
-                    Kind::Data => segments.push(Segment { offset: found.offset, length: found.length, layer: Some(layer) }),
+                    Kind::Data => {
+                        segments.push(Segment { offset: found.offset, length: found.length, layer: Some(layer) })
+                    }
                     Kind::Zero => segments.push(Segment { offset: found.offset, length: found.length, layer: None }),
                 }
             }
@@ -211,14 +215,16 @@ fn open_layer(catalogue: &Catalogue, stream: &Stream) -> Result<StreamReader> {
     if meta.disk_name != stream.target || meta.virtual_size != stream.virtual_size || parent != stream.base.as_deref() {
         return Err(swapped());
     }
-    let recorded = catalogue
-        .runs
-        .iter()
-        .filter_map(|run| run.manifest.as_ref())
-        .find_map(|manifest| manifest.disks.iter().find(|disk| disk.file == stream.file).map(|disk| (manifest.run, disk)));
+    let recorded = catalogue.runs.iter().filter_map(|run| run.manifest.as_ref()).find_map(|manifest| {
+        manifest.disks.iter().find(|disk| disk.file == stream.file).map(|disk| (manifest.run, disk))
+    });
     if let Some((run, disk)) = recorded {
         let same_run = meta.own.is_some_and(|own| own.run == run);
-        if !same_run || reader.stored_size() != disk.stored_size || reader.index_digest().map(|digest| blake3::Hash::from(digest).to_hex().to_string()).as_ref() != Some(&disk.index_digest) {
+        if !same_run
+            || reader.stored_size() != disk.stored_size
+            || reader.index_digest().map(|digest| blake3::Hash::from(digest).to_hex().to_string()).as_ref()
+                != Some(&disk.index_digest)
+        {
             return Err(swapped());
         }
     }

@@ -91,6 +91,15 @@ impl FileSink {
         Ok(Self { file, path: path.to_owned(), size, zeroed: false })
     }
 
+    /// Sets all of the space aside, so that it can't run out later. The content stays.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] if there is not enough, or the file system can't do it.
+    pub fn allocate(&self) -> Result<()> {
+        fallocate(&self.file, FallocateFlags::empty(), 0, self.size)
+            .map_err(|error| Error::io("allocate", error).path(&self.path))
+    }
+
     fn check(&self, offset: u64, length: u64) -> Result<()> {
         match offset.checked_add(length) {
             Some(end) if end <= self.size => Ok(()),

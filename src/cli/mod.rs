@@ -24,7 +24,8 @@ pub struct Cli {
     pub command: Command,
 }
 
-const STYLES: Styles = Styles::styled().header(AnsiColor::Green.on_default().bold()).literal(AnsiColor::Cyan.on_default());
+const STYLES: Styles =
+    Styles::styled().header(AnsiColor::Green.on_default().bold()).literal(AnsiColor::Cyan.on_default());
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]

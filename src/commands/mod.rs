@@ -3,6 +3,8 @@
 mod backup;
 mod connect;
 mod dump;
+mod restore;
+mod verify;
 
 use anyhow::Result;
 
@@ -30,7 +32,8 @@ pub struct Session {
 pub fn run(command: &Command, session: &Session) -> Result<Exit> {
     match command {
         Command::Backup(args) => backup::run(args, session),
-        Command::Restore(_) | Command::Verify(_) => Ok(Exit::Done),
+        Command::Restore(args) => restore::run(args, session),
+        Command::Verify(args) => verify::run(args, session),
         Command::Dump(args) => dump::run(args),
     }
 }

@@ -10,8 +10,8 @@ pub mod checkpoint;
 pub mod connection;
 pub mod domain;
 pub mod domain_xml;
-mod sys;
 pub mod probe;
+mod sys;
 pub mod xml;
 
 #[cfg(test)]

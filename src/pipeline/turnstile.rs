@@ -75,7 +75,12 @@ mod tests {
                 let turnstile = &turnstile;
                 scope.spawn(move || {
                     for number in (0..400).filter(|number| (number * 7 % 4) == thread) {
-                        turnstile.pass(number, |seen| { seen.push(number); Ok(()) }).unwrap();
+                        turnstile
+                            .pass(number, |seen| {
+                                seen.push(number);
+                                Ok(())
+                            })
+                            .unwrap();
                     }
                 });
             }

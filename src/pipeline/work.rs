@@ -117,7 +117,11 @@ mod tests {
 
     #[test]
     fn zeroes_are_not_cut_and_data_is() {
-        let extents = [Extent::data(0, WINDOW + 4096), Extent::zero(WINDOW + 4096, 9 * WINDOW), Extent::clean(10 * WINDOW + 4096, 10)];
+        let extents = [
+            Extent::data(0, WINDOW + 4096),
+            Extent::zero(WINDOW + 4096, 9 * WINDOW),
+            Extent::clean(10 * WINDOW + 4096, 10),
+        ];
         let items = items(&extents);
         assert_eq!(items.len(), 2);
         assert_eq!(items[0].extents, [Extent::data(0, WINDOW)]);

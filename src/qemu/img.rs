@@ -149,6 +149,16 @@ impl CreateOptions {
     }
 }
 
+impl ImageInfo {
+    /// Reads what `qemu-img info --output=json` said at some time.
+    ///
+    /// # Errors
+    /// [`Kind::Protocol`] if it is not that.
+    pub fn parse(json: &str) -> Result<Self> {
+        parse(json.to_owned())
+    }
+}
+
 /// What the image at `path` is. Takes no lock: the image may be in use.
 ///
 /// # Errors

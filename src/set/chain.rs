@@ -38,8 +38,9 @@ pub fn find_point<'c>(catalogue: &'c Catalogue, until: Option<&str>) -> Result<&
     };
     match (by_id.as_slice(), parse_date(until)) {
         ([run], _) => Ok(run),
-        ([], Some(date)) => newest_by(catalogue, &date)
-            .ok_or_else(|| unknown(format!("no run of the set had started by {date}"))),
+        ([], Some(date)) => {
+            newest_by(catalogue, &date).ok_or_else(|| unknown(format!("no run of the set had started by {date}")))
+        }
         ([], None) => Err(unknown(format!("no restore point is called {until:?}"))),
         (several, _) => Err(unknown(format!("{until:?} fits {} restore points", several.len()))),
     }

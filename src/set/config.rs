@@ -109,8 +109,9 @@ mod tests {
 
     #[test]
     fn names_are_picked_by_checkpoint_and_by_time() {
-        let names = ["vmconfig.virtnbdbackup.1.xml", "vmconfig.virtnbdbackup.11.xml", "vmconfig.100.xml", "vmconfig.200.xml"]
-            .map(str::to_owned);
+        let names =
+            ["vmconfig.virtnbdbackup.1.xml", "vmconfig.virtnbdbackup.11.xml", "vmconfig.100.xml", "vmconfig.200.xml"]
+                .map(str::to_owned);
         let mut run = Run {
             id: String::new(),
             level: Level::Inc,

@@ -65,8 +65,11 @@ impl DataName {
             "diff" => Level::Diff,
             _ => return None,
         };
-        (!target.is_empty() && ident.is_empty() != level.needs_base())
-            .then(|| Self { target: target.to_owned(), level, ident: ident.to_owned() })
+        (!target.is_empty() && ident.is_empty() != level.needs_base()).then(|| Self {
+            target: target.to_owned(),
+            level,
+            ident: ident.to_owned(),
+        })
     }
 }
 
@@ -155,6 +158,12 @@ impl Layout {
     }
 }
 
+/// The list of checkpoints as virtnbdbackup writes it: the content of `DOMAIN.cpt`.
+pub fn format_cpt(names: &[String]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+    format!("[{}]", quoted.join(", "))
+}
+
 /// Creates a new file, readable by its owner only.
 ///
 /// # Errors
@@ -175,8 +184,7 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
     use std::io::Write;
     let directory = path.parent().unwrap_or(Path::new("."));
     let place = |operation: &'static str| move |error: std::io::Error| Error::io(operation, error).path(path);
-    let mut file =
-        tempfile::Builder::new().prefix(".virtkeep-").tempfile_in(directory).map_err(place("create"))?;
+    let mut file = tempfile::Builder::new().prefix(".virtkeep-").tempfile_in(directory).map_err(place("create"))?;
     file.write_all(content).map_err(place("write"))?;
     file.as_file().sync_all().map_err(place("sync"))?;
     file.persist(path).map_err(|error| Error::io("rename", error.error).path(path))?;
@@ -213,7 +221,9 @@ mod tests {
 
     #[test]
     fn checkpoint_positions() {
-        for foreign in ["virtnbdbackup", "virtnbdbackup.", "virtnbdbackup.x", "snap.1", "virtnbdbackup.-1", "virtnbdbackup.+1"] {
+        for foreign in
+            ["virtnbdbackup", "virtnbdbackup.", "virtnbdbackup.x", "snap.1", "virtnbdbackup.-1", "virtnbdbackup.+1"]
+        {
             assert_eq!(checkpoint_position(foreign), None, "{foreign}");
         }
         assert_eq!(checkpoint_position(&checkpoint_name(12)), Some(12));

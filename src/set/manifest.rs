@@ -206,8 +206,7 @@ impl Manifest {
         if digest.as_str() != sealed.blake3 {
             return Err(damaged());
         }
-        let manifest: Self =
-            serde_json::from_str(sealed.manifest.get()).map_err(|error| damaged().caused_by(error))?;
+        let manifest: Self = serde_json::from_str(sealed.manifest.get()).map_err(|error| damaged().caused_by(error))?;
         if manifest.virtkeep_manifest != VERSION {
             return Err(Error::unsupported(format!("manifest version {}", manifest.virtkeep_manifest))
                 .hint("this set was written by a newer virtkeep"));

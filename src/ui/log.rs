@@ -114,7 +114,8 @@ impl Log {
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Log {
     fn enabled(&self, metadata: &tracing::Metadata<'_>, _: Context<'_, S>) -> bool {
-        metadata.target().starts_with("virtkeep") && (*metadata.level() <= Level::DEBUG || *metadata.level() <= self.shared.stderr_level)
+        metadata.target().starts_with("virtkeep")
+            && (*metadata.level() <= Level::DEBUG || *metadata.level() <= self.shared.stderr_level)
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {

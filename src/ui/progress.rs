@@ -14,7 +14,8 @@ use crate::units::format_bytes;
 /// Between two plain lines: often enough to see that it moves, seldom enough for a cron mail.
 const LINE_INTERVAL: Duration = Duration::from_secs(30);
 
-const STYLE: &str = "{prefix:>8} {wide_bar} {percent:>3}% {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}";
+const STYLE: &str =
+    "{prefix:>8} {wide_bar} {percent:>3}% {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}";
 
 /// Where progress is shown.
 #[derive(Debug, Clone)]
@@ -181,9 +182,6 @@ mod tests {
             ended: AtomicBool::new(false),
             wake: Default::default(),
         };
-        assert_eq!(
-            state.line(Duration::from_secs(1)),
-            "vda: 25 % (1.0 MiB of 4.0 MiB), 1.0 MiB/s, about 3.0 s left"
-        );
+        assert_eq!(state.line(Duration::from_secs(1)), "vda: 25 % (1.0 MiB of 4.0 MiB), 1.0 MiB/s, about 3.0 s left");
     }
 }

@@ -104,8 +104,10 @@ fn is_of_run(args: &Backup, catalogue: &Catalogue, run: &Run, checkpoint: &Check
 /// The checkpoint's XML as it was saved when the run was made.
 fn saved(args: &Backup, catalogue: &Catalogue, run: &Run) -> Option<Checkpoint> {
     let name = format!("{}.xml", run.checkpoint.as_ref()?);
-    let places: [Option<PathBuf>; 2] =
-        [Some(catalogue.layout.checkpoints().join(&name)), args.places.checkpointdir.as_ref().map(|dir| dir.join(&name))];
+    let places: [Option<PathBuf>; 2] = [
+        Some(catalogue.layout.checkpoints().join(&name)),
+        args.places.checkpointdir.as_ref().map(|dir| dir.join(&name)),
+    ];
     places.into_iter().flatten().find_map(|path| {
         let text = std::fs::read_to_string(&path).ok()?;
         Checkpoint::parse(&text)
@@ -145,7 +147,11 @@ fn other_chain(domain: &Domain, catalogue: &Catalogue, other: &Checkpoint) -> Er
     };
     Error::new(
         Kind::Busy,
-        format!("checkpoint {} of domain {} belongs to another chain{whose}: this one ended there", other.name, domain.name()),
+        format!(
+            "checkpoint {} of domain {} belongs to another chain{whose}: this one ended there",
+            other.name,
+            domain.name()
+        ),
     )
     .path(catalogue.layout.directory())
     .hint("continue the chain that owns it, or start a new one with -l full in an empty directory")

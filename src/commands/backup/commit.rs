@@ -20,7 +20,8 @@ use crate::libvirt::domain::Domain;
 use crate::set::catalogue::Catalogue;
 use crate::set::intent::Intent;
 use crate::set::layout::{
-    CHKSUM, Layout, PARTIAL, checkpoint_name, checkpoint_position, create_new, sync_directory, write_atomically,
+    CHKSUM, Layout, PARTIAL, checkpoint_name, checkpoint_position, create_new, format_cpt, sync_directory,
+    write_atomically,
 };
 use crate::set::manifest::{self, Disk, FileRecord, Manifest, Role};
 
@@ -198,12 +199,6 @@ pub fn roll_forward(layout: &Layout, manifest: &Manifest) -> Result<()> {
     Ok(sync_directory(layout.directory())?)
 }
 
-/// The list of checkpoints as virtnbdbackup writes it.
-pub fn format_cpt(names: &[String]) -> String {
-    let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
-    format!("[{}]", quoted.join(", "))
-}
-
 /// The list of checkpoints; empty where there is none.
 pub fn read_cpt(layout: &Layout, domain: &str) -> Result<Vec<String>> {
     let path = layout.file(&Layout::cpt_name(domain))?;
@@ -233,7 +228,9 @@ fn remove_old_chain(domain: &Domain, plan: &Plan) {
     for checkpoint in plan.old_chain.iter().filter(|old| old.name != plan.checkpoint) {
         match checkpoint::discard(domain, checkpoint) {
             Ok(_) => tracing::debug!("removed checkpoint {} of the old chain", checkpoint.name),
-            Err(error) => tracing::warn!("checkpoint {} of the old chain stays: {}", checkpoint.name, error::report(&error)),
+            Err(error) => {
+                tracing::warn!("checkpoint {} of the old chain stays: {}", checkpoint.name, error::report(&error))
+            }
         }
     }
 }

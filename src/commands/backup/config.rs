@@ -46,7 +46,8 @@ pub fn gather(domain: &Domain, plan: &Plan) -> Result<Vec<Extra>> {
     }
     if let Some(name) = plan.made_checkpoint() {
         let made = checkpoint::list(domain)?.into_iter().find(|checkpoint| checkpoint.name == name);
-        let made = made.ok_or_else(|| Error::incomplete(format!("checkpoint {name} of this run is gone from the domain")))?;
+        let made =
+            made.ok_or_else(|| Error::incomplete(format!("checkpoint {name} of this run is gone from the domain")))?;
         files.push(Extra::new(format!("checkpoints/{name}.xml"), Role::CheckpointXml, made.xml.into_bytes()));
     }
     files.extend(guest_info(domain, ident));
@@ -90,7 +91,9 @@ fn firmware(plan: &Plan) -> Vec<Extra> {
             // Two of the same name would overwrite each other.
             Ok(extra) if files.iter().all(|other| other.record.name != extra.record.name) => files.push(extra),
             Ok(extra) => tracing::warn!("{}: a second file of that name is not saved", extra.record.name),
-            Err(error) => tracing::warn!("not saved, the restored domain will need it: {}", error::report(error.as_ref())),
+            Err(error) => {
+                tracing::warn!("not saved, the restored domain will need it: {}", error::report(error.as_ref()))
+            }
         }
     }
     files
@@ -99,7 +102,9 @@ fn firmware(plan: &Plan) -> Vec<Extra> {
 fn firmware_file(plan: &Plan, role: Role, path: &Path) -> Result<Extra> {
     let size = std::fs::metadata(path).map_err(|error| Error::io("stat", error).path(path))?.len();
     if size > MAX_SIZE {
-        return Err(Error::unsupported(format!("{size} bytes are too many for a file of the configuration")).path(path).into());
+        return Err(Error::unsupported(format!("{size} bytes are too many for a file of the configuration"))
+            .path(path)
+            .into());
     }
     let content = std::fs::read(path).map_err(|error| Error::io("read", error).path(path))?;
     let base = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::Result;
 use uuid::Uuid;
 
-use super::{commit, guest};
 use super::plan::{Plan, PlannedDisk};
+use super::{commit, guest};
 use crate::cancel::Cancel;
 use crate::cli::backup::Backup;
 use crate::commands::Session;
@@ -82,7 +82,10 @@ fn begin(connection: &Connection, domain: &Domain, plan: &mut Plan, layout: &Lay
     let checkpoint = plan.checkpoint_xml(layout.directory())?;
     match backup_job::begin(domain, &plan.job(), checkpoint.as_deref(), preserve) {
         Err(error) if is_base_refused(&error) && plan.disks.iter().any(|disk| disk.base.is_some()) => {
-            tracing::warn!("switching backup to full, because libvirt refuses the increment: {}", error::report(&error));
+            tracing::warn!(
+                "switching backup to full, because libvirt refuses the increment: {}",
+                error::report(&error)
+            );
             plan.demote();
             backup_job::begin(domain, &plan.job(), checkpoint.as_deref(), preserve)?;
         }
@@ -107,11 +110,7 @@ impl JobGuard<'_> {
     fn end(self) -> Result<()> {
         let lasted = backup_job::abort(self.domain, &self.spec.socket)?;
         std::mem::forget(self);
-        if lasted {
-            Ok(())
-        } else {
-            Err(Error::new(Kind::Io, "the backup job ended before the copy did").into())
-        }
+        if lasted { Ok(()) } else { Err(Error::new(Kind::Io, "the backup job ended before the copy did").into()) }
     }
 }
 
@@ -203,7 +202,8 @@ fn one(
     // Zero ranges are nearly free to copy: what counts is data.
     let meter = display.meter(&disk.target, data_size);
     let source = Source { extents: &extents, meta: &meta };
-    let finished = copy(&source, clients, file, &layout.private(), &meter, cancel).map_err(|error| error.path(&path))?;
+    let finished =
+        copy(&source, clients, file, &layout.private(), &meter, cancel).map_err(|error| error.path(&path))?;
     let zeroed_size = if meta.incremental { zeroed } else { 0 };
     Ok(CopiedDisk { target: disk.target.clone(), virtual_size: size, zeroed_size, finished })
 }

@@ -42,7 +42,9 @@ impl<'d> Started<'d> {
         };
         match result {
             Ok(()) => {}
-            Err(error) => tracing::warn!("domain {} may still be there, paused: {}", domain.name(), error::report(&error)),
+            Err(error) => {
+                tracing::warn!("domain {} may still be there, paused: {}", domain.name(), error::report(&error))
+            }
         }
     }
 }
@@ -79,9 +81,12 @@ fn freeze<'d>(args: &Guest, domain: &'d Domain) -> Result<Option<Freeze<'d>>> {
     match freeze.outcome() {
         FreezeOutcome::Frozen { count } => tracing::info!("Freezed [{count}] filesystems"),
         _ if args.require_freeze => {
-            return Err(Error::unsupported(format!("the guest's filesystems can't be frozen: {}", describe(freeze.outcome())))
-                .hint("without --require-freeze the backup is made as after a power cut")
-                .into());
+            return Err(Error::unsupported(format!(
+                "the guest's filesystems can't be frozen: {}",
+                describe(freeze.outcome())
+            ))
+            .hint("without --require-freeze the backup is made as after a power cut")
+            .into());
         }
         FreezeOutcome::Unavailable(reason) => {
             tracing::info!("filesystems are not frozen: {reason}");

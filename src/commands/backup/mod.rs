@@ -75,9 +75,8 @@ fn perform(
     commit::refuse_existing(layout, &plan)?;
     commit::open_log(session, layout, &mut plan)?;
     plan.intent(connection).write(layout)?;
-    let result = copy::disks(args, session, connection, domain, &mut plan, layout).and_then(|copied| {
-        commit::run(args, session, connection, domain, catalogue, &plan, copied)
-    });
+    let result = copy::disks(args, session, connection, domain, &mut plan, layout)
+        .and_then(|copied| commit::run(args, session, connection, domain, catalogue, &plan, copied));
     if let Err(error) = &result {
         tracing::error!("the run failed and is undone: {}", crate::error::report(error.as_ref()));
         undo::failed_run(connection, domain, layout, plan.intent(connection));

@@ -124,14 +124,7 @@ impl Plan {
         Ok(plan)
     }
 
-    fn add(
-        &mut self,
-        disk: Disk,
-        image: PathBuf,
-        bases: &Bases,
-        domain: &Domain,
-        catalogue: &Catalogue,
-    ) -> Result<()> {
+    fn add(&mut self, disk: Disk, image: PathBuf, bases: &Bases, domain: &Domain, catalogue: &Catalogue) -> Result<()> {
         let target = disk.target.clone();
         let base = if self.level.needs_base() { bases.of_disk(catalogue, domain, &target)? } else { None };
         let level = match &base {
@@ -234,7 +227,10 @@ fn decide_level(asked: LevelArg, catalogue: &Catalogue) -> Result<Level> {
         let error = Error::corrupt("the set is damaged, nothing can build on it")
             .path(directory)
             .caused_by(Error::corrupt(crate::error::report(&problem.error)))
-            .hint(format!("`virtkeep verify -i {}` lists the damage; start a new chain with -l full in an empty directory", directory.display()));
+            .hint(format!(
+                "`virtkeep verify -i {}` lists the damage; start a new chain with -l full in an empty directory",
+                directory.display()
+            ));
         return Err(error.into());
     }
     match asked {
@@ -254,14 +250,20 @@ fn decide_level(asked: LevelArg, catalogue: &Catalogue) -> Result<Level> {
             "choose an empty directory for a new chain, or -l inc to continue this one",
         ),
         LevelArg::Full => Ok(Level::Full),
-        LevelArg::Copy if has_chain => {
-            refuse(Kind::Usage, "the directory holds a chain; a copy does not belong to it", "choose an empty directory")
+        LevelArg::Copy if has_chain => refuse(
+            Kind::Usage,
+            "the directory holds a chain; a copy does not belong to it",
+            "choose an empty directory",
+        ),
+        LevelArg::Copy if holds_data => {
+            refuse(Kind::Usage, "the directory holds a copy already", "choose an empty directory")
         }
-        LevelArg::Copy if holds_data => refuse(Kind::Usage, "the directory holds a copy already", "choose an empty directory"),
         LevelArg::Copy => Ok(Level::Copy),
-        LevelArg::Inc | LevelArg::Diff if !has_chain => {
-            refuse(Kind::NotFound, "No full backup found in target directory", "begin with -l full, or let -l auto decide")
-        }
+        LevelArg::Inc | LevelArg::Diff if !has_chain => refuse(
+            Kind::NotFound,
+            "No full backup found in target directory",
+            "begin with -l full, or let -l auto decide",
+        ),
         LevelArg::Inc => Ok(Level::Inc),
         LevelArg::Diff => Ok(Level::Diff),
     }
@@ -272,7 +274,11 @@ fn refuse_foreign(known: &[Checkpoint], domain: &Domain) -> Result<()> {
         None => Ok(()),
         Some(foreign) => Err(Error::new(
             Kind::Busy,
-            format!("Foreign checkpoint found: domain {} has {:?}, which another tool made", domain.name(), foreign.name),
+            format!(
+                "Foreign checkpoint found: domain {} has {:?}, which another tool made",
+                domain.name(),
+                foreign.name
+            ),
         )
         .hint(format!(
             "-l copy works beside it; or remove it, if nothing needs it: virsh checkpoint-delete {} {}",

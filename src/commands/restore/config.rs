@@ -33,7 +33,9 @@ pub fn restore(args: &Restore, source: &Source, restored: &BTreeMap<String, NewS
         return Ok(());
     }
     // What the host has where the domain expects it stays there; what is missing comes from the set.
-    let missing = |original: Option<&PathBuf>, role| original.filter(|path| !path.exists()).and_then(|_| firmware.get(role).cloned());
+    let missing = |original: Option<&PathBuf>, role| {
+        original.filter(|path| !path.exists()).and_then(|_| firmware.get(role).cloned())
+    };
     let plan = Adjustment {
         name: args.name.clone(),
         drop_uuid: args.name.is_some(),
@@ -99,7 +101,10 @@ fn original_name(file: &ConfigFile) -> String {
 
 fn write_config(args: &Restore, path: &Path, content: &[u8]) -> Result<()> {
     if path.exists() && !args.force {
-        return Err(Error::new(Kind::Busy, "exists already").path(path).hint("choose another directory with -o, or overwrite it with --force").into());
+        return Err(Error::new(Kind::Busy, "exists already")
+            .path(path)
+            .hint("choose another directory with -o, or overwrite it with --force")
+            .into());
     }
     Ok(write_atomically(path, content)?)
 }

@@ -86,7 +86,8 @@ pub fn plan(args: &Restore, source: &Source, chains: &[ChainDevice]) -> AnyResul
         }
         return Ok(vec![Target::Device(args.output.clone())]);
     }
-    let directory = std::path::absolute(&args.output).map_err(|error| Error::io("resolve", error).path(&args.output))?;
+    let directory =
+        std::path::absolute(&args.output).map_err(|error| Error::io("resolve", error).path(&args.output))?;
     let names = names(args, source, chains);
     let mut targets = Vec::new();
     for (chain, name) in chains.iter().zip(names) {
@@ -96,7 +97,7 @@ pub fn plan(args: &Restore, source: &Source, chains: &[ChainDevice]) -> AnyResul
             targets.push(Target::Raw(path));
         } else {
             let info = source.image_info(chain.target())?;
-            let mut options = info.as_ref().map(CreateOptions::like).unwrap_or_default();
+            let mut options = info.as_ref().map(CreateOptions::from).unwrap_or_default();
             if args.preallocate {
                 options.preallocation = Preallocation::Falloc;
             }
@@ -119,9 +120,12 @@ fn names(args: &Restore, source: &Source, chains: &[ChainDevice]) -> Vec<String>
         }
     };
     let names: Vec<String> = chains.iter().map(name).collect();
-    let twice: BTreeSet<&String> = names.iter().filter(|name| names.iter().filter(|other| other == name).count() > 1).collect();
+    let twice: BTreeSet<&String> =
+        names.iter().filter(|name| names.iter().filter(|other| other == name).count() > 1).collect();
     let prefixed = chains.iter().zip(&names);
-    prefixed.map(|(chain, name)| if twice.contains(name) { format!("{}-{name}", chain.target()) } else { name.clone() }).collect()
+    prefixed
+        .map(|(chain, name)| if twice.contains(name) { format!("{}-{name}", chain.target()) } else { name.clone() })
+        .collect()
 }
 
 /// Makes sure that nothing is overwritten unasked, before the first byte is written.
@@ -190,7 +194,8 @@ fn qcow2(args: &Restore, session: &Session, chain: &ChainDevice, path: &Path, op
     let sink = sink;
     let size = sink.size();
     if size != chain.size() {
-        return Err(Error::new(Kind::Protocol, format!("the new image has {size} bytes instead of {}", chain.size())).path(path));
+        return Err(Error::new(Kind::Protocol, format!("the new image has {size} bytes instead of {}", chain.size()))
+            .path(path));
     }
     let meter = session.display.meter(chain.target(), chain.size());
     copy(chain, &sink, THREADS, &meter, &session.cancel)?;

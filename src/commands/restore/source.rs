@@ -102,7 +102,8 @@ impl Source {
     pub fn domain(&self) -> Result<Option<(String, DomainConfig)>> {
         let Some(file) = self.files().iter().find(|file| file.role == Role::DomainXml) else { return Ok(None) };
         let content = file.read()?;
-        let text = String::from_utf8(content).map_err(|error| Error::corrupt("not text").path(&file.path).caused_by(error))?;
+        let text =
+            String::from_utf8(content).map_err(|error| Error::corrupt("not text").path(&file.path).caused_by(error))?;
         let config = DomainConfig::parse(&text).map_err(|error| error.path(&file.path))?;
         Ok(Some((text, config)))
     }

@@ -1,0 +1,255 @@
+//! `virtkeep verify`: every file of a set against what is known of it, and every chain.
+
+use std::io::Write;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use anyhow::Result;
+
+use super::Session;
+use crate::chain_device::ChainDevice;
+use crate::cli::read::Verify;
+use crate::error::{self, Error, Kind};
+use crate::exit::Exit;
+use crate::pipeline::Progress;
+use crate::set::catalogue::{Catalogue, Run};
+use crate::set::chain;
+use crate::set::layout::{Layout, checkpoint_name, checkpoint_position, format_cpt};
+use crate::set::manifest::{FileRecord, Manifest};
+use crate::stream::reader::Proof;
+use crate::stream::verify::{Expected, verify};
+use crate::ui::progress::{Meter, format_duration};
+use crate::units::format_bytes;
+
+/// A stream to check.
+#[derive(Debug)]
+struct Stream {
+    target: String,
+    path: PathBuf,
+    size: u64,
+    expected: Option<Expected>,
+}
+
+/// What was looked at, and what was found.
+#[derive(Debug, Default)]
+struct Verdict {
+    files: usize,
+    bytes: u64,
+    unproven: usize,
+    damages: u64,
+}
+
+impl Verdict {
+    /// Tells a damage and counts it.
+    fn damage(&mut self, error: &Error) {
+        tracing::error!("damage: {}", error::report(error));
+        self.damages += 1;
+    }
+}
+
+/// Verifies.
+pub fn run(args: &Verify, session: &Session) -> Result<Exit> {
+    let begin = Instant::now();
+    let catalogue = Catalogue::open(Layout::new(&args.input))?;
+    let mut verdict = Verdict::default();
+    for problem in &catalogue.problems {
+        verdict.damage(&problem.error);
+    }
+    for name in &catalogue.partial {
+        tracing::warn!("{name}: left by a run that did not finish; no restore point needs it");
+    }
+    check_small_files(&catalogue, &mut verdict)?;
+    check_streams(args, session, &catalogue, &mut verdict)?;
+    check_chains(args, &catalogue, &mut verdict);
+    conclude(args, &catalogue, &verdict, begin)
+}
+
+fn conclude(args: &Verify, catalogue: &Catalogue, verdict: &Verdict, begin: Instant) -> Result<Exit> {
+    let what = format!(
+        "{} restore points, {} files, {} in {}",
+        catalogue.runs.len(),
+        verdict.files,
+        format_bytes(verdict.bytes),
+        format_duration(begin.elapsed())
+    );
+    let (line, exit) = match (verdict.damages, verdict.unproven, args.quick) {
+        (0, 0, _) if catalogue.runs.is_empty() => {
+            let error = Error::new(Kind::NotFound, "holds no restore point").path(catalogue.layout.directory());
+            return Err(error.hint("-i takes the directory that `virtkeep backup -o` wrote").into());
+        }
+        (0, 0, false) => (format!("OK: every byte is proven: {what}"), Exit::Done),
+        (0, 0, true) => (format!("OK: the structure is whole, data was not read: {what}"), Exit::Done),
+        (0, unproven, _) => (
+            format!("OK as far as can be told: {unproven} streams have no checksum and are unproven: {what}"),
+            Exit::Done,
+        ),
+        (damages, _, _) => (format!("DAMAGED: {damages} damages found: {what}"), Exit::Damage),
+    };
+    writeln!(std::io::stdout(), "{line}").map_err(|error| Error::io("write to stdout", error))?;
+    Ok(exit)
+}
+
+/// Configuration, sums, logs, and the list of checkpoints.
+fn check_small_files(catalogue: &Catalogue, verdict: &mut Verdict) -> Result<()> {
+    for manifest in catalogue.runs.iter().filter_map(|run| run.manifest.as_ref()) {
+        for record in &manifest.files {
+            verdict.files += 1;
+            verdict.bytes += record.size;
+            if let Err(error) = check_file(catalogue, record) {
+                verdict.damage(&error);
+            }
+        }
+    }
+    if let Some(Err(error)) = newest_owner(catalogue).map(|manifest| check_cpt(catalogue, manifest)) {
+        verdict.damage(&error);
+    }
+    Ok(())
+}
+
+fn check_file(catalogue: &Catalogue, record: &FileRecord) -> error::Result<()> {
+    let path = catalogue.layout.file(&record.name)?;
+    let file = std::fs::File::open(&path).map_err(|error| missing(Error::io("open", error)).path(&path))?;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(file).map_err(|error| Error::io("read", error).path(&path))?;
+    if hasher.finalize().to_hex().as_str() == record.blake3 {
+        Ok(())
+    } else {
+        Err(Error::corrupt("is not what was backed up").path(path))
+    }
+}
+
+fn missing(error: Error) -> Error {
+    match error.kind() {
+        Kind::NotFound => Error::incomplete("is missing from the set"),
+        _ => error,
+    }
+}
+
+/// The manifest of the newest run with a checkpoint, where virtkeep made it: it wrote the list.
+fn newest_owner(catalogue: &Catalogue) -> Option<&Manifest> {
+    catalogue.newest_base()?.manifest.as_ref()
+}
+
+fn check_cpt(catalogue: &Catalogue, manifest: &Manifest) -> error::Result<()> {
+    let Some(position) = manifest.checkpoint.as_deref().and_then(checkpoint_position) else { return Ok(()) };
+    let path = catalogue.layout.file(&Layout::cpt_name(&manifest.domain))?;
+    let text = std::fs::read(&path).map_err(|error| missing(Error::io("read", error)).path(&path))?;
+    let names: Vec<String> = (0..=position).map(checkpoint_name).collect();
+    if text == format_cpt(&names).as_bytes() {
+        Ok(())
+    } else {
+        Err(Error::corrupt("is not the list of the chain's checkpoints").path(path))
+    }
+}
+
+/// The streams, several at a time.
+fn check_streams(args: &Verify, session: &Session, catalogue: &Catalogue, verdict: &mut Verdict) -> Result<()> {
+    let streams = streams(catalogue)?;
+    let total = if args.quick { 0 } else { streams.iter().map(|stream| stream.size).sum() };
+    let meter = session.display.meter("verify", total);
+    let next = AtomicUsize::new(0);
+    let shared = Mutex::new(verdict);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(streams.len().max(1));
+    std::thread::scope(|scope| {
+        let work = || -> error::Result<()> {
+            while let Some(stream) = streams.get(next.fetch_add(1, Ordering::Relaxed)) {
+                check_stream(args, session, stream, &meter, &shared)?;
+            }
+            Ok(())
+        };
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        Error::first_of(threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(Error::panicked()))))
+    })?;
+    Ok(())
+}
+
+fn streams(catalogue: &Catalogue) -> Result<Vec<Stream>> {
+    let mut streams = Vec::new();
+    for run in &catalogue.runs {
+        for stream in &run.streams {
+            let expected =
+                run.manifest.as_ref().and_then(|manifest| manifest.disk(&stream.target)).map(|disk| Expected {
+                    size: disk.stored_size,
+                    adler32: disk.adler32,
+                    index_digest: blake3::Hash::from_hex(&disk.index_digest).ok().map(|hash| *hash.as_bytes()),
+                });
+            let (target, path) = (stream.target.clone(), catalogue.stream_path(stream)?);
+            streams.push(Stream { target, path, size: stream.stored_size, expected });
+        }
+    }
+    Ok(streams)
+}
+
+fn check_stream(
+    args: &Verify,
+    session: &Session,
+    stream: &Stream,
+    meter: &Meter,
+    shared: &Mutex<&mut Verdict>,
+) -> error::Result<()> {
+    let result =
+        verify(&stream.path, stream.expected.as_ref(), args.quick, &|bytes| meter.advance(bytes), &session.cancel);
+    let mut verdict = shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    verdict.files += 1;
+    verdict.bytes += stream.size;
+    let report = match result {
+        Err(error) if error.kind() == Kind::Cancelled => return Err(error),
+        Err(error) => {
+            verdict.damage(&missing(error).disk(&stream.target).path(&stream.path));
+            return Ok(());
+        }
+        Ok(report) => report,
+    };
+    if stream.expected.is_none() && report.proof == Proof::Unproven {
+        tracing::warn!("disk {}: {}: no checksum, unproven", stream.target, stream.path.display());
+        verdict.unproven += 1;
+    }
+    for finding in report.findings {
+        let range = finding.range.map_or_else(|| "any".to_owned(), describe_range);
+        tracing::error!(
+            "damage: {}; guest range: {range}",
+            error::report(&finding.error.disk(&stream.target).path(&stream.path))
+        );
+        verdict.damages += 1;
+    }
+    if report.omitted > 0 {
+        tracing::error!("damage: disk {}: {} more in this file", stream.target, report.omitted);
+        verdict.damages += report.omitted;
+    }
+    Ok(())
+}
+
+fn describe_range(range: Range<u64>) -> String {
+    format!("bytes {} to {} of the disk", range.start, range.end)
+}
+
+/// That every point can be restored: links, sizes, identities.
+fn check_chains(args: &Verify, catalogue: &Catalogue, verdict: &mut Verdict) {
+    for run in &catalogue.runs {
+        for stream in &run.streams {
+            if let Err(error) = check_chain(args, catalogue, run, &stream.target) {
+                let error =
+                    Error::new(error.kind(), format!("restore point {} can't be restored", run.id)).caused_by(error);
+                verdict.damage(&error.disk(&stream.target));
+            }
+        }
+    }
+}
+
+fn check_chain(args: &Verify, catalogue: &Catalogue, run: &Run, target: &str) -> error::Result<()> {
+    let chain = chain::resolve(catalogue, run, target)?;
+    // Opening a stream of virtnbdbackup reads all of it: that was done above.
+    let own = chain.iter().all(|stream| {
+        catalogue
+            .runs
+            .iter()
+            .any(|run| run.manifest.is_some() && run.streams.iter().any(|other| other.file == stream.file))
+    });
+    if own || args.quick {
+        ChainDevice::open(catalogue, run, target)?;
+    }
+    Ok(())
+}
