@@ -37,7 +37,7 @@ pub(super) fn drive<'b>(
     patience: Duration,
     cancel: &Cancel,
 ) -> Result<()> {
-    let mut running: Vec<Running> = Vec::with_capacity(in_flight);
+    let mut running: Vec<Running> = Vec::new();
     let mut deadline = Instant::now() + patience;
     loop {
         cancel.check()?;
