@@ -27,7 +27,7 @@ use std::ops::Range;
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::extent::{self, Extent, Kind};
 use crate::nbd::client::Client;
-use crate::nbd::sys::ContextReply;
+use crate::nbd::command::ContextReply;
 use crate::units::GIB;
 
 /// The meta context every serious server has.

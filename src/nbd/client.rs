@@ -16,8 +16,12 @@ use std::time::{Duration, Instant};
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
-use crate::nbd::sys::{Batch, BlockSize, Command, ContextReply, Flag, Handle, Replies};
-use crate::units::{GIB, KIB, MIB, align_down, align_up};
+use crate::nbd::command::{Command, ContextReply, Replies};
+use crate::nbd::drive::{SLICE, drive};
+use crate::nbd::sys::{Batch, Handle};
+use crate::units::{GIB, KIB, align_down, align_up};
+
+pub use crate::nbd::capabilities::Capabilities;
 
 /// Bytes of one read or write request. Measured against `qemu-nbd`: 256 and 512 KiB are the
 /// fastest, 2 MiB has half their speed (what is under way no longer fits the processor's cache), and
@@ -32,9 +36,6 @@ pub const IN_FLIGHT: usize = 8;
 /// and a server that has to write the zeroes itself must answer within [`STALL_TIMEOUT`].
 const ZERO_STEP: u64 = GIB;
 
-/// The largest payload if the server names none; the protocol says that clients may assume it.
-const DEFAULT_MAXIMUM: u64 = 32 * MIB;
-
 /// A listening server accepts and greets at once; half a minute allows for a host under load.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -47,36 +48,6 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Time for an orderly goodbye; the server learns the same from the closed socket.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Longest wait between two looks at the cancel flag.
-const SLICE: Duration = Duration::from_millis(100);
-
-/// What an export can do, asked once after the handshake.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Capabilities {
-    /// Bytes.
-    pub size: u64,
-    /// Writes are refused.
-    pub read_only: bool,
-    /// Several connections may be used as one.
-    pub multi_conn: bool,
-    /// Zeroes without payload.
-    pub zero: bool,
-    /// Zeroes that fail rather than be slow.
-    pub fast_zero: bool,
-    /// Discards.
-    pub trim: bool,
-    /// Flushes.
-    pub flush: bool,
-    /// Prefetches.
-    pub cache: bool,
-    /// Requests must be multiples of it; a power of two, 1 if the server named none.
-    pub block_minimum: u64,
-    /// Requests should be multiples of it.
-    pub block_preferred: u64,
-    /// Payload must not be longer.
-    pub block_maximum: u64,
-}
 
 /// A range to read and where to put it.
 #[derive(Debug)]
@@ -126,7 +97,7 @@ impl Client {
         }
         handle.start_connect(uri)?;
         await_handshake(&mut handle, cancel)?;
-        let capabilities = ask_capabilities(&handle)?;
+        let capabilities = Capabilities::ask(&handle)?;
         let mut granted = Vec::new();
         for context in contexts {
             if handle.has_context(context)? {
@@ -295,55 +266,6 @@ impl Drop for Client {
     }
 }
 
-/// A command on its way.
-struct Running {
-    cookie: u64,
-    verb: &'static str,
-    offset: Option<u64>,
-}
-
-impl Running {
-    fn place(&self, cause: Error) -> Error {
-        let error = Error::new(cause.kind(), self.verb).caused_by(cause);
-        match self.offset {
-            Some(offset) => error.at(offset),
-            None => error,
-        }
-    }
-}
-
-fn drive<'b>(
-    batch: &mut Batch<'b>,
-    mut commands: impl Iterator<Item = Command<'b>>,
-    in_flight: usize,
-    patience: Duration,
-    cancel: &Cancel,
-) -> Result<()> {
-    let mut running: Vec<Running> = Vec::with_capacity(in_flight);
-    let mut deadline = Instant::now() + patience;
-    loop {
-        cancel.check()?;
-        while running.len() < in_flight {
-            let Some(command) = commands.next() else { break };
-            let mut started = Running { cookie: 0, verb: command.verb(), offset: command.offset() };
-            started.cookie = batch.submit(command).map_err(|error| started.place(error))?;
-            running.push(started);
-        }
-        let Some(oldest) = running.first() else { return Ok(()) };
-        if let Some((cookie, outcome)) = batch.completed() {
-            let index = running.iter().position(|command| command.cookie == cookie);
-            let ended = running.remove(index.ok_or_else(|| Error::new(Kind::Protocol, "unknown NBD command ended"))?);
-            outcome.map_err(|error| ended.place(error))?;
-            deadline = Instant::now() + patience;
-        } else if Instant::now() >= deadline {
-            let stalled = format!("no answer from the NBD server in {} seconds", patience.as_secs());
-            return Err(oldest.place(Error::new(Kind::Io, stalled)));
-        } else {
-            batch.poll(SLICE).map_err(|error| oldest.place(error))?;
-        }
-    }
-}
-
 fn await_handshake(handle: &mut Handle, cancel: &Cancel) -> Result<()> {
     let deadline = Instant::now() + CONNECT_TIMEOUT;
     while !handle.is_ready() {
@@ -370,28 +292,6 @@ fn say_goodbye(mut handle: Handle) -> Result<()> {
         handle.poll(SLICE)?;
     }
     Ok(())
-}
-
-fn ask_capabilities(handle: &Handle) -> Result<Capabilities> {
-    let block = |which, default| handle.block_size(which).map(|size| if size == 0 { default } else { size });
-    let minimum = block(BlockSize::Minimum, 1)?;
-    if !minimum.is_power_of_two() || minimum > DEFAULT_MAXIMUM {
-        return Err(Error::new(Kind::Protocol, format!("the NBD server demands blocks of {minimum} bytes")));
-    }
-    Ok(Capabilities {
-        size: handle.size()?,
-        read_only: handle.flag(Flag::ReadOnly)?,
-        multi_conn: handle.flag(Flag::MultiConn)?,
-        zero: handle.flag(Flag::Zero)?,
-        fast_zero: handle.flag(Flag::FastZero)?,
-        trim: handle.flag(Flag::Trim)?,
-        flush: handle.flag(Flag::Flush)?,
-        cache: handle.flag(Flag::Cache)?,
-        block_minimum: minimum,
-        block_preferred: block(BlockSize::Preferred, 4 * KIB)?,
-        // A maximum under the minimum is no sense; the minimum always goes.
-        block_maximum: block(BlockSize::Maximum, DEFAULT_MAXIMUM)?.clamp(minimum, DEFAULT_MAXIMUM),
-    })
 }
 
 /// A range cut at multiples of [`ZERO_STEP`], so that aligned ranges stay aligned.

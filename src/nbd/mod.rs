@@ -3,7 +3,10 @@
 //! The wire protocol is libnbd's business; [`sys`] is the only file that touches it.
 
 pub mod block_status;
+pub mod capabilities;
 pub mod client;
+pub mod command;
+mod drive;
 pub mod sys;
 pub mod uri;
 
