@@ -171,6 +171,10 @@ fn open_error(uri: &str, error: LibvirtError) -> Error {
         code::NO_CONNECT | code::INVALID_ARG | code::NO_SUPPORT => {
             (Kind::Usage, "-U/--uri takes a libvirt URI: qemu:///system, qemu+ssh://USER@HOST/system")
         }
+        // No code of its own.
+        code::INTERNAL_ERROR if error.message.contains("parse URI") => {
+            (Kind::Usage, "-U/--uri takes a libvirt URI: qemu:///system, qemu+ssh://USER@HOST/system")
+        }
         code::SYSTEM_ERROR if error.os_error == Some(EACCES) => (Kind::Io, refused),
         code::SYSTEM_ERROR if remote => {
             (Kind::Io, "check that the host is reachable: `ssh HOST virsh list` for qemu+ssh URIs")

@@ -269,7 +269,7 @@ mod tests {
             assert_eq!(disk.driver_format.as_deref(), Some("qcow2"), "{target}");
             assert!(disk.data_store.is_none() && !disk.has_backing_chain);
         }
-        assert_eq!(adjusted.removed, ["vdi", "sdb"]);
+        assert_eq!(adjusted.removed, ["vdi", "vdj", "vdk", "sdb"]);
         assert_eq!(config.disk("sda").unwrap().source, Source::File("/iso/debian.iso".into()));
         assert!(!adjusted.xml.contains("<auth") && !adjusted.xml.contains("<encryption"), "{}", adjusted.xml);
     }

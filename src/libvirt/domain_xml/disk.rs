@@ -191,6 +191,16 @@ impl Disk {
                 return skip(&format!("it is a device of type {kind}"), "back it up in the guest");
             }
         }
+        // libvirt refuses a whole job for one of these two in it.
+        if self.readonly {
+            return skip("it is read-only for the guest, and libvirt refuses to back it up", "copy its image once");
+        }
+        if self.transient {
+            return skip(
+                "it is transient: what the guest writes is thrown away when it stops",
+                "copy its image once, or remove <transient/>",
+            );
+        }
         match &self.source {
             Source::File(_) | Source::Block(_) | Source::Volume { .. } => {}
             Source::Network { protocol, .. } => {
@@ -249,6 +259,8 @@ mod tests {
             ("vdg", "nvme"),
             ("vdh", "vmdk"),
             ("vdi", "no medium"),
+            ("vdj", "read-only"),
+            ("vdk", "transient"),
         ] {
             let skip = config.disk(target).unwrap().eligibility().unwrap_err();
             assert!(skip.reason.contains(reason), "{target}: {skip}");
@@ -257,7 +269,7 @@ mod tests {
         for target in ["vda", "vdb", "vdc"] {
             assert_eq!(config.disk(target).unwrap().eligibility(), Ok(()), "{target}");
         }
-        assert_eq!(config.disks.len(), 12);
+        assert_eq!(config.disks.len(), 14);
     }
 
     #[test]
@@ -270,8 +282,12 @@ mod tests {
         assert_eq!(source("vdd"), Source::Network { protocol: "rbd".into(), name: Some("pool/image".into()) });
         assert_eq!(source("vdg"), Source::Other("nvme".into()));
         assert_eq!(source("vdi"), Source::Empty);
-        let flags = config.disk("vdb").unwrap();
-        assert!(flags.shareable && flags.transient && flags.readonly && flags.bus.as_deref() == Some("virtio"));
+        let flags = |target: &str| {
+            let disk = config.disk(target).unwrap();
+            (disk.readonly, disk.shareable, disk.transient)
+        };
+        assert_eq!((flags("vdj"), flags("vdk")), ((true, true, false), (false, false, true)));
+        assert_eq!(config.disk("vdb").unwrap().bus.as_deref(), Some("virtio"));
     }
 
     #[test]

@@ -4,25 +4,21 @@
 //! counts are bounded, document types are refused (with them every entity that is not one of XML's own
 //! five), and what has been parsed holds no attribute or text that can't be decoded.
 
+mod parse;
+#[cfg(test)]
+mod tests;
+
 use std::borrow::Cow;
 use std::path::Path;
 
-use quick_xml::Reader;
 use quick_xml::escape::resolve_predefined_entity;
 use quick_xml::events::attributes::Attribute;
 use quick_xml::events::{BytesEnd, BytesRef, BytesStart, BytesText, Event};
 use quick_xml::name::QName;
 
-use crate::error::{Error, Kind, Result};
+pub use parse::{MAX_SIZE, parse};
 
-/// libvirt sends no string longer than this over a connection.
-pub const MAX_SIZE: usize = 4 << 20;
-/// Domain XML nests about ten deep, backing chains two levels per image (libvirt allows 200 images).
-const MAX_DEPTH: usize = 512;
-/// Far above any real document, and keeps a hostile one under 100 MiB of memory.
-const MAX_ELEMENTS: usize = 200_000;
-/// The check for duplicates compares each attribute with all before it.
-const MAX_ATTRIBUTES: usize = 64;
+use crate::error::{Error, Kind, Result};
 
 /// A document: its root, and comments and the like around it.
 #[derive(Debug)]
@@ -46,21 +42,6 @@ enum Node<'a> {
     Other(Event<'a>),
 }
 
-/// Parses a document whose root is called `root`.
-///
-/// # Errors
-/// [`Kind::Protocol`] with the offset if it isn't one, or is larger or deeper than any real one.
-pub fn parse<'a>(text: &'a str, root: &str) -> Result<Document<'a>> {
-    if text.len() > MAX_SIZE {
-        return Err(bad(format!("XML of {} bytes is longer than libvirt's limit of {MAX_SIZE}", text.len())));
-    }
-    let document = Parser { reader: Reader::from_str(text), elements: 0 }.document()?;
-    if document.root.name() != root {
-        return Err(bad(format!("not a <{root}> document: its root is <{}>", printable(document.root.name()))));
-    }
-    Ok(document)
-}
-
 /// `path` as it is written into XML.
 ///
 /// # Errors
@@ -71,109 +52,6 @@ pub fn path_text(path: &Path) -> Result<&str> {
 
 fn bad(message: impl Into<String>) -> Error {
     Error::new(Kind::Protocol, message)
-}
-
-/// A name of the document in a message: short, and without control characters.
-fn printable(name: &str) -> String {
-    name.chars().take(40).flat_map(char::escape_debug).collect()
-}
-
-struct Parser<'a> {
-    reader: Reader<&'a [u8]>,
-    elements: usize,
-}
-
-impl<'a> Parser<'a> {
-    fn document(mut self) -> Result<Document<'a>> {
-        let (mut before, mut root, mut after) = (Vec::new(), None, Vec::new());
-        loop {
-            match self.next()? {
-                Event::Eof => break,
-                Event::Start(tag) if root.is_none() => root = Some(self.tree(tag)?),
-                Event::Empty(tag) if root.is_none() => root = Some(self.open(tag)?),
-                Event::Text(text) if !text.iter().all(u8::is_ascii_whitespace) => {
-                    return Err(self.fail("text outside of the root element"));
-                }
-                other @ (Event::Text(_) | Event::Comment(_) | Event::Decl(_) | Event::PI(_)) => match root {
-                    None => before.push(other),
-                    Some(_) => after.push(other),
-                },
-                _ => return Err(self.fail("more than one root element")),
-            }
-        }
-        let root = root.ok_or_else(|| self.fail("no root element"))?;
-        Ok(Document { before, root, after })
-    }
-
-    fn next(&mut self) -> Result<Event<'a>> {
-        match self.reader.read_event() {
-            Ok(Event::DocType(_)) => Err(self.fail("a document type, which libvirt never writes")),
-            Ok(event) => Ok(event),
-            Err(error) => Err(bad("not well-formed XML").at(self.reader.error_position()).caused_by(error)),
-        }
-    }
-
-    fn fail(&self, message: &str) -> Error {
-        bad(format!("not a valid XML document: {message}")).at(self.reader.buffer_position())
-    }
-
-    /// The element whose start tag has been read, up to its end tag. Not recursive: depth is the peer's.
-    fn tree(&mut self, tag: BytesStart<'a>) -> Result<Element<'a>> {
-        let mut open = vec![self.open(tag)?];
-        loop {
-            let node = match self.next()? {
-                Event::Start(tag) => {
-                    if open.len() >= MAX_DEPTH {
-                        return Err(self.fail("elements nested too deep"));
-                    }
-                    let element = self.open(tag)?;
-                    open.push(element);
-                    continue;
-                }
-                Event::End(_) => match open.pop() {
-                    Some(element) if open.is_empty() => return Ok(element),
-                    Some(element) => Node::Element(element),
-                    None => return Err(self.fail("an end tag without its start")),
-                },
-                Event::Empty(tag) => Node::Element(self.open(tag)?),
-                Event::Eof => return Err(self.fail("it ends inside of an element")),
-                other => {
-                    self.check_text(&other)?;
-                    Node::Other(other)
-                }
-            };
-            match open.last_mut() {
-                Some(parent) => parent.nodes.push(node),
-                None => return Err(self.fail("content outside of the root element")),
-            }
-        }
-    }
-
-    /// An element without content, its name and attributes proven readable.
-    fn open(&mut self, tag: BytesStart<'a>) -> Result<Element<'a>> {
-        self.elements += 1;
-        if self.elements > MAX_ELEMENTS {
-            return Err(self.fail("too many elements"));
-        }
-        if tag.name().as_ref().is_empty() {
-            return Err(self.fail("an element without a name"));
-        }
-        for (index, attribute) in tag.attributes().enumerate() {
-            if index >= MAX_ATTRIBUTES {
-                return Err(self.fail("too many attributes on one element"));
-            }
-            let attribute = attribute.map_err(|error| self.fail("attributes").caused_by(error))?;
-            attribute.unescape_value().map_err(|error| self.fail("an attribute's value").caused_by(error))?;
-        }
-        Ok(Element { tag, nodes: Vec::new() })
-    }
-
-    fn check_text(&self, event: &Event<'_>) -> Result<()> {
-        if let Event::GeneralRef(reference) = event {
-            resolve(reference).ok_or_else(|| self.fail("an entity that is not one of XML's own"))?;
-        }
-        Ok(())
-    }
 }
 
 /// What a reference in text stands for.
@@ -436,96 +314,4 @@ fn escape(text: &str) -> Result<String> {
         }
     }
     Ok(escaped)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn bad_documents_are_refused() {
-        let deep = "<a>".repeat(MAX_DEPTH + 1);
-        let wide = format!("<a {}/>", (0..=MAX_ATTRIBUTES).map(|i| format!("x{i}='' ")).collect::<String>());
-        let bomb = "<!DOCTYPE a [<!ENTITY x 'y'>]><a>&x;</a>";
-        for text in [
-            "",
-            "x",
-            "<a",
-            "<a>",
-            "<a></b>",
-            "</a>",
-            "<a/><a/>",
-            "<a>&nope;</a>",
-            "<a b='&nope;'/>",
-            "<a b='1' b='2'/>",
-            "<a b=1/>",
-            "<b/>",
-            "<a/>x",
-            "<a>&#xFFFFFFFF;</a>",
-            "< />",
-            bomb,
-            &deep,
-            &wide,
-        ] {
-            let error = parse(text, "a").unwrap_err();
-            assert_eq!(error.kind(), Kind::Protocol, "{text:?}");
-        }
-        let long = format!("<a>{}</a>", " ".repeat(MAX_SIZE));
-        assert!(parse(&long, "a").is_err());
-    }
-
-    #[test]
-    fn untouched_documents_are_written_as_they_were() {
-        let text = "<?xml version='1.0'?>\n<!-- a -->\n<a x=\"'\" y='\"&#10;' >\n  <b/>t &amp; &#x41;<![CDATA[<]]>\n <c>\n</c></a>\n";
-        assert_eq!(parse(text, "a").unwrap().to_text().unwrap(), text);
-    }
-
-    #[test]
-    fn text_is_decoded() {
-        let document = parse("<a>x&amp;&#65;<b>no</b><![CDATA[<y>]]></a>", "a").unwrap();
-        assert_eq!(document.root.text(), "x&A<y>");
-    }
-
-    #[test]
-    fn changing_one_attribute_keeps_the_others() {
-        let mut document = parse("<a x='\"' y=\"'\" z='&lt;'/>", "a").unwrap();
-        document.root.set_attribute("y", "new\n").unwrap();
-        document.root.remove_attribute("z").unwrap();
-        let text = document.to_text().unwrap();
-        let again = parse(&text, "a").unwrap();
-        assert_eq!(again.root.attribute("x").as_deref(), Some("\""));
-        assert_eq!(again.root.attribute("y").as_deref(), Some("new\n"));
-        assert_eq!(again.root.attribute("z"), None);
-    }
-
-    #[test]
-    fn removal_leaves_no_blank_line() {
-        let mut document = parse("<a>\n  <b/>\n  <c/>\n</a>", "a").unwrap();
-        assert!(document.root.remove_children("b"));
-        assert_eq!(document.to_text().unwrap(), "<a>\n  <c/>\n</a>");
-    }
-
-    #[test]
-    fn control_characters_are_refused() {
-        assert_eq!(Element::new("a").with("b", "\x01").unwrap_err().kind(), Kind::Usage);
-    }
-
-    proptest! {
-        #[test]
-        fn any_value_comes_back(value in "[^\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\u{fffe}\\u{ffff}]*") {
-            let text = Element::new("a").with("b", &value)?.with_text(&value)?.into_text()?;
-            let document = parse(&text, "a")?;
-            prop_assert_eq!(document.root.attribute("b"), Some(value.clone()));
-            prop_assert_eq!(document.root.text(), value);
-        }
-
-        #[test]
-        fn arbitrary_text_never_panics(text in "[<>/a= '\"&;#x\\[\\]!?-]{0,60}") {
-            if let Ok(document) = parse(&text, "a") {
-                let written = document.to_text()?;
-                prop_assert!(parse(&written, "a").is_ok(), "{written:?}");
-            }
-        }
-    }
 }

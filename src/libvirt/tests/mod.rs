@@ -1,159 +1,19 @@
 //! The driver against a real libvirtd: a private one, with a domain of two qcow2 disks whose guest never
 //! runs. One test walks through all of it, as starting QEMU is what takes the time.
 
-use std::os::unix::fs::chown;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+mod daemon;
+
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tempfile::TempDir;
-
-use super::backup_job::{self, ActiveJob, BackupDisk, BackupMode, BackupSpec};
+use super::backup_job::{self, ActiveJob, BackupSpec};
 use super::checkpoint::{self, Checkpoint, DeleteMode, Discarded};
 use super::domain::{PauseReason, State};
 use super::domain_xml::{Adjustment, DomainConfig, NewSource, adjust};
 use super::{Connection, Domain, agent, code, code_of};
 use crate::error::{Kind, report};
-
-/// User and group `nobody`: root can't have a session daemon, and QEMU should not be root.
-const NOBODY: u32 = 65534;
-const DEADLINE: Duration = Duration::from_secs(60);
-
-/// A daemon of our own in a directory of its own; both end with it, and so do its domains.
-struct Daemon {
-    directory: TempDir,
-    process: Child,
-    uri: String,
-}
-
-impl Daemon {
-    fn start() -> Self {
-        let directory = tempfile::Builder::new().prefix("vk-").tempdir_in("/tmp").unwrap();
-        for name in ["", "run", "config", "config/libvirt", "cache", "scratch"] {
-            let path = directory.path().join(name);
-            std::fs::create_dir_all(&path).unwrap();
-            if is_root() {
-                chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
-            }
-        }
-        // Without it the daemon starts a log daemon that outlives it.
-        std::fs::write(directory.path().join("config/libvirt/qemu.conf"), "stdio_handler = \"file\"\n").unwrap();
-        // It tells every refused call, which the tests provoke.
-        let log = std::fs::File::create(directory.path().join("libvirtd.log")).unwrap();
-        let process =
-            Self::command(directory.path(), "libvirtd").stdin(Stdio::null()).stderr(log).spawn().expect("libvirtd");
-        let socket = directory.path().join("run/libvirt/libvirt-sock");
-        let uri = format!("qemu:///session?socket={}", socket.display());
-        let daemon = Self { directory, process, uri };
-        let started = Instant::now();
-        while Connection::open(&daemon.uri, None).is_err() {
-            assert!(started.elapsed() < DEADLINE, "libvirtd does not answer");
-            thread::sleep(Duration::from_millis(50));
-        }
-        daemon
-    }
-
-    /// A command as the daemon's user, in its directories.
-    fn command(directory: &Path, program: &str) -> Command {
-        let mut command = if is_root() { Command::new("setpriv") } else { Command::new("env") };
-        if is_root() {
-            command.args([&format!("--reuid={NOBODY}"), &format!("--regid={NOBODY}"), "--clear-groups", "env"]);
-        }
-        command.arg("-i").arg("PATH=/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin");
-        for (name, sub) in
-            [("HOME", ""), ("XDG_RUNTIME_DIR", "run"), ("XDG_CONFIG_HOME", "config"), ("XDG_CACHE_HOME", "cache")]
-        {
-            command.arg(format!("{name}={}", directory.join(sub).display()));
-        }
-        command.arg(program);
-        command
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn run(&self, program: &str, args: &[&str]) -> String {
-        let output = Self::command(self.directory.path(), program).args(args).output().expect(program);
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        text
-    }
-
-    fn define(&self, connection: &Connection, name: &str) -> Domain {
-        let mut disks = String::new();
-        for target in ["vda", "vdb"] {
-            let image = self.path(&format!("{name}-{target}.qcow2"));
-            self.run("qemu-img", &["create", "-q", "-f", "qcow2", image.to_str().unwrap(), "16M"]);
-            disks += &format!(
-                "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{}'/>\
-                 <target dev='{target}' bus='virtio'/></disk>",
-                image.display()
-            );
-        }
-        let xml = format!(
-            "<domain type='qemu'><name>{name}</name><memory unit='MiB'>64</memory>\
-             <os><type arch='x86_64' machine='pc'>hvm</type></os><features><acpi/></features><devices>\
-             <emulator>/usr/bin/qemu-system-x86_64</emulator>{disks}\
-             <disk type='file' device='cdrom'><target dev='hda' bus='ide'/></disk>\
-             <controller type='usb' model='none'/><memballoon model='none'/>\
-             <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel></devices></domain>"
-        );
-        connection.define(&xml).unwrap()
-    }
-
-    /// Takes a bitmap away behind libvirt's back.
-    fn remove_bitmap(&self, domain: &str, target: &str, bitmap: &str) {
-        let image = self.path(&format!("{domain}-{target}.qcow2"));
-        let nodes = self.monitor(domain, "query-named-block-nodes", serde_json::json!({"flat": true}));
-        let node = nodes["return"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .find(|node| node["drv"] == "qcow2" && node["image"]["filename"] == image.to_str().unwrap());
-        let arguments = serde_json::json!({"node": node.unwrap()["node-name"], "name": bitmap});
-        self.monitor(domain, "block-dirty-bitmap-remove", arguments);
-    }
-
-    fn monitor(&self, domain: &str, command: &str, arguments: serde_json::Value) -> serde_json::Value {
-        let request = serde_json::json!({"execute": command, "arguments": arguments}).to_string();
-        let answer = self.run("virsh", &["-q", "-c", &self.uri, "qemu-monitor-command", domain, &request]);
-        serde_json::from_str(&answer).unwrap()
-    }
-
-    fn spec(&self, run: &str, disks: &[(&str, Option<&str>)], others: &[&str]) -> BackupSpec {
-        let disk = |target: &str, from: Option<&str>| BackupDisk {
-            target: target.to_owned(),
-            export_name: target.to_owned(),
-            scratch: self.path(&format!("scratch/{run}.{target}")),
-            mode: from.map_or(BackupMode::Full, |from| BackupMode::Incremental { from: from.to_owned() }),
-        };
-        BackupSpec {
-            socket: self.path(&format!("{run}.sock")),
-            disks: disks.iter().map(|(target, from)| disk(target, *from)).collect(),
-            other_disks: others.iter().map(|target| (*target).to_owned()).collect(),
-        }
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        if let Ok(connection) = Connection::open(&self.uri, None) {
-            for domain in
-                connection.domains().unwrap_or_default().iter().filter_map(|name| connection.domain(name).ok())
-            {
-                let _ = domain.destroy();
-            }
-        }
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
-}
+use daemon::{DEADLINE, Daemon};
 
 fn targets(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
@@ -173,7 +33,7 @@ fn find(domain: &Domain, name: &str) -> Checkpoint {
 
 #[test]
 fn driver_against_a_real_daemon() {
-    let daemon = Daemon::start();
+    let mut daemon = Daemon::start();
     let connection = Connection::open(&daemon.uri, None).unwrap();
     let domain = daemon.define(&connection, "d");
     a_domain_that_is_off(&connection, &domain);
@@ -192,7 +52,8 @@ fn driver_against_a_real_daemon() {
     a_checkpoint_of_a_domain_that_is_off(&domain);
     domain.undefine().unwrap();
     assert_eq!(connection.domain("d").unwrap_err().kind(), Kind::NotFound);
-    a_daemon_that_dies_is_noticed(daemon, &connection);
+    a_dead_daemon_is_noticed(&mut daemon, &connection);
+    a_daemon_that_died_while_beginning_a_job(&mut daemon);
 }
 
 fn a_domain_that_is_off(connection: &Connection, domain: &Domain) {
@@ -337,6 +198,16 @@ fn agent_that_is_not_there(domain: &Domain) {
 }
 
 fn restored_xml_is_accepted(connection: &Connection, domain: &Domain) {
+    let firmware = "<domain type='qemu'><name>u</name><memory unit='MiB'>64</memory><os>\
+        <type arch='x86_64' machine='q35'>hvm</type><loader readonly='yes' type='pflash'>/l.fd</loader>\
+        <nvram template='/t.fd'>/old.fd</nvram></os><features><acpi/></features><devices/></domain>";
+    let plan = Adjustment { name: Some("u2".into()), ..Adjustment::default() };
+    let copy = connection.define(&adjust(firmware, &plan).unwrap().xml).unwrap();
+    let nvram = DomainConfig::parse(&copy.xml(true).unwrap()).unwrap().nvram.unwrap();
+    assert_ne!(nvram.path, Some("/old.fd".into()), "the original's variables");
+    assert_eq!(nvram.template, Some("/t.fd".into()));
+    copy.undefine().unwrap();
+
     let live = domain.xml(false).unwrap();
     let config = DomainConfig::parse(&live).unwrap();
     assert_eq!(config.uuid.as_deref(), Some(domain.uuid()));
@@ -366,15 +237,38 @@ fn a_checkpoint_of_a_domain_that_is_off(domain: &Domain) {
     assert_eq!(names(domain), [""; 0]);
 }
 
-fn a_daemon_that_dies_is_noticed(daemon: Daemon, connection: &Connection) {
+fn a_dead_daemon_is_noticed(daemon: &mut Daemon, connection: &Connection) {
     assert!(connection.is_alive());
     let uri = daemon.uri.clone();
-    drop(daemon);
-    let started = Instant::now();
-    while connection.is_alive() {
-        assert!(started.elapsed() < DEADLINE, "the dead daemon is taken for alive");
-        thread::sleep(Duration::from_millis(20));
-    }
-    assert!(connection.domains().is_err());
-    assert_eq!(Connection::open(&uri, None).unwrap_err().kind(), Kind::NotFound);
+    daemon.restart(|| {
+        let started = Instant::now();
+        while connection.is_alive() {
+            assert!(started.elapsed() < DEADLINE, "the dead daemon is taken for alive");
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert!(connection.domains().is_err());
+        assert_eq!(Connection::open(&uri, None).unwrap_err().kind(), Kind::NotFound);
+    });
+    assert!(!connection.is_alive(), "a lost connection never comes back");
+}
+
+fn a_daemon_that_died_while_beginning_a_job(daemon: &mut Daemon) {
+    let connection = Connection::open(&daemon.uri, None).unwrap();
+    daemon.define(&connection, "z").start_paused(false).unwrap();
+    let status = daemon.path("run/libvirt/qemu/run/z.xml");
+    daemon.restart(|| {
+        let text = std::fs::read_to_string(&status).unwrap();
+        let job = "<job type='none' async='backup' phase='none' flags='0x0' asyncStarted='0'/>\n  <domain ";
+        let changed = text.replacen("<domain ", job, 1);
+        assert_ne!(changed, text);
+        std::fs::write(&status, changed).unwrap();
+    });
+    let domain = Connection::open(&daemon.uri, None).unwrap().domain("z").unwrap();
+    assert_eq!(backup_job::active_job(&domain).unwrap(), ActiveJob::Zombie);
+    let spec = daemon.spec("zombie", &[("vda", None)], &["vdb", "hda"]);
+    let error = backup_job::begin(&domain, &spec, None, false).unwrap_err();
+    assert_eq!(error.kind(), Kind::Busy);
+    assert!(error.hint_text().unwrap().contains("async='backup'"), "{error:?}");
+    assert!(!backup_job::abort(&domain, &spec.socket).unwrap());
+    domain.destroy().unwrap();
 }
