@@ -40,18 +40,18 @@ pub enum Kind {
 #[derive(Debug)]
 pub struct Error {
     kind: Kind,
-    message: String,
-    disk: Option<String>,
+    message: Box<str>,
+    disk: Option<Box<str>>,
     path: Option<PathBuf>,
     offset: Option<u64>,
-    hint: Option<String>,
+    hint: Option<Box<str>>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
     /// An error of `kind`; `message` has no full stop and does not repeat the place or the cause.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), disk: None, path: None, offset: None, hint: None, source: None }
+        Self { kind, message: message.into().into(), disk: None, path: None, offset: None, hint: None, source: None }
     }
 
     /// [`Kind::Corrupt`] with `message`.
@@ -105,7 +105,7 @@ impl Error {
 
     /// Adds the target name of the disk concerned, unless a deeper layer has said it.
     pub fn disk(mut self, target: &str) -> Self {
-        self.disk.get_or_insert_with(|| target.to_owned());
+        self.disk.get_or_insert_with(|| target.into());
         self
     }
 
@@ -123,7 +123,7 @@ impl Error {
 
     /// Adds what the user can do about it: one line, naming the option or command to use.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint.get_or_insert(hint.into());
+        self.hint.get_or_insert_with(|| hint.into().into());
         self
     }
 
