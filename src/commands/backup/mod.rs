@@ -78,7 +78,9 @@ fn perform(
     let result = copy::disks(args, session, connection, domain, &mut plan, layout)
         .and_then(|copied| commit::run(args, session, connection, domain, catalogue, &plan, copied));
     if let Err(error) = &result {
-        tracing::error!("the run failed and is undone: {}", crate::error::report(error.as_ref()));
+        // The log file has it; the terminal gets it as the last word.
+        tracing::debug!("the run failed: {}", crate::error::report(error.as_ref()));
+        tracing::info!("undoing the run");
         undo::failed_run(connection, domain, layout, plan.intent(connection));
         // The log of a failed run stays; that it may be incomplete changes nothing.
         let _ = session.log.close_file();
