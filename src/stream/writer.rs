@@ -12,8 +12,9 @@ use simd_adler32::Adler32;
 use crate::error::{Error, Result};
 use crate::stream::digest::{self, Digest};
 use crate::stream::frame::{Header, Kind, TERMINATOR};
-use crate::stream::index::{self, HASH_LEN, put_varint};
+use crate::stream::index::{self, HASH_LEN};
 use crate::stream::meta::Meta;
+use crate::stream::varint::put_varint;
 use crate::stream::{COMPRESSED_LIMIT, FRAME_ALIGNMENT, codec};
 
 /// What became of a stream that was written to its end.
