@@ -52,7 +52,7 @@ pub struct StreamWriter<W: Write> {
 }
 
 impl<W: Write> StreamWriter<W> {
-    /// Writes the meta frame to `out`. `spool_dir` must have room for the index: 16 bytes per MiB of
+    /// Writes the meta frame to `out`, which should be buffered: frames have small parts. `spool_dir` must have room for the index: 16 bytes per MiB of
     /// data and a few per frame.
     ///
     /// # Errors
