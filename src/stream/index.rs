@@ -4,8 +4,8 @@
 //! header │ frame table │ zero table │ digest table │ digest of all before
 //! ```
 //!
-//! The tables are deltas from one entry to the next, as varints (LEB128): an entry of a usual backup
-//! takes 5 to 9 bytes. Digests stay in the file and are read where needed.
+//! The tables are deltas from one entry to the next, as varints (LEB128): an entry takes about 10 bytes
+//! where numbers would take 32. Digests stay in the file and are read where needed.
 
 use std::ops::Range;
 
@@ -14,6 +14,7 @@ use crate::extent::{self, Extent};
 use crate::stream::digest::{self, DIGEST_LEN};
 use crate::stream::frame::{HEADER_LEN as FRAME_HEADER_LEN, TERMINATOR};
 use crate::stream::meta::Meta;
+use crate::stream::varint::get_varint;
 use crate::stream::{BLOCK, COMPRESSED_LIMIT, codec};
 
 /// First bytes of an index.
@@ -31,6 +32,9 @@ pub const HASH_LEN: usize = 32;
 /// Fewest bytes of an entry in the frame and the zero table: one per number.
 const MIN_FRAME_ENTRY: u64 = 4;
 const MIN_ZERO_ENTRY: u64 = 2;
+
+/// Entries of a table that memory is set aside for before they are read.
+const RESERVED: u64 = 1 << 16;
 
 /// The fixed part of an index.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,35 +143,6 @@ impl Fields<'_> {
         self.0 = rest;
         field
     }
-}
-
-/// Appends `value` as LEB128: 7 bits a byte, lowest first, the top bit set on all but the last.
-pub fn put_varint(bytes: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        bytes.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
-}
-
-/// The next varint of `next`. Only the shortest form is accepted: one table, one encoding.
-///
-/// # Errors
-/// [`Kind::Corrupt`](crate::error::Kind::Corrupt) for longer forms and above 64 bits; any of `next`.
-pub fn get_varint(next: &mut dyn FnMut() -> Result<u8>) -> Result<u64> {
-    let mut value = 0u64;
-    for shift in (0..64).step_by(7) {
-        let byte = next()?;
-        let bits = u64::from(byte & 0x7f);
-        if shift == 63 && bits > 1 || shift > 0 && byte == 0 {
-            break;
-        }
-        value |= bits << shift;
-        if byte & 0x80 == 0 {
-            return Ok(value);
-        }
-    }
-    Err(Error::corrupt("number in the index is malformed"))
 }
 
 /// Guest bytes that are stored in one piece.
@@ -296,8 +271,8 @@ pub(super) fn decode_tables(
 }
 
 fn decode_frames(header: &Header, meta: &Meta, stop: u64, bytes: &mut Counted<'_>) -> Result<Pieces> {
-    // Bounded: the header was checked to have at least 4 bytes in the file for each entry.
-    let mut pieces = Pieces { list: Vec::with_capacity(header.frames as usize), ..Pieces::default() };
+    // The list grows with the bytes read: a sparse file can claim any size.
+    let mut pieces = Pieces { list: Vec::with_capacity(header.frames.min(RESERVED) as usize), ..Pieces::default() };
     let mut end = header.first_frame;
     let mut shift = 0;
     let sum = |a: u64, b: u64| a.checked_add(b).ok_or_else(|| Error::corrupt("number in the index is too large"));
@@ -344,8 +319,7 @@ fn check_stored(meta: &Meta, length: u64, stored: u64) -> Result<()> {
 }
 
 fn decode_zeros(header: &Header, bytes: &mut Counted<'_>) -> Result<Vec<Extent>> {
-    // Bounded: at least 2 bytes in the file for each entry.
-    let mut zeros = Vec::with_capacity(header.zeros as usize);
+    let mut zeros = Vec::with_capacity(header.zeros.min(RESERVED) as usize);
     let mut end = 0u64;
     for _ in 0..header.zeros {
         let (gap, length) = (bytes.varint()?, bytes.varint()?);

@@ -20,6 +20,7 @@
 //! | [`verify`] | every byte of a stream against everything known of it |
 //! | `source` | the file: positioned and sequential reads, what is found from its ends |
 //! | `load` | an index from the end of a file of ours |
+//! | `walk` | the pass of `verify` over a stream of ours |
 //! | `scan` | the same table for virtnbdbackup's streams, in one pass |
 
 pub mod codec;
@@ -34,7 +35,9 @@ mod scan;
 mod source;
 #[cfg(test)]
 mod tests;
+mod varint;
 pub mod verify;
+mod walk;
 pub mod writer;
 
 /// Guest bytes per digest: a reader proves at least this much at a time.

@@ -12,8 +12,9 @@ use simd_adler32::Adler32;
 use crate::error::{Error, Result};
 use crate::stream::digest::{self, Digest};
 use crate::stream::frame::{Header, Kind, TERMINATOR};
-use crate::stream::index::{self, HASH_LEN, put_varint};
+use crate::stream::index::{self, HASH_LEN};
 use crate::stream::meta::Meta;
+use crate::stream::varint::put_varint;
 use crate::stream::{COMPRESSED_LIMIT, FRAME_ALIGNMENT, codec};
 
 /// What became of a stream that was written to its end.
@@ -51,7 +52,7 @@ pub struct StreamWriter<W: Write> {
 }
 
 impl<W: Write> StreamWriter<W> {
-    /// Writes the meta frame to `out`. `spool_dir` must have room for the index: 16 bytes per MiB of
+    /// Writes the meta frame to `out`, which should be buffered: frames have small parts. `spool_dir` must have room for the index: 16 bytes per MiB of
     /// data and a few per frame.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ mod damage;
 mod foreign;
 mod golden;
 mod own;
+mod tables;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};

@@ -87,6 +87,14 @@ fn a_swapped_index_is_refused() {
 }
 
 #[test]
+fn readers_are_shared_and_workers_sent() {
+    fn shared<T: Send + Sync>() {}
+    fn sent<T: Send>() {}
+    shared::<StreamReader>();
+    sent::<(Scratch, Compressor, StreamWriter<std::fs::File>)>();
+}
+
+#[test]
 fn ranges_that_cannot_be_proven_are_refused() {
     let stored = Stored::new(b"");
     let picture = small(false, Compression::None);
@@ -100,7 +108,7 @@ fn ranges_that_cannot_be_proven_are_refused() {
         (0..BLOCK, BLOCK - 1),
         (0..size + 1, size + 1),
         (0..3 * BLOCK, 3 * BLOCK),
-        (BLOCK..0, 0),
+        (Range { start: BLOCK, end: 0 }, 0),
         (u64::MAX - BLOCK + 1..u64::MAX, 0),
     ] {
         let result = reader.read(range.clone(), &mut buffer[..len as usize], &mut Scratch::default());
