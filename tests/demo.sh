@@ -23,7 +23,7 @@ step() { printf '\n%s== %s%s\n' "$bold" "$*" "$plain"; }
 # Shows a command as one would type it, then runs it.
 show() {
     printf '$'
-    printf ' %s' "${@@Q}" | sed "s#'\([A-Za-z0-9_./=:,?+-]*\)'#\1#g"
+    printf ' %s' "${@@Q}" | sed "s#'\([A-Za-z0-9_./=:,+-]*\)'#\1#g"
     printf '\n'
     "$@"
 }
@@ -36,23 +36,28 @@ show cargo build --release --locked
 virtkeep() { show "$bin" "$@"; }
 bin=$(cargo metadata --format-version 1 --no-deps --offline | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release/virtkeep
 
-lab=$(mktemp -d /tmp/virtkeep-demo.XXXXXX)
-lab=$lab/lab
+# All that the demo makes is in there, temporary files of the programs too.
+TMPDIR=$(mktemp -d /tmp/virtkeep-demo.XXXXXX)
+export TMPDIR
+lab=$TMPDIR/lab
 clean() {
     tests/lab.sh down "$lab" || true
-    rm -rf "${lab%/lab}"
+    rm -rf "$TMPDIR"
 }
 trap clean EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
-chmod 755 "${lab%/lab}"
+chmod 755 "$TMPDIR"
 started=$SECONDS
 
 step "A private libvirtd, and a domain with two disks"
 uri=$(tests/lab.sh up "$lab")
 tests/lab.sh domain "$lab" demo vda:257M sda:17M
 show virsh -c "$uri" list
-guest() { echo "guest writes to $1: ${*:2}" && tests/lab.sh hmp "$lab" demo "$@"; }
+guest() {
+    printf 'guest on %s:' "$1" && printf ' %s;' "${@:2}" && echo
+    tests/lab.sh hmp "$lab" demo "$@"
+}
 guest vda "write -P 0xaa 0 48M" "write -P 0xbb 200M 3M"
 guest sda "write -P 0x11 512 5M"
 
