@@ -18,7 +18,8 @@ case ${1-} in
 esac
 
 build=(gcc libc6-dev make pkg-config libvirt-dev libnbd-dev ca-certificates)
-runtime=(libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients libnbd-bin nbdkit)
+# tini: see start_daemon in lab.sh.
+runtime=(libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients libnbd-bin nbdkit tini)
 # One source package: all of one version or none (see install_qemu).
 qemu=(qemu-system-x86 qemu-utils)
 # cpio, lz4, xz-utils, zstd: unpack the kernel of the test guest and pack its initramfs.

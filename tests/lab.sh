@@ -17,7 +17,7 @@ usage: tests/lab.sh COMMAND DIR [ARGUMENT...]
   domain DIR NAME [--os XML] [--devices XML] [--memory MIB] [--running] [--off] DISK...
                               define a domain and start it paused
   hmp DIR NAME DISK COMMAND...  qemu-io commands on a running domain's disk, as the guest would
-  reference DIR NAME DISK OUT.raw  what the guest of a running domain sees, taken without a job
+  reference DIR NAME DISK=OUT.raw...  what the guest of a running domain sees, taken without a job
   image DIR NAME DISK         print the path of the disk's image
   start DIR NAME              start a stopped domain, paused
   stop DIR NAME               end a domain as pulling the plug of a paused guest would
@@ -124,14 +124,26 @@ make_directories() {
     as_lab test -w "$dir/run" || die "nobody cannot reach '$dir'" "take a directory below /tmp"
 }
 
+# The timeout is for labs that nobody took down. tini reaps ended QEMUs at once: libvirt waits for
+# that, and the first process of a container may do it late or never.
+start_daemon() {
+    local log=$dir/libvirtd.log reaper=() round
+    if command -v tini >/dev/null; then reaper=(tini -s --); fi
+    as_lab setsid "${reaper[@]}" libvirtd --pid-file "$dir/libvirtd.pid" --timeout 3600 </dev/null >"$log" 2>&1 &
+    for round in {1..200}; do
+        [ ! -S "$dir/run/libvirt/libvirt-sock" ] || return 0
+        kill -0 $! 2>/dev/null || break
+        sleep 0.05
+    done
+    die "libvirtd does not start: $(tail -n 3 "$log")"
+}
+
 up() {
     local owner=
     if [ "${1-}" = --owner ]; then owner=${2:?}; fi
     command -v libvirtd >/dev/null || die "libvirtd is not installed" "run tests/install.sh --tests"
     make_directories
-    # The timeout is for labs that nobody took down.
-    as_lab libvirtd --daemon --pid-file "$dir/libvirtd.pid" --timeout 3600 ||
-        die "libvirtd does not start: $(tail -n 3 "$dir/cache/libvirt/libvirtd.log" 2>/dev/null)"
+    start_daemon
     virsh version >/dev/null
     save_capabilities
     if [ -n "$owner" ]; then
@@ -294,10 +306,11 @@ disk_field() {
         /<\/disk>/ { if (mine) print found; inside = 0 }'
 }
 
-# The device behind a disk, as QEMU's monitor wants it.
+# The device behind a disk, as QEMU's monitor wants it; $3: the domain's XML when it is at hand.
 device() {
-    local alias
-    alias=$(virsh dumpxml "$1" | disk_field "$2" alias)
+    local alias xml=${3-}
+    [ -n "$xml" ] || xml=$(virsh dumpxml "$1")
+    alias=$(disk_field "$2" alias <<<"$xml")
     [ -n "$alias" ] || die "domain '$1' is not running or has no disk '$2'"
     case $alias in
     virtio-*) echo "/machine/peripheral/$alias/virtio-backend" ;;
@@ -337,28 +350,40 @@ check_qemu_io() {
     die "qemu-io did $done of $wanted commands: $text"
 }
 
-# A read-only NBD export of the live node, beside any guest: exact for zeroes and discards too.
+# Read-only NBD exports of the live nodes, beside any guest: exact for zeroes and discards too.
 reference() {
-    local name=$1 target=$2 out=$3 device node socket status=0
-    device=$(device "$name" "$target")
-    node=$(virsh qemu-monitor-command "$name" --hmp 'info block' | tr -d '\r' |
-        awk -v device="$device" '
-            /^[^ ]/ { node = $1; sub(/:$/, "", node) }
-            $1 == "Attached" && ($3 == device || device == "/machine/peripheral/" $3) { print node }')
-    [ -n "$node" ] || die "domain '$name': no block node for disk '$target'"
-    socket=$dir/run/$name-$target.sock
-    rm -f "$out" "$socket"
-    qmp "$name" "{\"execute\":\"nbd-server-start\",\"arguments\":{\"addr\":{\"type\":\"unix\",\"data\":{\"path\":\"$socket\"}}}}"
-    qmp "$name" "{\"execute\":\"block-export-add\",\"arguments\":{\"type\":\"nbd\",\"id\":\"reference\",\"node-name\":\"$node\",\"name\":\"$target\",\"writable\":false}}" &&
-        nbdcopy "nbd+unix:///$target?socket=$socket" "$out" || status=$?
-    qmp "$name" '{"execute":"nbd-server-stop"}'
-    rm -f "$socket"
+    local name=$1 socket=$dir/run/$1.reference xml blocks device node pair script status=0
+    shift
+    xml=$(virsh dumpxml "$name")
+    blocks=$(virsh qemu-monitor-command "$name" --hmp 'info block' | tr -d '\r')
+    script=$(qmp "$name" "{\"execute\":\"nbd-server-start\",\"arguments\":{\"addr\":{\"type\":\"unix\",\"data\":{\"path\":\"$socket\"}}}}")
+    for pair; do
+        device=$(device "$name" "${pair%%=*}" "$xml")
+        node=$(block_node "$device" <<<"$blocks")
+        [ -n "$node" ] || die "domain '$name': no block node for disk '${pair%%=*}'"
+        script+=$(qmp "$name" "{\"execute\":\"block-export-add\",\"arguments\":{\"type\":\"nbd\",\"id\":\"reference-${pair%%=*}\",\"node-name\":\"$node\",\"name\":\"${pair%%=*}\",\"writable\":false}}")
+    done
+    check_qmp "$script" && for pair; do
+        rm -f "${pair#*=}"
+        nbdcopy "nbd+unix:///${pair%%=*}?socket=$socket" "${pair#*=}" || status=$?
+    done || status=1
+    check_qmp "$(qmp "$name" '{"execute":"nbd-server-stop"}')"
     return "$status"
 }
 
-qmp() {
+# The name of the node that `info block` says is attached to a device: by its path, or its id.
+block_node() {
+    awk -v device="$1" '
+        /^[^ ]/ { node = $1; sub(/:$/, "", node) }
+        $1 == "Attached" && ($3 == device || device == "/machine/peripheral/" $3) { print node }'
+}
+
+# A line of virsh's that sends one command to QEMU; check_qmp sends several.
+qmp() { echo "qemu-monitor-command $1 '$2';"; }
+
+check_qmp() {
     local answer
-    answer=$(virsh qemu-monitor-command "$1" "$2") || return
+    answer=$(virsh "$1") || return
     case $answer in *'"error"'*) echo "lab: error: QEMU: $answer" >&2 && return 1 ;; esac
 }
 

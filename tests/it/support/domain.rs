@@ -99,9 +99,20 @@ impl<'lab> TestDomain<'lab> {
     /// through an export of its own. Not while a backup job runs, QEMU has one NBD server.
     #[track_caller]
     pub fn snapshot_reference(&self, disk: &str) -> PathBuf {
-        let path = self.lab.fresh_directory().join(format!("{disk}.raw"));
-        self.lab.command("reference", &[&self.name, &disk, &path]).succeeds();
-        path
+        self.snapshot_references(&[disk]).remove(0)
+    }
+
+    /// As [`TestDomain::snapshot_reference`] of several disks, in their order.
+    #[track_caller]
+    pub fn snapshot_references(&self, disks: &[&str]) -> Vec<PathBuf> {
+        let directory = self.lab.fresh_directory();
+        let paths: Vec<PathBuf> = disks.iter().map(|disk| directory.join(format!("{disk}.raw"))).collect();
+        let pairs: Vec<String> =
+            disks.iter().zip(&paths).map(|(disk, path)| format!("{disk}={}", path.display())).collect();
+        let mut arguments: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&self.name];
+        arguments.extend(pairs.iter().map(|pair| pair as &dyn AsRef<std::ffi::OsStr>));
+        self.lab.command("reference", &arguments).succeeds();
+        paths
     }
 
     /// The disk's image.
