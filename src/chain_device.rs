@@ -232,6 +232,10 @@ fn open_layer(catalogue: &Catalogue, stream: &Stream) -> Result<StreamReader> {
 }
 
 #[cfg(test)]
+#[path = "chain_device_tests.rs"]
+mod restored;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -85,6 +85,8 @@ impl Log {
 
     fn to_stderr(&self, level: Level, message: &str) {
         let (word, colour) = match level {
+            // A hint belongs to the error above it.
+            _ if message.starts_with("hint: ") => ("", ""),
             Level::ERROR => ("error: ", "\x1b[31m"),
             Level::WARN => ("warning: ", "\x1b[33m"),
             _ => ("", ""),

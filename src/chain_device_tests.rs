@@ -1,0 +1,126 @@
+//! Chains of real streams, restored and compared with plain overlays of bytes.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::ChainDevice;
+use crate::block::file::FileSink;
+use crate::cancel::Cancel;
+use crate::extent::{self, Extent, Kind};
+use crate::pipeline::restore;
+use crate::pipeline::work::Queue;
+use crate::stream::codec::{Compression, Compressor};
+use crate::stream::digest::digest_blocks;
+use crate::stream::meta::{Meta, Own};
+use crate::stream::reader::StreamReader;
+use crate::stream::writer::StreamWriter;
+
+/// One backup of the disk: what changed, and the bytes it has then.
+#[derive(Debug, Clone)]
+struct Layer {
+    extents: Vec<Extent>,
+    fill: u8,
+    compression: Compression,
+}
+
+fn layers() -> impl Strategy<Value = (u64, Vec<Layer>)> {
+    let layer = (prop::collection::vec((1..700u64, 0..3u8), 1..40), any::<u8>(), 0..=3u8);
+    (1..6_000_000u64, prop::collection::vec(layer, 1..6)).prop_map(|(size, layers)| {
+        let build = |(number, (parts, fill, level)): (usize, (Vec<(u64, u8)>, u8, u8))| {
+            let mut extents = Vec::new();
+            let mut position = 0;
+            for (length, kind) in parts.iter().cycle().take(200) {
+                let length = (length * 4096).min(size - position);
+                let kind = [Kind::Data, Kind::Zero, Kind::Clean][usize::from(*kind)];
+                let kind = if number == 0 && kind == Kind::Clean { Kind::Zero } else { kind };
+                extent::push(&mut extents, Extent::new(position, length, kind));
+                position += length;
+            }
+            let rest = if number == 0 { Kind::Data } else { Kind::Clean };
+            extent::push(&mut extents, Extent::new(position, size - position, rest));
+            let compression = if level == 0 { Compression::None } else { Compression::Lz4 { level } };
+            Layer { extents, fill, compression }
+        };
+        (size, layers.into_iter().enumerate().map(build).collect())
+    })
+}
+
+/// Guest bytes that differ everywhere and from layer to layer.
+fn byte(layer: &Layer, offset: u64) -> u8 {
+    (offset as u8).wrapping_mul(31) ^ (offset >> 12) as u8 ^ layer.fill
+}
+
+fn write(directory: &Path, number: usize, size: u64, layer: &Layer) -> std::path::PathBuf {
+    let meta = Meta {
+        virtual_size: size,
+        data_size: extent::total(&layer.extents, Kind::Data),
+        date: String::new(),
+        disk_name: "vda".into(),
+        disk_format: "qcow2".into(),
+        checkpoint_name: format!("virtnbdbackup.{number}"),
+        parent_checkpoint: number.checked_sub(1).map(|base| format!("virtnbdbackup.{base}")).unwrap_or_default(),
+        incremental: number > 0,
+        compression: layer.compression,
+        stream_version: 2,
+        own: Some(Own { format: 1, run: Uuid::from_u128(number as u128), index: true }),
+    };
+    let mut stream = StreamWriter::new(Vec::new(), &meta, directory).unwrap();
+    let mut compressor = Compressor::new(layer.compression);
+    let queue = Queue::new(&layer.extents);
+    while let Some(item) = queue.take() {
+        let window = item.window(size);
+        let bytes: Vec<u8> = window.clone().map(|offset| byte(layer, offset)).collect();
+        let data: Vec<Extent> = item.extents.iter().copied().filter(|extent| extent.kind == Kind::Data).collect();
+        for extent in &item.extents {
+            match extent.kind {
+                Kind::Data => {
+                    let place = (extent.offset - window.start) as usize..(extent.end() - window.start) as usize;
+                    let mut stored = Vec::new();
+                    if layer.compression.is_lz4() {
+                        compressor.compress(&bytes[place.clone()], &mut stored).unwrap();
+                    } else {
+                        stored.extend_from_slice(&bytes[place.clone()]);
+                    }
+                    stream.data_frame(extent.offset, extent.length, &stored).unwrap();
+                }
+                _ if number > 0 => stream.zero_extent(extent.offset, extent.length).unwrap(),
+                _ => stream.zero_frame(extent.offset, extent.length).unwrap(),
+            }
+        }
+        for (block, digest) in digest_blocks(window.start, &bytes, &data).unwrap() {
+            stream.digest(block, digest).unwrap();
+        }
+    }
+    let path = directory.join(format!("{number}.data"));
+    std::fs::write(&path, stream.finish().unwrap().0).unwrap();
+    path
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn restored_chains_equal_a_naive_overlay((size, layers) in layers()) {
+        let directory = tempfile::tempdir().unwrap();
+        let mut expected = vec![0; size as usize];
+        let mut readers = Vec::new();
+        for (number, layer) in layers.iter().enumerate() {
+            for extent in &layer.extents {
+                for offset in extent.range().filter(|_| extent.kind != Kind::Clean) {
+                    expected[offset as usize] = if extent.kind == Kind::Data { byte(layer, offset) } else { 0 };
+                }
+            }
+            readers.push(StreamReader::open(&write(directory.path(), number, size, layer)).unwrap());
+        }
+        readers.reverse();
+        let chain = ChainDevice::new("vda", readers).unwrap();
+        let fresh = directory.path().join("fresh");
+        restore::copy(&chain, &FileSink::create(&fresh, size).unwrap(), 3, &(), &Cancel::new()).unwrap();
+        prop_assert!(std::fs::read(&fresh).unwrap() == expected, "fresh file");
+        let old = directory.path().join("old");
+        std::fs::write(&old, vec![0xff; 100_000]).unwrap();
+        restore::copy(&chain, &FileSink::open_existing(&old, size).unwrap(), 1, &(), &Cancel::new()).unwrap();
+        prop_assert!(std::fs::read(&old).unwrap() == expected, "existing file");
+    }
+}
