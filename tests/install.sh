@@ -82,7 +82,7 @@ install_qemu() {
     [ ${#packages[@]} -gt 0 ] || return 0
     install "${packages[@]}" && return
     say "qemu-utils of another version is in the way: it is replaced"
-    apt install --no-install-recommends qemu-system-x86
+    apt install --no-install-recommends qemu-system-x86 qemu-utils-
     apt install --no-install-recommends qemu-utils
 }
 
