@@ -20,6 +20,8 @@ esac
 build=(gcc libc6-dev make pkg-config libvirt-dev libnbd-dev ca-certificates)
 # tini: see start_daemon in lab.sh.
 runtime=(libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients libnbd-bin nbdkit tini)
+# Debian 12 has it inside libvirt-daemon. For disks that are volumes of a pool.
+if ! grep -q '^VERSION_ID="12"' /etc/os-release 2>/dev/null; then runtime+=(libvirt-daemon-driver-storage); fi
 # One source package: all of one version or none (see install_qemu).
 qemu=(qemu-system-x86 qemu-utils)
 # cpio, lz4, xz-utils, zstd: unpack the kernel of the test guest and pack its initramfs.
@@ -80,7 +82,7 @@ install_qemu() {
     [ ${#packages[@]} -gt 0 ] || return 0
     install "${packages[@]}" && return
     say "qemu-utils of another version is in the way: it is replaced"
-    apt install --no-install-recommends qemu-system-x86
+    apt install --no-install-recommends qemu-system-x86 qemu-utils-
     apt install --no-install-recommends qemu-utils
 }
 
