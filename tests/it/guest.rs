@@ -85,7 +85,7 @@ fn restore(lab: &Lab, set: &Path, until: Option<&str>) -> std::path::PathBuf {
         arguments.extend([&"--until" as &dyn AsRef<std::ffi::OsStr>, until]);
     }
     virtkeep(&arguments).succeeds();
-    out.join("g-vda.qcow2")
+    out.join("g-vda.raw")
 }
 
 /// A file's content inside an ext4 image, without mounting it.

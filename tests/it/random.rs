@@ -180,7 +180,9 @@ impl<'lab> Sequence<'lab> {
         }
         virtkeep(&arguments).succeeds();
         for disk in &self.disks {
-            compare(&out.join(&disk.file), if raw { "raw" } else { "qcow2" }, &point.references[disk.target]);
+            let format = if raw { "raw" } else { "qcow2" };
+            let image = out.join(&disk.file).with_extension(format);
+            compare(&image, format, &point.references[disk.target]);
         }
         std::fs::remove_dir_all(out).unwrap();
     }
