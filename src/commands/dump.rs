@@ -12,6 +12,7 @@ use crate::exit::Exit;
 use crate::set::catalogue::{Catalogue, Run, Stream};
 use crate::set::chain;
 use crate::set::layout::Layout;
+use crate::set::moment;
 use crate::units::format_bytes;
 
 /// Prints the restore points.
@@ -100,7 +101,7 @@ fn point(catalogue: &Catalogue, run: &Run) -> Value {
         "id": run.id,
         "level": run.level,
         "checkpoint": run.checkpoint,
-        "started": run.started.strftime("%Y-%m-%dT%H:%M:%S%.f%:z").to_string(),
+        "started": moment::format(&run.started),
         "domain": run.manifest.as_ref().map(|manifest| &manifest.domain),
         "domain_uuid": run.manifest.as_ref().map(|manifest| manifest.domain_uuid),
         "virtkeep": run.manifest.is_some(),

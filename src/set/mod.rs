@@ -11,6 +11,7 @@ pub mod intent;
 pub mod layout;
 pub mod lock;
 pub mod manifest;
+pub mod moment;
 
 use std::fmt;
 

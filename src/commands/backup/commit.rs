@@ -24,6 +24,7 @@ use crate::set::layout::{
     write_atomically,
 };
 use crate::set::manifest::{self, Disk, FileRecord, Manifest, Role};
+use crate::set::moment;
 
 /// A run that is in the set.
 #[derive(Debug)]
@@ -154,7 +155,7 @@ fn assemble(
         level: plan.level,
         checkpoint: plan.made_checkpoint().map(str::to_owned),
         started: plan.started.clone(),
-        finished: jiff::Zoned::now(),
+        finished: moment::now(),
         point_in_time: copied.point_in_time,
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         directory: layout.directory().to_string_lossy().into_owned(),

@@ -22,6 +22,7 @@ use crate::nbd::client::Client;
 use crate::nbd::uri;
 use crate::pipeline::backup::{Source, copy};
 use crate::set::layout::{Layout, PARTIAL, create_new};
+use crate::set::moment;
 use crate::stream::FRAME_ALIGNMENT;
 use crate::stream::codec::Compression;
 use crate::stream::meta::{Meta, Own};
@@ -92,7 +93,7 @@ fn begin(connection: &Connection, domain: &Domain, plan: &mut Plan, layout: &Lay
         other => other?,
     }
     tracing::debug!("backup job begun, socket {}", plan.socket.display());
-    Ok(jiff::Zoned::now())
+    Ok(moment::now())
 }
 
 fn is_base_refused(error: &Error) -> bool {

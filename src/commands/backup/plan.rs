@@ -19,6 +19,7 @@ use crate::set::catalogue::Catalogue;
 use crate::set::intent::Intent;
 use crate::set::layout::{checkpoint_name, checkpoint_position, data_name};
 use crate::set::manifest::Skipped;
+use crate::set::moment;
 
 /// The plan of one run.
 #[derive(Debug)]
@@ -94,7 +95,7 @@ impl Plan {
         }
         let position = next_position(catalogue, domain)?;
         let bases = Bases::find(args, domain, catalogue, level, known)?;
-        let started = jiff::Zoned::now();
+        let started = moment::now();
         let run = Uuid::new_v4();
         let mut plan = Self {
             run,
