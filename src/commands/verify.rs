@@ -17,7 +17,8 @@ use crate::exit::Exit;
 use crate::pipeline::Progress;
 use crate::set::catalogue::{Catalogue, Run};
 use crate::set::chain;
-use crate::set::layout::{Layout, checkpoint_name, checkpoint_position, format_cpt};
+use crate::set::cpt;
+use crate::set::layout::{Layout, checkpoint_name, checkpoint_position};
 use crate::set::manifest::{FileRecord, Manifest};
 use crate::stream::reader::Proof;
 use crate::stream::verify::{Expected, verify};
@@ -135,10 +136,10 @@ fn newest_owner(catalogue: &Catalogue) -> Option<&Manifest> {
 
 fn check_cpt(catalogue: &Catalogue, manifest: &Manifest) -> error::Result<()> {
     let Some(position) = manifest.checkpoint.as_deref().and_then(checkpoint_position) else { return Ok(()) };
-    let path = catalogue.layout.file(&Layout::cpt_name(&manifest.domain))?;
+    let path = cpt::path(&catalogue.layout, &manifest.domain)?;
     let text = std::fs::read(&path).map_err(|error| missing(Error::io("read", error)).path(&path))?;
     let names: Vec<String> = (0..=position).map(checkpoint_name).collect();
-    if text == format_cpt(&names).as_bytes() {
+    if text == cpt::format(&names).as_bytes() {
         Ok(())
     } else {
         Err(Error::corrupt("is not the list of the chain's checkpoints").path(path))

@@ -7,6 +7,7 @@
 pub mod catalogue;
 pub mod chain;
 pub mod config;
+pub mod cpt;
 pub mod intent;
 pub mod layout;
 pub mod lock;

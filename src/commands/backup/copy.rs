@@ -7,7 +7,7 @@ use anyhow::Result;
 use uuid::Uuid;
 
 use super::plan::{Plan, PlannedDisk};
-use super::{commit, guest};
+use super::{guest, old_chain};
 use crate::cancel::Cancel;
 use crate::cli::backup::Backup;
 use crate::commands::Session;
@@ -68,7 +68,7 @@ pub fn disks(
     layout: &Layout,
 ) -> Result<Copied> {
     session.cancel.check()?;
-    commit::free_name(domain, plan)?;
+    old_chain::free_name(domain, plan)?;
     let (point_in_time, freeze) =
         guest::at_quiet_moment(&args.guest, domain, || begin(connection, domain, plan, layout))?;
     let job = JobGuard { domain, spec: plan.job() };

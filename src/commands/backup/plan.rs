@@ -16,6 +16,7 @@ use crate::libvirt::domain::Domain;
 use crate::libvirt::domain_xml::{Disk, DomainConfig};
 use crate::set::Level;
 use crate::set::catalogue::Catalogue;
+use crate::set::cpt;
 use crate::set::intent::Intent;
 use crate::set::layout::{checkpoint_name, checkpoint_position, data_name};
 use crate::set::manifest::Skipped;
@@ -295,7 +296,7 @@ fn refuse_foreign(known: &[Checkpoint], domain: &Domain) -> Result<()> {
 fn next_position(catalogue: &Catalogue, domain: &Domain) -> Result<u64> {
     let committed = catalogue.runs.iter().filter_map(|run| checkpoint_position(run.checkpoint.as_deref()?)).max();
     let after = committed.map_or(0, |position| position + 1);
-    let listed = super::commit::read_cpt(&catalogue.layout, domain.name())?;
+    let listed = cpt::read(&catalogue.layout, domain.name())?;
     Ok(after.max(listed.len() as u64))
 }
 
