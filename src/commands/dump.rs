@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::cli::read::Dump;
 use crate::error::{self, Error};
 use crate::exit::Exit;
-use crate::set::catalogue::{Catalogue, Run, Stream};
+use crate::set::catalogue::{Catalogue, Problem, Run, Stream};
 use crate::set::chain;
 use crate::set::layout::Layout;
 use crate::set::moment;
@@ -25,12 +25,12 @@ pub fn run(args: &Dump) -> Result<Exit> {
         other => other.map_err(|error| Error::io("write to stdout", error))?,
     }
     for problem in &catalogue.problems {
-        tracing::error!("{}", error::report(&problem.error));
+        tracing::warn!("{}", error::report(&problem.error));
     }
     for name in &catalogue.partial {
         tracing::warn!("{name}: left by a run that did not finish; the next backup clears what is virtkeep's");
     }
-    Ok(if catalogue.problems.is_empty() { Exit::Done } else { Exit::Damage })
+    Ok(if catalogue.problems.iter().any(Problem::is_damage) { Exit::Damage } else { Exit::Done })
 }
 
 fn to_table(catalogue: &Catalogue) -> String {

@@ -57,7 +57,12 @@ pub fn run(args: &Verify, session: &Session) -> Result<Exit> {
     let catalogue = Catalogue::open(Layout::new(&args.input))?;
     let mut verdict = Verdict::default();
     for problem in &catalogue.problems {
-        verdict.damage(&problem.error);
+        if problem.is_damage() {
+            verdict.damage(&problem.error);
+        } else {
+            tracing::warn!("{}", error::report(&problem.error));
+            verdict.unproven += 1;
+        }
     }
     for name in &catalogue.partial {
         tracing::warn!("{name}: left by a run that did not finish; no restore point needs it");
@@ -84,7 +89,7 @@ fn conclude(args: &Verify, catalogue: &Catalogue, verdict: &Verdict, begin: Inst
         (0, 0, false) => (format!("OK: every byte is proven: {what}"), Exit::Done),
         (0, 0, true) => (format!("OK: the structure is whole, data was not read: {what}"), Exit::Done),
         (0, unproven, _) => (
-            format!("OK as far as can be told: {unproven} streams have no checksum and are unproven: {what}"),
+            format!("OK as far as can be told: {unproven} files have no checksum and are unproven: {what}"),
             Exit::Done,
         ),
         (damages, _, _) => (format!("DAMAGED: {damages} damages found: {what}"), Exit::Damage),

@@ -225,7 +225,9 @@ fn decide_level(asked: LevelArg, catalogue: &Catalogue) -> Result<Level> {
     let has_chain = catalogue.newest_base().is_some();
     let holds_data = !catalogue.runs.is_empty();
     let refuse = |kind, message: &str, hint: &str| Err(Error::new(kind, message).path(directory).hint(hint).into());
-    if let (Some(problem), false) = (catalogue.problems.first(), asked == LevelArg::Copy && !holds_data) {
+    if let (Some(problem), false) =
+        (catalogue.problems.iter().find(|problem| problem.is_damage()), asked == LevelArg::Copy && !holds_data)
+    {
         let error = Error::corrupt("the set is damaged, nothing can build on it")
             .path(directory)
             .caused_by(Error::corrupt(crate::error::report(&problem.error)))
