@@ -34,7 +34,10 @@ fn absurd_sizes_are_refused_in_little_memory() {
         ("negative sizes", stream(&meta("-1", "-1"), &stop)),
         ("largest sizes", stream(&meta(big, big), &stop)),
         ("16 EiB of zeroes", stream(&meta(big, "0"), &(frame("zero", 0, u64::MAX) + &stop))),
-        ("data of 8 EiB", stream(&meta("9223372036854775807", "9223372036854775807"), &frame("data", 0, i64::MAX as u64))),
+        (
+            "data of 8 EiB",
+            stream(&meta("9223372036854775807", "9223372036854775807"), &frame("data", 0, i64::MAX as u64)),
+        ),
         ("data that ends early", stream(&meta("1048576", "1048576"), &(frame("data", 0, 1 << 20) + "x"))),
         ("data beyond the disk", stream(&meta("4096", "4"), &(frame("data", 8192, 4) + "xxxx\r\n" + &stop))),
         ("data that overflows", stream(&meta("4096", "4"), &(frame("data", u64::MAX - 1, 4) + "xxxx\r\n" + &stop))),
@@ -59,7 +62,11 @@ fn check(set: &Path, name: &str) {
     }
     let restore = limited(&[&"restore", &"-n", &"-i", &set, &"-o", &out]);
     assert!([1, 4].contains(&restore.status), "restore of {name}: {}: {}", restore.status, restore.stderr);
-    assert!(restore.stderr.contains("hint: ") || restore.stderr.contains("vda.full.data"), "{name}: {}", restore.stderr);
+    assert!(
+        restore.stderr.contains("hint: ") || restore.stderr.contains("vda.full.data"),
+        "{name}: {}",
+        restore.stderr
+    );
     let restored = super::listing(&out);
     assert!(restored.iter().all(|name| name.ends_with(".partial")), "restore of {name}: {restored:?}");
 }
@@ -84,7 +91,9 @@ fn manifests_that_lead_elsewhere() {
         "{}".to_owned(),
         "[".repeat(100_000),
         "{\"manifest\":{},\"blake3\":\"00\"}\n".to_owned(),
-        format!("{{\"manifest\":{{\"run\":\"{id}\",\"disks\":[{{\"file\":\"../../etc/passwd\"}}]}},\"blake3\":\"\"}}\n"),
+        format!(
+            "{{\"manifest\":{{\"run\":\"{id}\",\"disks\":[{{\"file\":\"../../etc/passwd\"}}]}},\"blake3\":\"\"}}\n"
+        ),
     ]
     .iter()
     .enumerate()

@@ -8,9 +8,6 @@ use crate::support::{Lab, compare, virtkeep};
 #[test]
 fn spaces_and_other_letters() {
     let lab = Lab::up();
-    let name = "web säver %s 1";
-    let case = Case::new(&lab, name, &["vda:4M:dir=dïr with space,name=ima ge ü,vdb:1M"]);
-    drop(case);
     let case = Case {
         domain: lab.domain("größe & <x> \"q\"", &["vda:4M:dir=dïr with space", "vdb:1M:name=%41 ü?#"]),
         set: lab.fresh_directory().join("sät with space & ?#%41'\""),
@@ -55,7 +52,8 @@ fn images_of_the_same_name() {
     // One of them alone keeps its name; `sda` does not mean `sdaa`.
     let one = lab.fresh_directory();
     virtkeep(&[&"restore", &"-n", &"-i", &case.set, &"-o", &one, &"-d", &"sda"]).succeeds();
-    let images: Vec<String> = listing(&one).into_iter().filter(|name| Path::new(name).extension().unwrap() == "qcow2").collect();
+    let images: Vec<String> =
+        listing(&one).into_iter().filter(|name| Path::new(name).extension().unwrap() == "qcow2").collect();
     assert_eq!(images, ["disk.qcow2"]);
     compare(&one.join("disk.qcow2"), "qcow2", &references[0]);
     case.backup(&["-x", "sda"]).succeeds().says(&["sdaa: inc", "sdb: inc", "Excluding disk [sda]"]);

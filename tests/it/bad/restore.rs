@@ -159,7 +159,9 @@ fn a_restored_domain_starts() {
 
     // A name that is taken: the images stay, and the message says how to go on.
     let taken = lab.fresh_directory();
-    restore(&case.set, &taken, &["-U", &uri, "-D", "-N", "d again"]).ends_with(1).says(&["d again", "hint: ", "-N"]);
+    restore(&case.set, &taken, &["-U", &uri, "-D", "-N", "d again"])
+        .ends_with(1)
+        .says(&["d again", "hint: ", "--name"]);
     let config = lab.fresh_directory();
     restore(&case.set, &config, &["-c"]).succeeds();
     let xml = std::fs::read_to_string(config.join("vmconfig.xml")).unwrap();

@@ -59,7 +59,13 @@ fn disks_that_cannot_be_backed_up_are_skipped_with_reason() {
     let case = Case::new(&lab, "d", &["vda:4M", "vdb:1M:raw", "hda:1M:cdrom", "fda:1440K", "vdc:1M:readonly"]);
     case.domain.write("vda", 0xaa, 0, MIB);
     let run = case.backs_up(&[], &["vda"]);
-    let run = run.says(&["Excluding disk [vdb]", "raw", "Excluding disk [hda]", "Excluding disk [fda]", "Excluding disk [vdc]"]);
+    let run = run.says(&[
+        "Excluding disk [vdb]",
+        "raw",
+        "Excluding disk [hda]",
+        "Excluding disk [fda]",
+        "Excluding disk [vdc]",
+    ]);
     for line in run.stderr.lines().filter(|line| line.contains("[vdb]")) {
         assert!(line.contains("warning: "), "a disk with data is missing, and nobody is warned: {line}");
     }

@@ -14,7 +14,7 @@ fn what_is_not_there_is_named() {
     backup("nosuch", &lab.uri()).ends_with(1).says(&["nosuch", "hint: ", "virsh"]);
     let nowhere = format!("qemu:///session?socket={}/nowhere", lab.directory().display());
     backup("d", &nowhere).ends_with(1).says(&["nowhere", "hint: "]);
-    backup("d", "no uri").ends_with(1).says(&["no uri", "hint: "]);
+    backup("d", "no uri").ends_with(2).says(&["no uri", "hint: "]);
     assert!(!set.exists(), "a run that could not even begin made the directory");
 
     for command in ["restore", "verify", "dump"] {
