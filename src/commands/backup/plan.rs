@@ -247,6 +247,11 @@ fn decide_level(asked: LevelArg, catalogue: &Catalogue) -> Result<Level> {
             tracing::info!("Backup mode auto, target folder is empty: executing full backup");
             Ok(Level::Full)
         }
+        LevelArg::Full if holds_data && !has_chain => refuse(
+            Kind::Usage,
+            "the directory holds a copy, which no chain can continue",
+            "choose an empty directory for a new chain",
+        ),
         LevelArg::Full if holds_data => refuse(
             Kind::Usage,
             "the directory holds backups already, and a committed file is never overwritten",

@@ -9,7 +9,7 @@ use crate::support::{Lab, compare, virtkeep};
 fn spaces_and_other_letters() {
     let lab = Lab::up();
     let case = Case {
-        domain: lab.domain("größe & <x> \"q\"", &["vda:4M:dir=dïr with space", "vdb:1M:name=%41 ü?#"]),
+        domain: lab.domain("größe & <x> \"q\"", &["vda:4M:dir=dïr with space,name=größe ü", "vdb:1M:name=%41 ü?#"]),
         set: lab.fresh_directory().join("sät with space & ?#%41'\""),
         lab: &lab,
     };
