@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 use crate::cli::read::Dump;
 use crate::error::{self, Error};
 use crate::exit::Exit;
-use crate::set::catalogue::{Catalogue, Run, Stream};
+use crate::set::catalogue::{Catalogue, Problem, Run, Stream};
 use crate::set::chain;
 use crate::set::layout::Layout;
+use crate::set::moment;
 use crate::units::format_bytes;
 
 /// Prints the restore points.
@@ -24,12 +25,12 @@ pub fn run(args: &Dump) -> Result<Exit> {
         other => other.map_err(|error| Error::io("write to stdout", error))?,
     }
     for problem in &catalogue.problems {
-        tracing::error!("{}", error::report(&problem.error));
+        tracing::warn!("{}", error::report(&problem.error));
     }
     for name in &catalogue.partial {
         tracing::warn!("{name}: left by a run that did not finish; the next backup clears what is virtkeep's");
     }
-    Ok(if catalogue.problems.is_empty() { Exit::Done } else { Exit::Damage })
+    Ok(if catalogue.problems.iter().any(Problem::is_damage) { Exit::Damage } else { Exit::Done })
 }
 
 fn to_table(catalogue: &Catalogue) -> String {
@@ -100,7 +101,7 @@ fn point(catalogue: &Catalogue, run: &Run) -> Value {
         "id": run.id,
         "level": run.level,
         "checkpoint": run.checkpoint,
-        "started": run.started.strftime("%Y-%m-%dT%H:%M:%S%.f%:z").to_string(),
+        "started": moment::format(&run.started),
         "domain": run.manifest.as_ref().map(|manifest| &manifest.domain),
         "domain_uuid": run.manifest.as_ref().map(|manifest| manifest.domain_uuid),
         "virtkeep": run.manifest.is_some(),

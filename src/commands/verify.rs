@@ -17,7 +17,8 @@ use crate::exit::Exit;
 use crate::pipeline::Progress;
 use crate::set::catalogue::{Catalogue, Run};
 use crate::set::chain;
-use crate::set::layout::{Layout, checkpoint_name, checkpoint_position, format_cpt};
+use crate::set::cpt;
+use crate::set::layout::{Layout, checkpoint_name, checkpoint_position};
 use crate::set::manifest::{FileRecord, Manifest};
 use crate::stream::reader::Proof;
 use crate::stream::verify::{Expected, verify};
@@ -56,7 +57,12 @@ pub fn run(args: &Verify, session: &Session) -> Result<Exit> {
     let catalogue = Catalogue::open(Layout::new(&args.input))?;
     let mut verdict = Verdict::default();
     for problem in &catalogue.problems {
-        verdict.damage(&problem.error);
+        if problem.is_damage() {
+            verdict.damage(&problem.error);
+        } else {
+            tracing::warn!("{}", error::report(&problem.error));
+            verdict.unproven += 1;
+        }
     }
     for name in &catalogue.partial {
         tracing::warn!("{name}: left by a run that did not finish; no restore point needs it");
@@ -83,7 +89,7 @@ fn conclude(args: &Verify, catalogue: &Catalogue, verdict: &Verdict, begin: Inst
         (0, 0, false) => (format!("OK: every byte is proven: {what}"), Exit::Done),
         (0, 0, true) => (format!("OK: the structure is whole, data was not read: {what}"), Exit::Done),
         (0, unproven, _) => (
-            format!("OK as far as can be told: {unproven} streams have no checksum and are unproven: {what}"),
+            format!("OK as far as can be told: {unproven} files have no checksum and are unproven: {what}"),
             Exit::Done,
         ),
         (damages, _, _) => (format!("DAMAGED: {damages} damages found: {what}"), Exit::Damage),
@@ -135,10 +141,10 @@ fn newest_owner(catalogue: &Catalogue) -> Option<&Manifest> {
 
 fn check_cpt(catalogue: &Catalogue, manifest: &Manifest) -> error::Result<()> {
     let Some(position) = manifest.checkpoint.as_deref().and_then(checkpoint_position) else { return Ok(()) };
-    let path = catalogue.layout.file(&Layout::cpt_name(&manifest.domain))?;
+    let path = cpt::path(&catalogue.layout, &manifest.domain)?;
     let text = std::fs::read(&path).map_err(|error| missing(Error::io("read", error)).path(&path))?;
     let names: Vec<String> = (0..=position).map(checkpoint_name).collect();
-    if text == format_cpt(&names).as_bytes() {
+    if text == cpt::format(&names).as_bytes() {
         Ok(())
     } else {
         Err(Error::corrupt("is not the list of the chain's checkpoints").path(path))

@@ -278,33 +278,3 @@ fn causes_are_said_once() {
         assert_eq!((error.kind(), report(&error).as_str()), (kind, line));
     }
 }
-
-/// Not a test but the measure behind [`REQUEST_SIZE`] and [`IN_FLIGHT`]:
-/// `cargo test --lib measure_request_sizes -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-#[allow(clippy::print_stderr)]
-fn measure_request_sizes() {
-    let directory = tempfile::TempDir::new().unwrap();
-    let path = directory.path().join("disk");
-    std::fs::write(&path, vec![7; 512 << 20]).unwrap();
-    let options = crate::qemu::nbd::ServeOptions::default();
-    let server = crate::qemu::nbd::QemuNbd::serve(&path, "raw", &options, &Cancel::new()).unwrap();
-    let mut client = Client::connect(&server.uri(), &[], &Cancel::new()).unwrap();
-    let mut buffer = vec![0; 8 << 20];
-    for request_size in [64 * KIB, 128 * KIB, 256 * KIB, 512 * KIB, MIB, 2 * MIB].repeat(3) {
-        for in_flight in [4, 16] {
-            let start = Instant::now();
-            for offset in (0..512 << 20).step_by(8 << 20) {
-                client
-                    .read_scattered(
-                        &mut [ReadPiece { offset, buffer: &mut buffer }],
-                        Limits { request_size, in_flight },
-                    )
-                    .unwrap();
-            }
-            let speed = 512.0 / start.elapsed().as_secs_f64();
-            eprintln!("{:>5} KiB x {in_flight:>2}: {speed:.0} MiB/s", request_size / KIB);
-        }
-    }
-}

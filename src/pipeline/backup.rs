@@ -77,15 +77,14 @@ struct Worker<'s> {
     compressor: Compressor,
     /// Guest bytes of the item's window, each at its place.
     window: Vec<u8>,
-    /// Compressed payloads of the item, one after another, and their ends.
-    stored: Vec<u8>,
-    stored_ends: Vec<usize>,
+    /// Compressed payloads, one for each data extent of the item; more may be left of earlier ones.
+    stored: Vec<Vec<u8>>,
 }
 
 impl<'s> Worker<'s> {
     fn new(source: &'s Source<'s>, client: Client) -> Self {
         let compressor = Compressor::new(source.meta.compression);
-        Self { source, client, compressor, window: Vec::new(), stored: Vec::new(), stored_ends: Vec::new() }
+        Self { source, client, compressor, window: Vec::new(), stored: Vec::new() }
     }
 
     fn run<W: Write + Send>(
@@ -125,14 +124,12 @@ impl<'s> Worker<'s> {
     }
 
     fn compress(&mut self, work: &Work) -> Result<()> {
-        self.stored.clear();
-        self.stored_ends.clear();
         if !self.source.meta.compression.is_lz4() {
             return Ok(());
         }
-        for extent in &work.data {
-            self.compressor.compress(&self.window[work.place(extent)], &mut self.stored)?;
-            self.stored_ends.push(self.stored.len());
+        self.stored.resize_with(self.stored.len().max(work.data.len()), Vec::new);
+        for (extent, stored) in work.data.iter().zip(&mut self.stored) {
+            self.compressor.compress(&self.window[work.place(extent)], stored)?;
         }
         Ok(())
     }
@@ -144,15 +141,14 @@ impl<'s> Worker<'s> {
         work: &Work,
         digests: &[(u64, Digest)],
     ) -> Result<()> {
-        let mut ends = self.stored_ends.iter();
-        let mut position = 0;
+        let mut compressed = self.stored.iter();
         for extent in &item.extents {
             match extent.kind {
                 Kind::Zero if self.source.meta.incremental => stream.zero_extent(extent.offset, extent.length)?,
                 Kind::Zero => stream.zero_frame(extent.offset, extent.length)?,
                 Kind::Data => {
-                    let stored = match ends.next() {
-                        Some(&end) => &self.stored[std::mem::replace(&mut position, end)..end],
+                    let stored = match compressed.next() {
+                        Some(stored) => stored.as_slice(),
                         None => &self.window[work.place(extent)],
                     };
                     stream.data_frame(extent.offset, extent.length, stored)?;
@@ -184,3 +180,7 @@ impl Work {
         first..first + extent.length as usize
     }
 }
+
+#[cfg(test)]
+#[path = "backup_tests.rs"]
+mod tests;

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use uuid::Uuid;
 
 use super::Level;
-use super::layout::{DataName, Layout, PARTIAL, checkpoint_position};
+use super::layout::{CHKSUM, DataName, Layout, PARTIAL, checkpoint_position};
 use super::manifest::Manifest;
 use crate::error::{Error, Kind, Result};
 use crate::stream::head;
@@ -90,6 +90,13 @@ pub struct Problem {
     pub error: Error,
 }
 
+impl Problem {
+    /// Whether it is damage; if not, it is only nothing that virtkeep can read.
+    pub fn is_damage(&self) -> bool {
+        self.error.kind() != Kind::Unsupported
+    }
+}
+
 /// The runs of a set and what else lies there.
 #[derive(Debug)]
 pub struct Catalogue {
@@ -159,7 +166,7 @@ impl Catalogue {
     fn read_foreign(&self, name: &str, parsed: &DataName) -> Result<Foreign> {
         let path = self.layout.file(name)?;
         let stored_size = std::fs::metadata(&path).map_err(|error| Error::io("stat", error).path(&path))?.len();
-        let meta = head::read(&path)?;
+        let meta = head::read(&path).map_err(|error| self.unless_raw_image(parsed, error))?;
         if let Some(own) = &meta.own {
             let manifest = Layout::manifest_name(own.run);
             return Err(
@@ -170,6 +177,17 @@ impl Catalogue {
             return Err(Error::corrupt(format!("holds disk {}", meta.disk_name)).path(path));
         }
         Ok(Foreign { name: parsed.clone(), file: name.to_owned(), stored_size, meta })
+    }
+
+    /// virtnbdbackup copies raw disks as they are, without a head and without a sum.
+    fn unless_raw_image(&self, name: &DataName, error: Error) -> Error {
+        let sum = self.layout.file(&format!("{}.copy.data{CHKSUM}", name.target)).is_ok_and(|sum| sum.exists());
+        if name.level != Level::Copy || error.kind() != Kind::Corrupt || error.offset() != Some(0) || sum {
+            return error;
+        }
+        Error::unsupported("no stream: virtnbdbackup copies raw disks as they are")
+            .path(self.layout.directory().join(format!("{}.copy.data", name.target)))
+            .hint("if it is one, it is the disk's image itself: copy it")
     }
 
     fn problem(&mut self, file: &str, error: Error) {

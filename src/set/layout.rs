@@ -122,11 +122,6 @@ impl Layout {
         format!("manifest.{run}.json")
     }
 
-    /// Name of the list of checkpoints.
-    pub fn cpt_name(domain: &str) -> String {
-        format!("{domain}.cpt")
-    }
-
     /// Creates the set's directories, readable by their owner only.
     ///
     /// # Errors
@@ -156,12 +151,6 @@ impl Layout {
         names.sort();
         Ok(names)
     }
-}
-
-/// The list of checkpoints as virtnbdbackup writes it: the content of `DOMAIN.cpt`.
-pub fn format_cpt(names: &[String]) -> String {
-    let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
-    format!("[{}]", quoted.join(", "))
 }
 
 /// Creates a new file, readable by its owner only.

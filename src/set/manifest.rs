@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::Level;
 use super::layout::{Layout, write_atomically};
+use super::moment;
 use crate::error::{Error, Result};
 
 /// Version of the manifest's structure that is written and understood.
@@ -31,11 +32,14 @@ pub struct Manifest {
     pub level: Level,
     /// The checkpoint that the run made (full, inc).
     pub checkpoint: Option<String>,
-    /// Begin of the run, with its time zone (RFC 3339 with an annotation, as `jiff` writes it).
+    /// Begin of the run.
+    #[serde(with = "moment")]
     pub started: jiff::Zoned,
     /// End of the run.
+    #[serde(with = "moment")]
     pub finished: jiff::Zoned,
     /// The moment whose content the streams hold: the backup job's begin.
+    #[serde(with = "moment")]
     pub point_in_time: jiff::Zoned,
     /// Name of the host that ran virtkeep, and the directory as it was named there.
     pub host: String,
@@ -169,10 +173,13 @@ struct Sealed<'m> {
 }
 
 impl Manifest {
-    /// Writes the manifest durably: once this returns, the run is committed.
+    /// Writes the manifest durably: once this returns, the run is committed. After an error it is
+    /// not, unless not even its name could be taken back.
     pub fn commit(&self, layout: &Layout) -> Result<()> {
         let path = layout.file(&Layout::manifest_name(self.run))?;
-        write_atomically(&path, self.encode()?.as_bytes())
+        write_atomically(&path, self.encode()?.as_bytes()).inspect_err(|_| {
+            let _ = std::fs::remove_file(&path);
+        })
     }
 
     /// The file's text.
@@ -230,7 +237,9 @@ pub(crate) mod tests {
 
     /// A manifest of a full backup of `vda` at a fixed time.
     pub(crate) fn sample() -> Manifest {
-        let time: jiff::Zoned = "2026-01-02T03:04:05+00:00[UTC]".parse().unwrap();
+        let time = jiff::Timestamp::from_second(1_767_323_045)
+            .unwrap()
+            .to_zoned(jiff::tz::TimeZone::fixed(jiff::tz::offset(1)));
         Manifest {
             virtkeep_manifest: VERSION,
             run: Uuid::from_u128(7),

@@ -7,10 +7,12 @@
 pub mod catalogue;
 pub mod chain;
 pub mod config;
+pub mod cpt;
 pub mod intent;
 pub mod layout;
 pub mod lock;
 pub mod manifest;
+pub mod moment;
 
 use std::fmt;
 

@@ -21,7 +21,7 @@ pub fn read(path: &Path) -> Result<Meta> {
 fn decode(file: &File) -> Result<Meta> {
     let mut header = [0; HEADER_LEN];
     read_exact(file, &mut header, 0)?;
-    let header = Header::decode(&header)?;
+    let header = Header::decode(&header).map_err(|error| error.at(0))?;
     if header.kind != Kind::Meta || header.start != 0 {
         return Err(Error::corrupt("does not begin with a meta frame").at(0));
     }

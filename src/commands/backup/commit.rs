@@ -10,20 +10,21 @@ use anyhow::Result;
 
 use super::config::{self, Extra};
 use super::copy::Copied;
+use super::old_chain;
 use super::plan::Plan;
 use crate::cli::backup::Backup;
 use crate::commands::Session;
 use crate::error::{self, Error, Kind};
-use crate::libvirt::checkpoint;
 use crate::libvirt::connection::Connection;
 use crate::libvirt::domain::Domain;
 use crate::set::catalogue::Catalogue;
+use crate::set::cpt;
 use crate::set::intent::Intent;
 use crate::set::layout::{
-    CHKSUM, Layout, PARTIAL, checkpoint_name, checkpoint_position, create_new, format_cpt, sync_directory,
-    write_atomically,
+    CHKSUM, Layout, PARTIAL, checkpoint_name, checkpoint_position, create_new, sync_directory, write_atomically,
 };
 use crate::set::manifest::{self, Disk, FileRecord, Manifest, Role};
+use crate::set::moment;
 
 /// A run that is in the set.
 #[derive(Debug)]
@@ -154,7 +155,7 @@ fn assemble(
         level: plan.level,
         checkpoint: plan.made_checkpoint().map(str::to_owned),
         started: plan.started.clone(),
-        finished: jiff::Zoned::now(),
+        finished: moment::now(),
         point_in_time: copied.point_in_time,
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         directory: layout.directory().to_string_lossy().into_owned(),
@@ -178,7 +179,7 @@ fn after_commit(args: &Backup, domain: &Domain, layout: &Layout, plan: &Plan, ma
         copy_checkpoint(layout, manifest, directory)?;
     }
     Intent::remove(layout, plan.run)?;
-    remove_old_chain(domain, plan);
+    old_chain::remove(domain, plan);
     Ok(())
 }
 
@@ -194,24 +195,9 @@ pub fn roll_forward(layout: &Layout, manifest: &Manifest) -> Result<()> {
     }
     if let Some(position) = manifest.checkpoint.as_deref().and_then(checkpoint_position) {
         let names: Vec<String> = (0..=position).map(checkpoint_name).collect();
-        write_atomically(&layout.file(&Layout::cpt_name(&manifest.domain))?, format_cpt(&names).as_bytes())?;
+        write_atomically(&cpt::path(layout, &manifest.domain)?, cpt::format(&names).as_bytes())?;
     }
     Ok(sync_directory(layout.directory())?)
-}
-
-/// The list of checkpoints; empty where there is none.
-pub fn read_cpt(layout: &Layout, domain: &str) -> Result<Vec<String>> {
-    let path = layout.file(&Layout::cpt_name(domain))?;
-    let text = match std::fs::read(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(Error::io("read", error).path(path).into()),
-    };
-    // Only its length matters here; a damaged list is told by `verify`.
-    Ok(serde_json::from_slice(&text).unwrap_or_else(|error| {
-        tracing::warn!("{}: the list of checkpoints is damaged: {error}", path.display());
-        Vec::new()
-    }))
 }
 
 fn copy_checkpoint(layout: &Layout, manifest: &Manifest, directory: &Path) -> Result<()> {
@@ -220,30 +206,6 @@ fn copy_checkpoint(layout: &Layout, manifest: &Manifest, directory: &Path) -> Re
     let content = std::fs::read(&from).map_err(|error| Error::io("read", error).path(&from))?;
     std::fs::create_dir_all(directory).map_err(|error| Error::io("create directory", error).path(directory))?;
     write_atomically(&directory.join(format!("{name}.xml")), &content)?;
-    Ok(())
-}
-
-/// A new chain ends the old one, now that it is committed.
-fn remove_old_chain(domain: &Domain, plan: &Plan) {
-    for checkpoint in plan.old_chain.iter().filter(|old| old.name != plan.checkpoint) {
-        match checkpoint::discard(domain, checkpoint) {
-            Ok(_) => tracing::debug!("removed checkpoint {} of the old chain", checkpoint.name),
-            Err(error) => {
-                tracing::warn!("checkpoint {} of the old chain stays: {}", checkpoint.name, error::report(&error))
-            }
-        }
-    }
-}
-
-/// Frees the one name that a new chain needs before its job can begin.
-pub fn free_name(domain: &Domain, plan: &Plan) -> Result<()> {
-    let Some(old) = plan.old_chain.iter().find(|old| old.name == plan.checkpoint) else { return Ok(()) };
-    let whose = old.description.as_deref().unwrap_or("made by another tool or an older set");
-    tracing::info!("this full backup ends the chain of checkpoint {} ({whose})", old.name);
-    if plan.old_chain.len() == 1 {
-        tracing::info!("should it fail, the next run of that chain will be a full, too");
-    }
-    checkpoint::discard(domain, old)?;
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use anyhow::Result;
 use uuid::Uuid;
 
 use super::plan::{Plan, PlannedDisk};
-use super::{commit, guest};
+use super::{guest, old_chain};
 use crate::cancel::Cancel;
 use crate::cli::backup::Backup;
 use crate::commands::Session;
@@ -22,6 +22,7 @@ use crate::nbd::client::Client;
 use crate::nbd::uri;
 use crate::pipeline::backup::{Source, copy};
 use crate::set::layout::{Layout, PARTIAL, create_new};
+use crate::set::moment;
 use crate::stream::FRAME_ALIGNMENT;
 use crate::stream::codec::Compression;
 use crate::stream::meta::{Meta, Own};
@@ -67,7 +68,7 @@ pub fn disks(
     layout: &Layout,
 ) -> Result<Copied> {
     session.cancel.check()?;
-    commit::free_name(domain, plan)?;
+    old_chain::free_name(domain, plan)?;
     let (point_in_time, freeze) =
         guest::at_quiet_moment(&args.guest, domain, || begin(connection, domain, plan, layout))?;
     let job = JobGuard { domain, spec: plan.job() };
@@ -92,7 +93,7 @@ fn begin(connection: &Connection, domain: &Domain, plan: &mut Plan, layout: &Lay
         other => other?,
     }
     tracing::debug!("backup job begun, socket {}", plan.socket.display());
-    Ok(jiff::Zoned::now())
+    Ok(moment::now())
 }
 
 fn is_base_refused(error: &Error) -> bool {

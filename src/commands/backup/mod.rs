@@ -14,6 +14,7 @@ mod copy;
 mod disks;
 mod estimate;
 mod guest;
+mod old_chain;
 mod plan;
 mod undo;
 

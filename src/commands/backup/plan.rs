@@ -19,9 +19,11 @@ use crate::libvirt::domain::Domain;
 use crate::libvirt::domain_xml::{Disk, DomainConfig};
 use crate::set::Level;
 use crate::set::catalogue::Catalogue;
+use crate::set::cpt;
 use crate::set::intent::Intent;
 use crate::set::layout::{checkpoint_name, checkpoint_position, data_name};
 use crate::set::manifest::Skipped;
+use crate::set::moment;
 
 /// The plan of one run.
 #[derive(Debug)]
@@ -97,7 +99,7 @@ impl Plan {
         }
         let position = next_position(catalogue, domain)?;
         let bases = Bases::find(args, domain, catalogue, level, known)?;
-        let started = jiff::Zoned::now();
+        let started = moment::now();
         let run = Uuid::new_v4();
         let mut plan = Self {
             run,
@@ -226,7 +228,9 @@ fn decide_level(asked: LevelArg, catalogue: &Catalogue) -> Result<Level> {
     let has_chain = catalogue.newest_base().is_some();
     let holds_data = !catalogue.runs.is_empty();
     let refuse = |kind, message: &str, hint: &str| Err(Error::new(kind, message).path(directory).hint(hint).into());
-    if let (Some(problem), false) = (catalogue.problems.first(), asked == LevelArg::Copy && !holds_data) {
+    if let (Some(problem), false) =
+        (catalogue.problems.iter().find(|problem| problem.is_damage()), asked == LevelArg::Copy && !holds_data)
+    {
         let error = Error::corrupt("the set is damaged, nothing can build on it")
             .path(directory)
             .caused_by(Error::corrupt(crate::error::report(&problem.error)))
@@ -302,7 +306,7 @@ fn refuse_foreign(known: &[Checkpoint], domain: &Domain) -> Result<()> {
 fn next_position(catalogue: &Catalogue, domain: &Domain) -> Result<u64> {
     let committed = catalogue.runs.iter().filter_map(|run| checkpoint_position(run.checkpoint.as_deref()?)).max();
     let after = committed.map_or(0, |position| position + 1);
-    let listed = super::commit::read_cpt(&catalogue.layout, domain.name())?;
+    let listed = cpt::read(&catalogue.layout, domain.name())?;
     Ok(after.max(listed.len() as u64))
 }
 

@@ -45,6 +45,11 @@ pub fn clear_leftovers(connection: &Connection, domain: &Domain, layout: &Layout
 /// Undoes the run of `intent` after its failure. What can't be undone now stays recorded in the
 /// intent for the next run.
 pub fn failed_run(connection: &Connection, domain: &Domain, layout: &Layout, intent: Intent) {
+    // The commit itself failed half-way: what the next run makes of it depends on what it finds.
+    if layout.file(&Layout::manifest_name(intent.run)).is_ok_and(|manifest| manifest.exists()) {
+        tracing::warn!("the manifest is written, but maybe not durable: the next run completes the run");
+        return;
+    }
     let result = if connection.is_alive() {
         undo(connection, domain, layout, &intent)
     } else {
