@@ -100,7 +100,9 @@ impl Error {
             std::io::ErrorKind::NotFound => Kind::NotFound,
             _ => Kind::Io,
         };
-        Self::new(kind, operation).caused_by(source)
+        let full = matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
+        let error = Self::new(kind, operation).caused_by(source);
+        if full { error.hint("free some space there, or choose another place") } else { error }
     }
 
     /// Adds the target name of the disk concerned, unless a deeper layer has said it.

@@ -242,7 +242,7 @@ domain_xml() {
     # Of a machine without PCI Express: starts a little faster and has IDE and floppy drives.
     cat <<END
 <domain type='qemu'>
-<name>$name</name>
+<name>$(sed 's/&/\&amp;/g; s/</\&lt;/g' <<<"$name")</name>
 <memory unit='MiB'>$memory</memory>
 <vcpu>1</vcpu>
 <os><type arch='x86_64' machine='pc'>hvm</type>$os</os>
@@ -319,13 +319,14 @@ device() {
 }
 
 # Each command must say in QEMU's log that it did all it was asked to: the monitor never fails.
+# In what virsh reads as a script, names stand in quotes.
 hmp() {
     local name=$1 device log start command script='' wanted=0
     device=$(device "$1" "$2")
     log=$dir/cache/libvirt/qemu/log/$name.log
     shift 2
     for command; do
-        script+="qemu-monitor-command $name --hmp 'qemu-io -d $device \"$command\"';"
+        script+="qemu-monitor-command '$name' --hmp 'qemu-io -d $device \"$command\"';"
         case $command in write* | read* | discard*) wanted=$((wanted + 1)) ;; esac
     done
     start=$(stat -c %s "$log")
@@ -352,7 +353,7 @@ check_qemu_io() {
 
 # Read-only NBD exports of the live nodes, beside any guest: exact for zeroes and discards too.
 reference() {
-    local name=$1 socket=$dir/run/$1.reference xml blocks device node pair script status=0
+    local name=$1 socket=$dir/run/reference.$$ xml blocks device node pair script status=0
     shift
     xml=$(virsh dumpxml "$name")
     blocks=$(virsh qemu-monitor-command "$name" --hmp 'info block' | tr -d '\r')
@@ -379,7 +380,7 @@ block_node() {
 }
 
 # A line of virsh's that sends one command to QEMU; check_qmp sends several.
-qmp() { echo "qemu-monitor-command $1 '$2';"; }
+qmp() { echo "qemu-monitor-command '$1' '$2';"; }
 
 check_qmp() {
     local answer

@@ -167,8 +167,11 @@ impl Catalogue {
         let path = self.layout.file(name)?;
         let stored_size = std::fs::metadata(&path).map_err(|error| Error::io("stat", error).path(&path))?.len();
         let meta = head::read(&path).map_err(|error| self.unless_raw_image(parsed, error))?;
-        if meta.own.is_some() {
-            return Err(Error::incomplete("no manifest names this stream: its run was not committed").path(path));
+        if let Some(own) = &meta.own {
+            let manifest = Layout::manifest_name(own.run);
+            return Err(
+                Error::incomplete(format!("{manifest}, which names this stream, is missing or damaged")).path(path)
+            );
         }
         if meta.disk_name != parsed.target {
             return Err(Error::corrupt(format!("holds disk {}", meta.disk_name)).path(path));

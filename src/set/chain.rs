@@ -4,14 +4,15 @@
 use super::Level;
 use super::catalogue::{Catalogue, Run, Stream};
 use super::layout::{PARTIAL, checkpoint_position, data_name};
-use crate::error::{Error, Kind, Result};
+use crate::error::{self, Error, Kind, Result};
 
 /// Finds a restore point: the newest one, or what `until` names: a checkpoint, a run's id (or the
 /// first characters of it, as long as only one run has them), or a date in local time, which
 /// selects the newest run that had started by then (a date without a time: by the end of that day).
 ///
 /// # Errors
-/// [`Kind::NotFound`] with a hint on how to list the points.
+/// [`Kind::NotFound`] with a hint on how to list the points; [`Kind::Corrupt`] where damage hides which
+/// one is the newest.
 pub fn find_point<'c>(catalogue: &'c Catalogue, until: Option<&str>) -> Result<&'c Run> {
     let unknown = |message: String| {
         let directory = catalogue.layout.directory();
@@ -20,14 +21,8 @@ pub fn find_point<'c>(catalogue: &'c Catalogue, until: Option<&str>) -> Result<&
             .hint(format!("`virtkeep dump -i {}` lists the restore points", directory.display()))
     };
     let Some(until) = until else {
-        return catalogue.runs.last().ok_or_else(|| {
-            let error = unknown("the set holds no restore point".to_owned());
-            if catalogue.problems.is_empty() {
-                error
-            } else {
-                error.caused_by(Error::corrupt(format!("{} damaged files", catalogue.problems.len())))
-            }
-        });
+        refuse_damaged(catalogue)?;
+        return catalogue.runs.last().ok_or_else(|| unknown("the set holds no restore point".to_owned()));
     };
     if let Some(run) = catalogue.run_of_checkpoint(until) {
         return Ok(run);
@@ -41,11 +36,26 @@ pub fn find_point<'c>(catalogue: &'c Catalogue, until: Option<&str>) -> Result<&
     match (by_id.as_slice(), parse_date(until)) {
         ([run], _) => Ok(run),
         ([], Some(date)) => {
+            refuse_damaged(catalogue)?;
             newest_by(catalogue, &date).ok_or_else(|| unknown(format!("no run of the set had started by {date}")))
         }
         ([], None) => Err(unknown(format!("no restore point is called {until:?}"))),
         (several, _) => Err(unknown(format!("{until:?} fits {} restore points", several.len()))),
     }
+}
+
+/// Where a manifest or a stream's head is damaged, a whole run may be missing from the catalogue: the
+/// newest point left is not what was asked for, and must not be taken for it.
+fn refuse_damaged(catalogue: &Catalogue) -> Result<()> {
+    let Some(problem) = catalogue.problems.first() else { return Ok(()) };
+    let directory = catalogue.layout.directory();
+    Err(Error::corrupt("a run may be missing from the damaged set: its newest point is unknown")
+        .path(directory)
+        .caused_by(Error::corrupt(error::report(&problem.error)))
+        .hint(format!(
+            "`virtkeep verify -i {}` lists the damage; --until with a checkpoint or a run id restores a point that is whole",
+            directory.display()
+        )))
 }
 
 fn newest_by<'c>(catalogue: &'c Catalogue, date: &jiff::Zoned) -> Option<&'c Run> {

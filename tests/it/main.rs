@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a broken assumption ends the test")]
 
+mod bad;
 mod guest;
 mod interop;
 mod lab;

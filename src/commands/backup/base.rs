@@ -13,6 +13,7 @@ use crate::libvirt::domain::Domain;
 use crate::libvirt::probe;
 use crate::set::Level;
 use crate::set::catalogue::{Catalogue, Run};
+use crate::set::chain;
 
 /// What one disk's stream builds on.
 #[derive(Debug, Clone)]
@@ -77,6 +78,7 @@ impl Bases {
             match self.own.iter().find(|(checkpoint, _)| checkpoint.name == *name) {
                 None => reason = format!("checkpoint {name} is gone from the domain"),
                 Some((_, good)) if good.iter().any(|good| good == target) => {
+                    refuse_gap(catalogue, run, target)?;
                     let base = Base { checkpoint: name.clone(), run: run.run_id(), virtual_size: size };
                     return Ok(Some(base));
                 }
@@ -86,6 +88,26 @@ impl Bases {
         tracing::warn!("{target}: full instead of an increment, because {reason}");
         Ok(None)
     }
+}
+
+/// An increment on a chain with a missing file could never be restored.
+fn refuse_gap(catalogue: &Catalogue, run: &Run, target: &str) -> error::Result<()> {
+    let directory = catalogue.layout.directory();
+    let remedy = || {
+        format!(
+            "`virtkeep verify -i {}` lists the damage; start a new chain with -l full in an empty directory",
+            directory.display()
+        )
+    };
+    for stream in chain::resolve(catalogue, run, target).map_err(|error| error.hint(remedy()))? {
+        let path = catalogue.stream_path(stream)?;
+        let size = std::fs::metadata(&path).map(|metadata| metadata.len());
+        if !size.as_ref().is_ok_and(|size| *size == stream.stored_size) {
+            let what = if size.is_ok() { "is damaged" } else { "is missing" };
+            return Err(Error::incomplete(format!("{what}: nothing can build on it")).path(path).hint(remedy()));
+        }
+    }
+    Ok(())
 }
 
 /// Whether a checkpoint is provably that of a committed run of the set.
@@ -124,7 +146,7 @@ fn redefine_lost(args: &Backup, domain: &Domain, catalogue: &Catalogue, known: &
     for run in catalogue.runs.iter().filter(|run| run.is_base()) {
         let Some(name) = run.checkpoint.as_ref().filter(|name| !defined.contains(name)) else { continue };
         let Some(mut checkpoint) = saved(args, catalogue, run) else {
-            tracing::debug!("checkpoint {name}: no saved XML to redefine it from");
+            tracing::info!("checkpoint {name} is unknown to libvirt, and its saved XML is gone or damaged: not used");
             continue;
         };
         checkpoint.parent = checkpoint.parent.take().filter(|parent| defined.contains(parent));

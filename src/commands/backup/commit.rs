@@ -204,10 +204,18 @@ fn copy_checkpoint(layout: &Layout, manifest: &Manifest, directory: &Path) -> Re
     Ok(())
 }
 
-/// A file that must not be there for the run's data to be written.
+/// Files that must not be there for the run's data to be written. Before the intent: what it names is
+/// the run's to remove.
 pub fn refuse_existing(layout: &Layout, plan: &Plan) -> Result<()> {
     for disk in &plan.disks {
         let path = layout.file(&disk.file)?;
+        let partial = layout.file(&format!("{}{PARTIAL}", disk.file))?;
+        if partial.exists() {
+            return Err(Error::new(Kind::Busy, "exists already")
+                .path(partial)
+                .hint("a run of another tool left it, or is still writing it: look, then remove it")
+                .into());
+        }
         if File::open(&path).is_ok() {
             return Err(Error::new(Kind::Busy, "exists already, and a committed file is never overwritten")
                 .path(path)

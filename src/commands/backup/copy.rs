@@ -190,10 +190,7 @@ fn one(
     );
     let meta = meta(args, plan, disk, size, data_size);
     let path = layout.file(&format!("{}{PARTIAL}", disk.file))?;
-    let file = create_new(&path).map_err(|error| match error.kind() {
-        Kind::Busy => error.hint("a run of another tool left it, or is still writing it: look, then remove it"),
-        _ => error,
-    })?;
+    let file = create_new(&path)?;
     let mut clients = vec![first];
     if clients[0].capabilities().multi_conn && data_size > 0 {
         for _ in 1..CONNECTIONS {

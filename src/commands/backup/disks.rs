@@ -45,9 +45,13 @@ impl Selection {
             }
         }
         if selection.disks.is_empty() {
-            return Err(Error::unsupported(format!("domain {} has no disk to back up", config.name))
-                .hint("-v lists the disks and why each was left out")
-                .into());
+            let hint = if selection.skipped.is_empty() {
+                "-i and -x leave none of its disks"
+            } else {
+                "the lines above say why each disk was left out, and what to do"
+            };
+            let message = format!("domain {} has no disk to back up", config.name);
+            return Err(Error::unsupported(message).hint(hint).into());
         }
         Ok(selection)
     }

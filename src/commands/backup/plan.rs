@@ -1,12 +1,15 @@
 //! What a run will do, decided before anything is touched.
 
-use std::path::PathBuf;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use uuid::Uuid;
 
 use super::base::{Base, Bases};
 use super::disks::{self, Selection};
+use super::undo;
 use crate::cli::backup::{Backup, LevelArg};
 use crate::error::{Error, Kind};
 use crate::libvirt::backup_job::{BackupDisk, BackupMode, BackupSpec};
@@ -109,7 +112,7 @@ impl Plan {
             others: selection.others,
             old_chain: bases.old_chain.clone(),
             config,
-            socket: socket(args, run)?,
+            socket: socket(args, connection, run)?,
             scratch: args.places.scratchdir.clone(),
             // Never a name of virtnbdbackup's: it would append to a log that the manifest has sealed.
             log: format!("backup.{level}.{}.{run}.log", started.strftime("%m%d%Y%H%M%S")),
@@ -207,7 +210,7 @@ impl Plan {
     }
 
     /// The XML of the checkpoint that the run makes.
-    pub fn checkpoint_xml(&self, directory: &std::path::Path) -> Result<Option<String>> {
+    pub fn checkpoint_xml(&self, directory: &Path) -> Result<Option<String>> {
         let Some(name) = self.made_checkpoint() else { return Ok(None) };
         let targets: Vec<String> = self.disks.iter().map(|disk| disk.target.clone()).collect();
         let description = format!("virtkeep run {} in {}", self.run, directory.display());
@@ -249,6 +252,11 @@ fn decide_level(asked: LevelArg, catalogue: &Catalogue) -> Result<Level> {
             tracing::info!("Backup mode auto, target folder is empty: executing full backup");
             Ok(Level::Full)
         }
+        LevelArg::Full if holds_data && !has_chain => refuse(
+            Kind::Usage,
+            "the directory holds a copy, which no chain can continue",
+            "choose an empty directory for a new chain",
+        ),
         LevelArg::Full if holds_data => refuse(
             Kind::Usage,
             "the directory holds backups already, and a committed file is never overwritten",
@@ -306,7 +314,7 @@ fn next_position(catalogue: &Catalogue, domain: &Domain) -> Result<u64> {
 /// The longest path of a socket, without the final zero byte.
 const MAX_SOCKET: usize = 107;
 
-fn socket(args: &Backup, run: Uuid) -> Result<PathBuf> {
+fn socket(args: &Backup, connection: &Connection, run: Uuid) -> Result<PathBuf> {
     let socket = match &args.places.socketfile {
         Some(path) => std::path::absolute(path)?,
         None => args.places.scratchdir.join(format!("virtkeep.{run}.sock")),
@@ -322,5 +330,21 @@ fn socket(args: &Backup, run: Uuid) -> Result<PathBuf> {
             .hint("-f gives a shorter one")
             .into());
     }
+    if undo::is_local(connection) {
+        refuse_taken(&socket)?;
+    }
     Ok(socket)
+}
+
+/// QEMU removes whatever lies at the path of its socket: only one that nobody listens at may go.
+fn refuse_taken(socket: &Path) -> Result<()> {
+    let Ok(metadata) = socket.symlink_metadata() else { return Ok(()) };
+    let what = if !metadata.file_type().is_socket() {
+        "exists and is not a socket"
+    } else if UnixStream::connect(socket).is_ok() {
+        "somebody listens at this socket already: another backup, perhaps"
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(Kind::Busy, what).path(socket).hint("choose another path with -f, or leave -f out").into())
 }

@@ -1,6 +1,9 @@
 //! Undoing a run that was not committed: its own after a failure, a dead one's at the next start.
 //! Only what provably belongs to the run is touched.
 
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+
 use anyhow::Result;
 
 use super::commit;
@@ -109,17 +112,28 @@ fn remove_files(layout: &Layout, intent: &Intent) -> Result<()> {
 /// Scratch files and the socket: libvirt removes them, unless it died; they bear the run's UUID.
 fn remove_job_files(connection: &Connection, intent: &Intent) {
     // On another host there is nothing of ours to remove here.
-    if connection.hostname().is_ok_and(|host| host != rustix::system::uname().nodename().to_string_lossy()) {
+    if !is_local(connection) {
         return;
     }
-    for path in intent.scratch.iter().chain([&intent.socket]) {
+    // The user may have named the socket: whatever else lies there is theirs.
+    let socket = Some(&intent.socket).filter(|path| is_socket(path));
+    for path in intent.scratch.iter().chain(socket) {
         if let Err(error) = remove(path) {
             tracing::warn!("{}", error::report(error.as_ref()));
         }
     }
 }
 
-fn remove(path: &std::path::Path) -> Result<()> {
+/// Whether the domain's host is this one, as far as can be told.
+pub fn is_local(connection: &Connection) -> bool {
+    connection.hostname().is_ok_and(|host| host == rustix::system::uname().nodename().to_string_lossy())
+}
+
+fn is_socket(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|metadata| metadata.file_type().is_socket())
+}
+
+fn remove(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", error).path(path).into()),
         _ => Ok(()),

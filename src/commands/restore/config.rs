@@ -14,6 +14,9 @@ use crate::set::config::ConfigFile;
 use crate::set::layout::write_atomically;
 use crate::set::manifest::Role;
 
+/// Name of the domain's XML beside the images.
+const CONFIG: &str = "vmconfig.xml";
+
 /// Writes the configuration, adjusted where asked, and defines the domain where asked.
 pub fn restore(args: &Restore, source: &Source, restored: &BTreeMap<String, NewSource>) -> Result<()> {
     // A device has no place beside it.
@@ -27,7 +30,7 @@ pub fn restore(args: &Restore, source: &Source, restored: &BTreeMap<String, NewS
         };
     };
     if !(args.adjust_config || args.define || args.name.is_some()) {
-        let path = directory.join("vmconfig.xml");
+        let path = directory.join(CONFIG);
         write_config(args, &path, text.as_bytes())?;
         tracing::info!("Domain XML placed in: [{}]", path.display());
         return Ok(());
@@ -55,7 +58,7 @@ pub fn restore(args: &Restore, source: &Source, restored: &BTreeMap<String, NewS
     for note in &adjusted.notes {
         tracing::info!("{note}");
     }
-    let path = directory.join("vmconfig.xml");
+    let path = directory.join(CONFIG);
     write_config(args, &path, adjusted.xml.as_bytes())?;
     tracing::info!("Adjusted config placed in: [{}]", path.display());
     if args.define {
@@ -76,17 +79,42 @@ fn define(args: &Restore, source: &Source, xml: &str) -> Result<()> {
     Ok(())
 }
 
+/// Makes sure that no configuration is overwritten unasked, before the first disk is written.
+pub fn refuse_existing(args: &Restore, source: &Source) -> Result<()> {
+    if args.force || !args.output.is_dir() {
+        return Ok(());
+    }
+    let xml = source.files().iter().any(|file| file.role == Role::DomainXml).then(|| CONFIG.to_owned());
+    let firmware = source.files().iter().filter(|file| firmware_key(file.role).is_some()).map(original_name);
+    firmware.chain(xml).try_for_each(|name| refuse(&args.output.join(name)))
+}
+
+fn refuse(path: &Path) -> Result<()> {
+    if !path.exists() {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Busy, "exists already")
+        .path(path)
+        .hint("choose another directory with -o, or overwrite it with --force")
+        .into())
+}
+
+/// What a file of the firmware is called here; none of other files.
+fn firmware_key(role: Role) -> Option<&'static str> {
+    match role {
+        Role::Nvram => Some("nvram"),
+        Role::Loader => Some("loader"),
+        Role::Kernel => Some("kernel"),
+        Role::Initrd => Some("initrd"),
+        _ => None,
+    }
+}
+
 /// Copies firmware variables, firmware, kernel and initrd into the directory, under their own names.
 fn copy_firmware(args: &Restore, source: &Source, directory: &Path) -> Result<BTreeMap<&'static str, PathBuf>> {
     let mut placed = BTreeMap::new();
     for file in source.files() {
-        let key = match file.role {
-            Role::Nvram => "nvram",
-            Role::Loader => "loader",
-            Role::Kernel => "kernel",
-            Role::Initrd => "initrd",
-            _ => continue,
-        };
+        let Some(key) = firmware_key(file.role) else { continue };
         let path = directory.join(original_name(file));
         write_config(args, &path, &file.read()?)?;
         placed.insert(key, path);
@@ -100,11 +128,8 @@ fn original_name(file: &ConfigFile) -> String {
 }
 
 fn write_config(args: &Restore, path: &Path, content: &[u8]) -> Result<()> {
-    if path.exists() && !args.force {
-        return Err(Error::new(Kind::Busy, "exists already")
-            .path(path)
-            .hint("choose another directory with -o, or overwrite it with --force")
-            .into());
+    if !args.force {
+        refuse(path)?;
     }
     Ok(write_atomically(path, content)?)
 }

@@ -141,7 +141,11 @@ pub fn prepare(args: &Restore, targets: &[Target]) -> Result<()> {
             continue;
         }
         let directory = path.parent().unwrap_or(Path::new("."));
-        std::fs::create_dir_all(directory).map_err(|error| Error::io("create directory", error).path(directory))?;
+        std::fs::create_dir_all(directory).map_err(|error| {
+            Error::io("create directory", error)
+                .path(directory)
+                .hint("-o takes a directory that can be written to; it is made where it is missing")
+        })?;
         match std::fs::remove_file(target.partial()) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(Error::io("remove", error).path(target.partial()));
@@ -167,6 +171,8 @@ pub fn restore(args: &Restore, session: &Session, chain: &ChainDevice, target: &
             let _ = std::fs::remove_file(&partial);
             Err(error)
         }
+        // Refused before the first byte.
+        Err(error) if matches!(error.kind(), Kind::Usage | Kind::Busy) => Err(error),
         Err(error) => {
             tracing::error!("{} is incomplete: do not use it", partial.display());
             Err(error)

@@ -33,6 +33,7 @@ pub fn run(args: &Restore, session: &Session) -> Result<Exit> {
     tracing::info!("restoring {}", source.describe());
     let chains = source.chains(args, session)?;
     let targets = image::plan(args, &source, &chains)?;
+    config::refuse_existing(args, &source)?;
     image::prepare(args, &targets)?;
 
     let mut restored = BTreeMap::new();

@@ -1,0 +1,200 @@
+//! Runs that are ended, and runs that meet another one.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::{Case, listing};
+use crate::support::{Lab, Run, run, virtkeep};
+
+/// A disk for a lab whose backup takes a while with `--compress=16`: `size` MiB of random bytes.
+pub fn random_disk(lab: &Lab, size: u64) -> String {
+    let directory = lab.fresh_directory();
+    let (raw, image) = (directory.join("raw"), directory.join("d-vda.qcow2"));
+    run("sh", &[&"-c", &format!("head -c {size}M /dev/urandom >\"$0\""), &raw]).succeeds();
+    run("qemu-img", &[&"convert", &"-f", &"raw", &"-O", &"qcow2", &raw, &image]).succeeds();
+    std::fs::remove_file(raw).unwrap();
+    // QEMU may run as somebody else.
+    run("chmod", &[&"777", &directory]).succeeds();
+    run("chmod", &[&"666", &image]).succeeds();
+    format!("vda:0:path={}", image.display())
+}
+
+/// A run of the program in the background, ended with this value.
+pub struct Background {
+    child: Child,
+    log: PathBuf,
+}
+
+/// Starts a backup.
+pub fn spawn(case: &Case<'_>, options: &[&str]) -> Background {
+    let program = std::env::var_os("VIRTKEEP_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_virtkeep").into());
+    let log = case.lab.fresh_directory().join("stderr");
+    let stderr = std::fs::File::create(&log).unwrap();
+    let mut command = Command::new(program);
+    command.args(case.arguments(&case.set, options));
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
+    Background { child, log }
+}
+
+impl Background {
+    /// Waits until the copy has begun.
+    #[track_caller]
+    pub fn copies(&mut self, case: &Case<'_>) {
+        let begin = Instant::now();
+        while !listing(&case.set).iter().any(|name| name.ends_with(".data.partial")) {
+            let said = || std::fs::read_to_string(&self.log).unwrap_or_default();
+            assert!(begin.elapsed() < Duration::from_secs(20), "no copy begins: {}", said());
+            assert!(self.child.try_wait().unwrap().is_none(), "it ended: {}", said());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    pub fn signal(&self, signal: &str) {
+        run("kill", &[&"-s", &signal, &self.child.id().to_string()]).succeeds();
+    }
+
+    #[track_caller]
+    pub fn wait(mut self) -> Run {
+        use std::os::unix::process::ExitStatusExt;
+        let begin = Instant::now();
+        let status = loop {
+            match self.child.try_wait().unwrap() {
+                Some(status) => break status,
+                None => assert!(begin.elapsed() < Duration::from_secs(60), "it does not end"),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        Run {
+            command: "virtkeep backup in the background".to_owned(),
+            status: status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap(),
+            stdout: String::new(),
+            stderr: std::fs::read_to_string(&self.log).unwrap(),
+        }
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn an_interrupted_run_never_was() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "d", &[&random_disk(&lab, 48)]);
+    for (signal, status) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
+        let mut first = spawn(&case, &["--compress=16"]);
+        first.copies(&case);
+        first.signal(signal);
+        first.wait().ends_with(status).says(&["interrupted"]);
+        case.is_as_before(&[]);
+    }
+    case.backs_up(&[], &["vda"]);
+    case.domain.write("vda", 0xaa, 0, 32 << 20);
+    let mut second = spawn(&case, &["--compress=16", "-l", "inc"]);
+    second.copies(&case);
+    second.signal("INT");
+    second.wait().ends_with(130);
+    case.is_as_before(&["virtnbdbackup.0"]);
+    case.backs_up(&["-l", "inc"], &["vda"]).says(&["vda: inc since virtnbdbackup.0"]);
+}
+
+#[test]
+fn a_killed_run_is_undone_by_the_next() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "d", &[&random_disk(&lab, 48)]);
+    case.backs_up(&[], &["vda"]);
+    case.domain.write("vda", 0xaa, 0, 32 << 20);
+    let reference = case.domain.snapshot_reference("vda");
+    let mut killed = spawn(&case, &["--compress=16", "-l", "inc"]);
+    killed.copies(&case);
+    killed.signal("KILL");
+    killed.wait().ends_with(137);
+    assert_eq!(case.checkpoints(), ["virtnbdbackup.0", "virtnbdbackup.1"]);
+    virtkeep(&[&"verify", &"-n", &"-i", &case.set]).succeeds().says(&["did not finish"]);
+    case.backup(&["-p"]).succeeds();
+    // The dead run's job goes on until the next run: no reference can be taken before.
+    let next = case.backup(&["-l", "inc"]).succeeds();
+    case.restores(&[], &["vda"], &[reference]);
+    next.says(&["did not finish: undoing it", "vda: inc since virtnbdbackup.0"]);
+    case.is_as_before(&["virtnbdbackup.0", "virtnbdbackup.1"]);
+}
+
+#[test]
+fn a_second_run_is_refused() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "d", &[&random_disk(&lab, 48)]);
+    let mut first = spawn(&case, &["--compress=16"]);
+    first.copies(&case);
+    let holder = format!("process {}", first.child.id());
+    case.backup(&[]).ends_with(1).says(&["another run", &holder, "hint: "]);
+    // Into another directory: libvirt has one job per domain.
+    let other = case.set.with_file_name("other");
+    case.backup_to(&other, &["-l", "copy"]).ends_with(1).says(&["d", "backup job", "hint: "]);
+    super::no_traces_in(&other);
+    first.wait().succeeds();
+    case.is_as_before(&["virtnbdbackup.0"]);
+    case.backs_up(&["-l", "inc"], &["vda"]);
+}
+
+#[test]
+fn nobody_listening_is_no_reason_to_fail() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "d", &["vda:4M"]);
+    case.domain.write("vda", 0xaa, 0, 1 << 20);
+    let closed = |script: &str, options: &[&str]| {
+        let program = std::env::var_os("VIRTKEEP_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_virtkeep").into());
+        let arguments = case.arguments(&case.set, options);
+        let mut all: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"-c", &script, &program];
+        all.extend(arguments.iter().map(|argument| argument as &dyn AsRef<std::ffi::OsStr>));
+        run("bash", &all).succeeds();
+        case.no_traces();
+    };
+    closed("exec \"$0\" \"$@\" >&- 2>&-", &[]);
+    closed("exec \"$0\" \"$@\" 2> >(exec true)", &["-v"]);
+    closed("exec \"$0\" \"$@\" >/dev/full 2>/dev/full", &["-v"]);
+    assert_eq!(case.checkpoints().len(), 3);
+    case.backs_up(&[], &["vda"]);
+    run(
+        "bash",
+        &[&"-o", &"pipefail", &"-c", &"\"$0\" dump -i \"$1\" | true", &env!("CARGO_BIN_EXE_virtkeep"), &case.set],
+    )
+    .succeeds();
+}
+
+#[test]
+fn estimates_and_thresholds_touch_nothing() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "d", &["vda:8M"]);
+    case.domain.write("vda", 0xaa, 0, 2 << 20);
+    let estimate = case.backup(&["-p"]).succeeds();
+    assert!(estimate.stdout.contains("vda: "), "{}", estimate.stdout);
+    assert!(!case.set.exists(), "an estimate made the directory");
+    case.is_as_before(&[]);
+    case.backs_up(&["-T", "1T"], &["vda"]);
+    let before = super::files(&case.set);
+    case.domain.write("vda", 0xab, 0, 1 << 20);
+    let estimate = case.backup(&["-p", "-l", "inc"]).succeeds();
+    assert!(estimate.stdout.contains("vda: 1048576 bytes"), "{}", estimate.stdout);
+    case.backup(&["-T", "2M"]).succeeds().says(&["1048576", "2097152", "nothing is done"]);
+    assert_eq!(super::files(&case.set), before);
+    case.is_as_before(&["virtnbdbackup.0"]);
+    case.backs_up(&["-T", "1M"], &["vda"]);
+    assert_eq!(case.checkpoints().len(), 2);
+}
+
+#[test]
+fn passwords_are_never_written_down() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "d", &["vda:1M"]);
+    case.backup(&["-vv", "--user", "joe", "--password", "s3cr3t-pass"]).succeeds();
+    let grep = run("grep", &[&"-r", &"s3cr3t-pass", &case.set]);
+    assert_eq!(grep.status, 1, "{}", grep.stdout);
+    let said = case.backup(&["-vv", "--user", "joe", "--password", "s3cr3t-pass"]).succeeds();
+    assert!(!said.stderr.contains("s3cr3t-pass"), "{}", said.stderr);
+    case.backup(&["--password-file", "/nowhere"]).ends_with(1).says(&["/nowhere"]);
+    case.no_traces();
+}

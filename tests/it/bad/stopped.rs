@@ -1,0 +1,89 @@
+//! Domains that are off, and disks that can't be backed up.
+
+use std::time::{Duration, Instant};
+
+use super::{Case, MIB};
+use crate::support::Lab;
+
+#[test]
+fn a_stopped_domain_is_started_only_where_asked() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "d", &["vda:8M"]);
+    case.domain.write("vda", 0xaa, 0, 4 * MIB);
+    let reference = case.domain.snapshot_reference("vda");
+    case.domain.stop();
+    case.backup(&[]).ends_with(1).says(&["d", "not running", "hint: ", "-S"]);
+    assert_eq!(state(&lab), "shut off");
+
+    case.backup(&["-S", "-l", "inc"]).ends_with(1).says(&["No full backup"]);
+    assert_eq!(state(&lab), "shut off", "a refused run left the domain on");
+    case.backup(&["-S"]).succeeds();
+    assert_eq!(state(&lab), "shut off");
+    case.restores(&[], &["vda"], &[reference.clone()]);
+    case.no_traces();
+    case.backup(&["-S", "-l", "inc"]).succeeds().says(&["vda: inc since virtnbdbackup.0"]);
+    assert_eq!(state(&lab), "shut off");
+    case.restores(&[], &["vda"], &[reference]);
+
+    // A domain that runs is left as it is.
+    case.domain.start();
+    case.backup(&["-S", "-l", "inc"]).succeeds();
+    assert_eq!(state(&lab), "paused");
+    case.no_traces();
+}
+
+#[test]
+fn a_domain_resumed_during_its_backup_is_left_running() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "d", &[&super::interrupt::random_disk(&lab, 48)]);
+    case.domain.stop();
+    // High compression takes its time.
+    let child = super::interrupt::spawn(&case, &["-S", "--compress=16"]);
+    let begin = Instant::now();
+    while lab.command("virsh", &[&"resume", &"d"]).status != 0 {
+        assert!(begin.elapsed() < Duration::from_secs(20), "the domain does not start");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.wait().succeeds().says(&["resumed"]);
+    assert_eq!(state(&lab), "running");
+    case.no_traces();
+}
+
+fn state(lab: &Lab) -> String {
+    lab.virsh(&[&"domstate", &"d"]).trim().to_owned()
+}
+
+#[test]
+fn disks_that_cannot_be_backed_up_are_skipped_with_reason() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "d", &["vda:4M", "vdb:1M:raw", "hda:1M:cdrom", "fda:1440K", "vdc:1M:readonly"]);
+    case.domain.write("vda", 0xaa, 0, MIB);
+    let run = case.backs_up(&[], &["vda"]);
+    let run = run.says(&[
+        "Excluding disk [vdb]",
+        "raw",
+        "Excluding disk [hda]",
+        "Excluding disk [fda]",
+        "Excluding disk [vdc]",
+    ]);
+    for line in run.stderr.lines().filter(|line| line.contains("[vdb]")) {
+        assert!(line.contains("warning: "), "a disk with data is missing, and nobody is warned: {line}");
+    }
+    // The skipped disk was asked for: look. With --strict the warning is enough.
+    case.backup(&["-i", "vda,vdb"]).ends_with(3).says(&["[vdb]"]);
+    case.backup(&["--strict"]).ends_with(3).says(&["[vdb]"]);
+    case.backup(&["--strict", "-x", "vdb,vdc"]).succeeds();
+    case.backup(&["-i", "vdb"]).ends_with(1).says(&["[vdb]", "no disk to back up"]);
+    case.no_traces();
+    case.backup(&["--strict", "--quiet", "-x", "vdb,vdc"]).succeeds();
+}
+
+#[test]
+fn warnings_say_what_to_do() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "d", &["vda:4M", "vdb:1M:raw"]);
+    let said = case.backup(&["-l", "copy", "--quiet"]).succeeds();
+    assert_eq!(said.stderr.lines().count(), 1, "{}", said.stderr);
+    assert!(said.stderr.contains("vdb") && said.stderr.contains("qcow2"), "{}", said.stderr);
+    assert_eq!(said.stdout, "");
+}
