@@ -34,12 +34,7 @@ pub struct Outcome {
 }
 
 /// Opens the run's log file in the set.
-pub fn open_log(session: &Session, layout: &Layout, plan: &mut Plan) -> Result<()> {
-    let path = layout.file(&plan.log)?;
-    // A run of the same second and level: the name must be another.
-    if path.exists() {
-        plan.log = plan.log.replace(".log", &format!(".{}.log", plan.run));
-    }
+pub fn open_log(session: &Session, layout: &Layout, plan: &Plan) -> Result<()> {
     let path = layout.file(&plan.log)?;
     let file = create_new(&path)?;
     session.log.open_file(file).map_err(|error| Error::io("write", error).path(path))?;

@@ -74,7 +74,7 @@ fn perform(
 ) -> Result<Outcome> {
     let layout = &catalogue.layout;
     commit::refuse_existing(layout, &plan)?;
-    commit::open_log(session, layout, &mut plan)?;
+    commit::open_log(session, layout, &plan)?;
     plan.intent(connection).write(layout)?;
     let result = copy::disks(args, session, connection, domain, &mut plan, layout)
         .and_then(|copied| commit::run(args, session, connection, domain, catalogue, &plan, copied));

@@ -114,7 +114,8 @@ impl Plan {
             config,
             socket: socket(args, connection, run)?,
             scratch: args.places.scratchdir.clone(),
-            log: format!("backup.{level}.{}.log", started.strftime("%m%d%Y%H%M%S")),
+            // Never a name of virtnbdbackup's: it would append to a log that the manifest has sealed.
+            log: format!("backup.{level}.{}.{run}.log", started.strftime("%m%d%Y%H%M%S")),
             extra: Vec::new(),
             started,
         };
