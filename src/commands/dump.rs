@@ -6,6 +6,7 @@ use anyhow::Result;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
+use super::whole;
 use crate::cli::read::Dump;
 use crate::error::{self, Error};
 use crate::exit::Exit;
@@ -75,6 +76,9 @@ fn sum(run: &Run, size: impl Fn(&Stream) -> u64) -> String {
 
 /// How many runs a restore of this point reads, or that it can't be done.
 fn needs(catalogue: &Catalogue, run: &Run) -> String {
+    if !whole::missing_files(catalogue, run).is_empty() {
+        return "MISSING FILES".to_owned();
+    }
     let lengths: std::result::Result<Vec<usize>, Error> =
         run.streams.iter().map(|stream| Ok(chain::resolve(catalogue, run, &stream.target)?.len())).collect();
     match lengths.map(|lengths| lengths.into_iter().max().unwrap_or(0)) {
@@ -107,6 +111,7 @@ fn point(catalogue: &Catalogue, run: &Run) -> Value {
         "virtkeep": run.manifest.is_some(),
         "freeze": run.manifest.as_ref().map(|manifest| &manifest.freeze),
         "warnings": run.manifest.as_ref().map(|manifest| &manifest.warnings),
+        "missing": whole::missing_files(catalogue, run).into_iter().map(|(_, file)| file).collect::<Vec<_>>(),
         "disks": run.streams.iter().map(|stream| disk(catalogue, run, stream)).collect::<Vec<_>>(),
     })
 }

@@ -5,6 +5,7 @@ mod connect;
 mod dump;
 mod restore;
 mod verify;
+mod whole;
 
 use anyhow::Result;
 

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use super::Session;
+use super::{Session, whole};
 use crate::chain_device::ChainDevice;
 use crate::cli::read::Verify;
 use crate::error::{self, Error, Kind};
@@ -69,6 +69,7 @@ pub fn run(args: &Verify, session: &Session) -> Result<Exit> {
     }
     check_small_files(&catalogue, &mut verdict)?;
     check_streams(args, session, &catalogue, &mut verdict)?;
+    check_whole(&catalogue, &mut verdict)?;
     check_chains(args, &catalogue, &mut verdict);
     conclude(args, &catalogue, &verdict, begin)
 }
@@ -230,6 +231,19 @@ fn check_stream(
 
 fn describe_range(range: Range<u64>) -> String {
     format!("bytes {} to {} of the disk", range.start, range.end)
+}
+
+/// That virtnbdbackup's runs have all their disks.
+fn check_whole(catalogue: &Catalogue, verdict: &mut Verdict) -> Result<()> {
+    for run in &catalogue.runs {
+        for (disk, file) in whole::missing_files(catalogue, run) {
+            verdict.damage(&whole::incomplete(catalogue, run, &disk, &file));
+        }
+    }
+    for checkpoint in whole::vanished(catalogue)? {
+        tracing::warn!("{checkpoint}: the set has its configuration, but no data: is a file missing?");
+    }
+    Ok(())
 }
 
 /// That every point can be restored: links, sizes, identities.

@@ -223,6 +223,16 @@ impl Checkpoint {
         })
     }
 
+    /// The XML without the parent: that of a root.
+    ///
+    /// # Errors
+    /// [`Kind::Protocol`] if [`Checkpoint::xml`] isn't a checkpoint's.
+    pub fn root_xml(&self) -> Result<String> {
+        let mut document = xml::parse(&self.xml, "domaincheckpoint")?;
+        document.root.remove_children("parent");
+        document.to_text()
+    }
+
     /// The smallest XML to [`redefine`] it with. Its parent, if it has one, must be known to libvirt by
     /// then: set [`Checkpoint::parent`] to `None` to make it a root.
     ///

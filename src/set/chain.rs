@@ -1,7 +1,9 @@
 //! Which streams make up a disk at a restore point: from the point's stream along its bases to one
 //! that holds the whole disk. Links are followed by name and identity, never by time or file order.
 
+use super::Level;
 use super::catalogue::{Catalogue, Run, Stream};
+use super::layout::{PARTIAL, checkpoint_position, data_name};
 use crate::error::{self, Error, Kind, Result};
 
 /// Finds a restore point: the newest one, or what `until` names: a checkpoint, a run's id (or the
@@ -117,7 +119,16 @@ pub fn resolve<'c>(catalogue: &'c Catalogue, point: &'c Run, target: &str) -> Re
 }
 
 fn missing(catalogue: &Catalogue, stream: &Stream, base: &str) -> Error {
-    let error = Error::incomplete(format!("{} builds on checkpoint {base}, which no run of the set made", stream.file))
+    let wanted = match checkpoint_position(base) {
+        Some(0) => data_name(&stream.target, Level::Full, base, 0),
+        _ => data_name(&stream.target, Level::Inc, base, 0),
+    };
+    let state = if catalogue.partial.iter().any(|name| name.strip_suffix(PARTIAL) == Some(&wanted)) {
+        "was never finished"
+    } else {
+        "the set does not have, or not whole"
+    };
+    let error = Error::incomplete(format!("{} builds on {wanted} (checkpoint {base}), which {state}", stream.file))
         .disk(&stream.target)
         .path(catalogue.layout.directory())
         .hint("a file of the set is missing or damaged: `virtkeep verify` says which; an earlier point may be whole (--until)");
@@ -130,7 +141,6 @@ fn missing(catalogue: &Catalogue, stream: &Stream, base: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::set::Level;
     use crate::set::layout::Layout;
 
     fn run(id: &str, level: Level, checkpoint: Option<&str>, base: Option<&str>, time: &str) -> Run {

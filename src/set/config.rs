@@ -91,9 +91,12 @@ fn foreign_file(catalogue: &Catalogue, name: &str, role: Role, disk: Option<Stri
 fn pick<'n>(names: &'n [String], prefix: &str, suffix: &str, run: &Run) -> Option<&'n String> {
     let ident = |name: &'n String| name.strip_prefix(prefix)?.strip_suffix(suffix);
     let wanted = match run.level {
-        Level::Copy => "copy",
-        _ => run.checkpoint.as_deref().unwrap_or_default(),
-    };
+        Level::Copy => Some("copy"),
+        // virtnbdbackup's increments of a stopped domain bear their parent's name.
+        Level::Inc => run.checkpoint.as_deref().or(run.streams.first().and_then(|stream| stream.base.as_deref())),
+        _ => run.checkpoint.as_deref(),
+    }
+    .unwrap_or_default();
     if let Some(name) = names.iter().find(|name| ident(name) == Some(wanted)) {
         return Some(name);
     }
@@ -106,6 +109,7 @@ fn pick<'n>(names: &'n [String], prefix: &str, suffix: &str, run: &Run) -> Optio
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::set::catalogue::Stream;
 
     #[test]
     fn names_are_picked_by_checkpoint_and_by_time() {
@@ -125,5 +129,21 @@ mod tests {
         run.checkpoint = None;
         assert_eq!(pick(&names, "vmconfig.", ".xml", &run).unwrap(), &names[3]);
         assert_eq!(pick(&names, "vda.", ".xml", &run), None);
+        run.level = Level::Inc;
+        run.streams = vec![offline_stream("virtnbdbackup.11")];
+        assert_eq!(pick(&names, "vmconfig.", ".xml", &run).unwrap(), &names[1]);
+    }
+
+    fn offline_stream(base: &str) -> Stream {
+        Stream {
+            target: "vda".into(),
+            file: format!("vda.inc.{base}.data"),
+            base: Some(base.into()),
+            base_run: None,
+            virtual_size: 1,
+            data_size: 1,
+            stored_size: 1,
+            compressed: false,
+        }
     }
 }

@@ -6,6 +6,7 @@
 
 mod bad;
 mod guest;
+mod interop;
 mod lab;
 mod random;
 mod support;

@@ -11,6 +11,7 @@ use crate::libvirt::agent;
 use crate::libvirt::checkpoint;
 use crate::libvirt::domain::{Domain, State};
 use crate::qemu::img;
+use crate::set::Level;
 use crate::set::config::MAX_SIZE;
 use crate::set::manifest::{FileRecord, Role};
 
@@ -48,7 +49,10 @@ pub fn gather(domain: &Domain, plan: &Plan) -> Result<Vec<Extra>> {
         let made = checkpoint::list(domain)?.into_iter().find(|checkpoint| checkpoint.name == name);
         let made =
             made.ok_or_else(|| Error::incomplete(format!("checkpoint {name} of this run is gone from the domain")))?;
-        files.push(Extra::new(format!("checkpoints/{name}.xml"), Role::CheckpointXml, made.xml.into_bytes()));
+        // The old chain's checkpoints go with the commit: naming one as the parent, the XML could not be
+        // redefined by virtnbdbackup, which takes it as it is.
+        let xml = if plan.level == Level::Full { made.root_xml()? } else { made.xml };
+        files.push(Extra::new(format!("checkpoints/{name}.xml"), Role::CheckpointXml, xml.into_bytes()));
     }
     files.extend(guest_info(domain, ident));
     Ok(files)

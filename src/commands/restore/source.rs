@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::chain_device::ChainDevice;
 use crate::cli::read::Restore;
-use crate::commands::Session;
+use crate::commands::{Session, whole};
 use crate::error::{Error, Kind};
 use crate::libvirt::domain_xml::DomainConfig;
 use crate::qemu::img::ImageInfo;
@@ -46,6 +46,12 @@ impl Source {
             tracing::warn!("{}", crate::error::report(&problem.error));
         }
         let point = Box::new(chain::find_point(&catalogue, args.until.as_deref())?.clone());
+        whole::check(&catalogue, &point, &args.disk)?;
+        if args.until.is_none() {
+            for checkpoint in whole::vanished(&catalogue)? {
+                tracing::warn!("{checkpoint}: the set has its configuration, but no data: is a file missing?");
+            }
+        }
         let files = config::files(&catalogue, &point)?;
         Ok(Self::Point { catalogue, point, files })
     }
