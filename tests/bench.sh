@@ -153,7 +153,7 @@ cat <<END
 $(nproc) cores, $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1), \
 libvirt $(virsh version --daemon | sed -n 's/^Running against daemon: //p'), \
 $(qemu-system-x86_64 --version | head -n 1 | cut -d ' ' -f 1-4), \
-virtnbdbackup $(dpkg-query -W -f '${Version}' virtnbdbackup), nbdcopy $(nbdcopy --version | cut -d ' ' -f 2)
+virtnbdbackup $(dpkg-query -W -f '${Version}' virtnbdbackup), nbdcopy $(nbdcopy --version | head -n 1 | cut -d ' ' -f 2)
 
 $data_mib MiB of data on a disk of 8 GiB, all in memory, median of $rounds interleaved rounds
 
