@@ -25,10 +25,13 @@ struct Layer {
     compression: Compression,
 }
 
+/// Lengths and kinds of extents, fill byte, level of compression.
+type Parts = (Vec<(u64, u8)>, u8, u8);
+
 fn layers() -> impl Strategy<Value = (u64, Vec<Layer>)> {
     let layer = (prop::collection::vec((1..700u64, 0..3u8), 1..40), any::<u8>(), 0..=3u8);
     (1..6_000_000u64, prop::collection::vec(layer, 1..6)).prop_map(|(size, layers)| {
-        let build = |(number, (parts, fill, level)): (usize, (Vec<(u64, u8)>, u8, u8))| {
+        let build = |number, (parts, fill, level): Parts| {
             let mut extents = Vec::new();
             let mut position = 0;
             for (length, kind) in parts.iter().cycle().take(200) {
@@ -43,7 +46,7 @@ fn layers() -> impl Strategy<Value = (u64, Vec<Layer>)> {
             let compression = if level == 0 { Compression::None } else { Compression::Lz4 { level } };
             Layer { extents, fill, compression }
         };
-        (size, layers.into_iter().enumerate().map(build).collect())
+        (size, layers.into_iter().enumerate().map(|(number, parts)| build(number, parts)).collect())
     })
 }
 

@@ -14,6 +14,27 @@ pub fn open(args: &Hypervisor) -> Result<Connection> {
     Ok(Connection::open(&uri, Some(&credentials))?)
 }
 
+/// Refuses a daemon on another machine: the disks are read through a socket in its file system.
+///
+/// # Errors
+/// [`Kind::Unsupported`].
+pub fn require_local(connection: &Connection) -> Result<()> {
+    let uri = connection.requested_uri();
+    match remote_host(uri) {
+        None => Ok(()),
+        Some(host) => Err(Error::unsupported(format!("{host} is another machine: its disks can't be read from here"))
+            .hint("run virtkeep there, onto a directory that both can reach")
+            .into()),
+    }
+}
+
+/// The host in a URI; none where the daemon is reached on this machine.
+fn remote_host(uri: &str) -> Option<&str> {
+    let (_, rest) = uri.split_once("://")?;
+    let host = rest.split(['/', '?']).next()?;
+    (!host.is_empty()).then_some(host)
+}
+
 /// The URI asked for, or the daemon that this user would talk to with virsh.
 fn uri(args: &Hypervisor) -> String {
     args.uri.clone().unwrap_or_else(|| {
@@ -31,4 +52,20 @@ fn password(args: &Hypervisor) -> Result<Option<String>> {
         return Ok(Some(text.lines().next().unwrap_or_default().to_owned()));
     }
     Ok(std::env::var("VIRTKEEP_PASSWORD").ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_in_uris() {
+        for local in ["qemu:///system", "qemu:///session?socket=/a//b", "qemu+unix:///system", "test:///default"] {
+            assert_eq!(remote_host(local), None, "{local}");
+        }
+        for (uri, host) in [("qemu+ssh://root@h/system", "root@h"), ("qemu+tcp://h:1/system", "h:1"), ("qemu://h", "h")]
+        {
+            assert_eq!(remote_host(uri), Some(host));
+        }
+    }
 }

@@ -31,7 +31,8 @@ pub fn run(args: &Dump) -> Result<Exit> {
     for name in &catalogue.partial {
         tracing::warn!("{name}: left by a run that did not finish; the next backup clears what is virtkeep's");
     }
-    Ok(if catalogue.problems.iter().any(Problem::is_damage) { Exit::Damage } else { Exit::Done })
+    let broken = catalogue.runs.iter().any(|run| chain_length(&catalogue, run).is_none());
+    Ok(if broken || catalogue.problems.iter().any(Problem::is_damage) { Exit::Damage } else { Exit::Done })
 }
 
 fn to_table(catalogue: &Catalogue) -> String {
@@ -74,17 +75,21 @@ fn sum(run: &Run, size: impl Fn(&Stream) -> u64) -> String {
     format_bytes(run.streams.iter().map(size).fold(0, u64::saturating_add))
 }
 
-/// How many runs a restore of this point reads, or that it can't be done.
-fn needs(catalogue: &Catalogue, run: &Run) -> String {
+/// How many runs a restore of this point reads; none where it can't be done.
+fn chain_length(catalogue: &Catalogue, run: &Run) -> Option<usize> {
     if !whole::missing_files(catalogue, run).is_empty() {
-        return "MISSING FILES".to_owned();
+        return None;
     }
-    let lengths: std::result::Result<Vec<usize>, Error> =
-        run.streams.iter().map(|stream| Ok(chain::resolve(catalogue, run, &stream.target)?.len())).collect();
-    match lengths.map(|lengths| lengths.into_iter().max().unwrap_or(0)) {
-        Ok(1) => "itself".to_owned(),
-        Ok(length) => format!("{length} runs"),
-        Err(_) => "BROKEN CHAIN".to_owned(),
+    let lengths =
+        run.streams.iter().map(|stream| chain::resolve(catalogue, run, &stream.target).map(|chain| chain.len()));
+    lengths.collect::<Result<Vec<_>, _>>().ok().map(|lengths| lengths.into_iter().max().unwrap_or(0))
+}
+
+fn needs(catalogue: &Catalogue, run: &Run) -> String {
+    match chain_length(catalogue, run) {
+        Some(1) => "itself".to_owned(),
+        Some(length) => format!("{length} runs"),
+        None => "MISSING FILES".to_owned(),
     }
 }
 

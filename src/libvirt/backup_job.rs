@@ -72,9 +72,25 @@ pub enum ActiveJob {
 }
 
 impl BackupDisk {
-    /// The name of the exported bitmap: the meta context is `qemu:dirty-bitmap:` and this.
+    /// The name of the exported bitmap, see [`bitmap_name`].
     pub fn bitmap_name(&self) -> String {
-        format!("backup-{}", self.target)
+        bitmap_name(&self.target)
+    }
+}
+
+/// The name of a disk's exported bitmap: the meta context is `qemu:dirty-bitmap:` and this.
+pub fn bitmap_name(target: &str) -> String {
+    format!("backup-{target}")
+}
+
+/// Refuses a domain that is busy with a job.
+///
+/// # Errors
+/// [`Kind::Busy`], saying with what and what to do.
+pub fn refuse_busy(domain: &Domain) -> Result<()> {
+    match busy_error(domain, &active_job(domain)?) {
+        Some(busy) => Err(busy),
+        None => Ok(()),
     }
 }
 
@@ -130,9 +146,7 @@ pub fn begin(
     preserve_on_shutdown: bool,
 ) -> Result<()> {
     let xml = spec.to_xml()?;
-    if let Some(busy) = busy_error(domain, &active_job(domain)?) {
-        return Err(busy);
-    }
+    refuse_busy(domain)?;
     let flags = if preserve_on_shutdown { c::VIR_DOMAIN_BACKUP_BEGIN_PRESERVE_SHUTDOWN_DOMAIN } else { 0 };
     let mut result = domain.sys.backup_begin(&xml, checkpoint_xml, flags);
     if flags != 0 && result.as_ref().is_err_and(super::LibvirtError::is_unknown_flag) {

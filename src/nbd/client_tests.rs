@@ -2,7 +2,6 @@ use super::*;
 use crate::error::report;
 use crate::nbd::testing::Nbdkit;
 use crate::nbd::uri;
-use crate::units::MIB;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
 use std::thread;

@@ -50,13 +50,12 @@ impl Run {
         self.manifest.as_ref().map(|manifest| manifest.run)
     }
 
-    /// Place in the order of the chain: position, leaves after their base, then time.
-    fn order(&self) -> (u64, bool, jiff::Timestamp) {
-        let position = match &self.checkpoint {
+    /// Position in the chain: of the run's own checkpoint, or of the newest that it builds on.
+    fn position(&self) -> Option<u64> {
+        match &self.checkpoint {
             Some(name) => checkpoint_position(name),
             None => self.streams.iter().filter_map(|s| checkpoint_position(s.base.as_deref()?)).max(),
-        };
-        (position.unwrap_or(0), self.checkpoint.is_none(), self.started.timestamp())
+        }
     }
 }
 
@@ -133,8 +132,26 @@ impl Catalogue {
         }
         let foreign = names.iter().filter(|name| !claimed.contains(*name)).cloned().collect::<Vec<_>>();
         catalogue.add_foreign(&foreign);
-        catalogue.runs.sort_by_key(Run::order);
+        catalogue.sort();
         Ok(catalogue)
+    }
+
+    /// Puts the runs in the order of the chain. Runs with a checkpoint go by its position, whatever
+    /// the clock said; others come after the last of those that had started before them, and in any
+    /// case after what they build on.
+    fn sort(&mut self) {
+        let bases: Vec<(jiff::Timestamp, u64)> = self
+            .runs
+            .iter()
+            .filter(|run| run.is_base())
+            .map(|run| (run.started.timestamp(), run.position().unwrap_or(0)))
+            .collect();
+        self.runs.sort_by_key(|run| {
+            let started = run.started.timestamp();
+            let before = bases.iter().filter(|(base, _)| !run.is_base() && *base <= started);
+            let position = before.map(|(_, position)| *position).chain(run.position()).max();
+            (position.unwrap_or(0), !run.is_base(), started)
+        });
     }
 
     fn add_manifest(&mut self, name: &str, claimed: &mut BTreeSet<String>) {
@@ -178,6 +195,9 @@ impl Catalogue {
             return Err(
                 Error::incomplete(format!("{manifest}, which names this stream, is missing or damaged")).path(path)
             );
+        }
+        if parsed.level == Level::Inc && parsed.ident != meta.checkpoint_name {
+            return Err(Error::corrupt(format!("holds the increment {}", meta.checkpoint_name)).path(path));
         }
         if meta.disk_name != parsed.target {
             return Err(Error::corrupt(format!("holds disk {}", meta.disk_name)).path(path));
@@ -343,5 +363,50 @@ fn foreign_stream(foreign: Foreign) -> Stream {
         data_size: meta.data_size,
         stored_size: foreign.stored_size,
         compressed: meta.compression.is_lz4(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(id: &str, checkpoint: Option<&str>, base: Option<&str>, hour: i8) -> Run {
+        let time = jiff::civil::date(2026, 1, 1).at(hour, 0, 0, 0);
+        let stream = Stream {
+            target: "vda".into(),
+            file: format!("vda.{id}.data"),
+            base: base.map(str::to_owned),
+            base_run: None,
+            virtual_size: 1,
+            data_size: 1,
+            stored_size: 1,
+            compressed: false,
+        };
+        Run {
+            id: id.into(),
+            level: if base.is_some() { Level::Diff } else { Level::Full },
+            checkpoint: checkpoint.map(str::to_owned),
+            started: time.to_zoned(jiff::tz::TimeZone::UTC).unwrap(),
+            streams: vec![stream],
+            manifest: None,
+        }
+    }
+
+    #[test]
+    fn runs_go_by_position_and_leaves_by_time() {
+        let runs = vec![
+            run("full diff", None, None, 9),
+            run("inc 10", Some("virtnbdbackup.10"), Some("virtnbdbackup.2"), 7),
+            // The clock was wrong.
+            run("inc 2", Some("virtnbdbackup.2"), Some("virtnbdbackup.0"), 1),
+            run("diff of 0", None, Some("virtnbdbackup.0"), 3),
+            run("early diff of 2", None, Some("virtnbdbackup.2"), 0),
+            run("late diff of 0", None, Some("virtnbdbackup.0"), 8),
+            run("full", Some("virtnbdbackup.0"), None, 2),
+        ];
+        let mut set = Catalogue { layout: Layout::new("/set"), runs, problems: vec![], partial: vec![] };
+        set.sort();
+        let order: Vec<&str> = set.runs.iter().map(|run| run.id.as_str()).collect();
+        assert_eq!(order, ["full", "inc 2", "early diff of 2", "diff of 0", "inc 10", "late diff of 0", "full diff"]);
     }
 }

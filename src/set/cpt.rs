@@ -1,9 +1,14 @@
 //! `DOMAIN.cpt`: the names of the chain's checkpoints in order, as virtnbdbackup keeps them.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::PathBuf;
 
-use super::layout::Layout;
+use super::layout::{Layout, checkpoint_name};
 use crate::error::{Error, Result};
+
+/// A list of as many names as there can be is smaller.
+const MAX_SIZE: u64 = 64 << 20;
 
 /// Where the list is.
 ///
@@ -19,6 +24,14 @@ pub fn format(names: &[String]) -> String {
     format!("[{}]", quoted.join(", "))
 }
 
+/// The names in a list's text; `None` where it is damaged. There is one way only to write a list and
+/// the names are consecutive, so that a flipped bit shows.
+pub fn decode(text: &[u8]) -> Option<Vec<String>> {
+    let names: Vec<String> = serde_json::from_slice(text).ok()?;
+    let expected = (0..names.len() as u64).map(checkpoint_name);
+    (names.iter().cloned().eq(expected) && format(&names).as_bytes() == text).then_some(names)
+}
+
 /// The names; none where there is no list, or, with a warning, where it is damaged: only its length
 /// is of use, and `virtkeep verify` tells the damage.
 ///
@@ -26,11 +39,13 @@ pub fn format(names: &[String]) -> String {
 /// [`Io`](crate::error::Kind::Io) where it can't be read.
 pub fn read(layout: &Layout, domain: &str) -> Result<Vec<String>> {
     let path = path(layout, domain)?;
-    let text = match std::fs::read(&path) {
-        Ok(text) => text,
+    let mut text = Vec::new();
+    let read = File::open(&path).and_then(|file| file.take(MAX_SIZE).read_to_end(&mut text));
+    match read {
+        Ok(_) => {}
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(Error::io("read", error).path(path)),
-    };
+    }
     Ok(serde_json::from_slice(&text).unwrap_or_else(|error| {
         tracing::warn!("{}: the list of checkpoints is damaged: {error}", path.display());
         Vec::new()

@@ -115,7 +115,7 @@ mod tests {
             extra: vec![],
         };
         intent.write(&layout).unwrap();
-        assert_eq!(Intent::left_behind(&layout).unwrap(), [intent.clone()]);
+        assert_eq!(Intent::left_behind(&layout).unwrap(), std::slice::from_ref(&intent));
         Intent::remove(&layout, intent.run).unwrap();
         Intent::remove(&layout, intent.run).unwrap();
         assert_eq!(Intent::left_behind(&layout).unwrap(), []);

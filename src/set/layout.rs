@@ -20,6 +20,10 @@ pub const CHKSUM: &str = ".chksum";
 /// First part of every checkpoint's name; the position in the chain follows.
 pub const CHECKPOINT_PREFIX: &str = "virtnbdbackup.";
 
+/// More increments than an hourly backup makes in a century; names come from files, and lists of
+/// this many are made.
+const MAX_POSITION: u64 = 1_000_000;
+
 /// The name of the checkpoint at `position` of a chain.
 pub fn checkpoint_name(position: u64) -> String {
     format!("{CHECKPOINT_PREFIX}{position}")
@@ -28,7 +32,9 @@ pub fn checkpoint_name(position: u64) -> String {
 /// The position in its chain that a checkpoint's name says; `None` for a foreign one.
 pub fn checkpoint_position(name: &str) -> Option<u64> {
     let digits = name.strip_prefix(CHECKPOINT_PREFIX)?;
-    (!digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok())?
+    let position =
+        (!digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok())?;
+    position.filter(|position| *position <= MAX_POSITION)
 }
 
 /// The data file of a disk in a run of `level`; `checkpoint` names an increment, `unixtime` a diff.
@@ -210,9 +216,15 @@ mod tests {
 
     #[test]
     fn checkpoint_positions() {
-        for foreign in
-            ["virtnbdbackup", "virtnbdbackup.", "virtnbdbackup.x", "snap.1", "virtnbdbackup.-1", "virtnbdbackup.+1"]
-        {
+        for foreign in [
+            "virtnbdbackup",
+            "virtnbdbackup.",
+            "virtnbdbackup.x",
+            "snap.1",
+            "virtnbdbackup.-1",
+            "virtnbdbackup.+1",
+            "virtnbdbackup.1000001",
+        ] {
             assert_eq!(checkpoint_position(foreign), None, "{foreign}");
         }
         assert_eq!(checkpoint_position(&checkpoint_name(12)), Some(12));

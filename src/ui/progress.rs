@@ -107,7 +107,7 @@ impl State {
     fn line(&self, elapsed: Duration) -> String {
         let done = self.done.load(Ordering::Relaxed);
         let rate = done as f64 / elapsed.as_secs_f64().max(0.001);
-        let percent = if self.total == 0 { 100 } else { done.saturating_mul(100) / self.total };
+        let percent = done.saturating_mul(100).checked_div(self.total).unwrap_or(100);
         let left = self.total.saturating_sub(done) as f64 / rate.max(1.0);
         format!(
             "{}: {percent} % ({} of {}), {}/s, about {} left",

@@ -1,11 +1,12 @@
 //! What an increment builds on, disk by disk: the newest committed run whose checkpoint is on the
 //! domain, is provably that run's, and has a good bitmap of the disk.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use uuid::Uuid;
 
+use super::plan::DESCRIPTION;
 use crate::cli::backup::Backup;
 use crate::error::{self, Error, Kind};
 use crate::libvirt::checkpoint::{self, Checkpoint};
@@ -66,13 +67,20 @@ impl Bases {
     }
 
     /// The base of disk `target`; none, with the reason in the log, where it must be full.
-    pub fn of_disk(&self, catalogue: &Catalogue, domain: &Domain, target: &str) -> Result<Option<Base>> {
+    pub fn of_disk(&self, catalogue: &Catalogue, domain: &Domain, target: &str, image: &Path) -> Result<Option<Base>> {
         let mut reason = format!("{target} is new to the chain");
         for run in catalogue.runs.iter().rev().filter(|run| run.is_base()) {
             let (Some(stream), Some(name)) = (run.stream(target), run.checkpoint.as_ref()) else { continue };
             let size = domain.disk_size(target)?;
             if size != stream.virtual_size {
                 reason = format!("its size changed from {} to {size} bytes", stream.virtual_size);
+                break;
+            }
+            // Bitmaps of one name are on every image of the domain: after disks changed places they
+            // would be taken for each other's.
+            let recorded = run.manifest.as_ref().and_then(|manifest| manifest.disk(target));
+            if let Some(disk) = recorded.filter(|disk| Path::new(&disk.image) != image) {
+                reason = format!("its image was {} and now is {}", disk.image, image.display());
                 break;
             }
             match self.own.iter().find(|(checkpoint, _)| checkpoint.name == *name) {
@@ -164,7 +172,7 @@ fn redefine_lost(args: &Backup, domain: &Domain, catalogue: &Catalogue, known: &
 
 fn other_chain(domain: &Domain, catalogue: &Catalogue, other: &Checkpoint) -> Error {
     let whose = match other.description.as_deref() {
-        Some(text) if text.starts_with("virtkeep run ") => format!(" ({text})"),
+        Some(text) if text.starts_with(DESCRIPTION) => format!(" ({text})"),
         _ => String::new(),
     };
     Error::new(

@@ -8,16 +8,12 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::config::{self, Extra};
+use super::config::Extra;
 use super::copy::Copied;
-use super::old_chain;
 use super::plan::Plan;
-use crate::cli::backup::Backup;
+use super::{Context, old_chain};
 use crate::commands::Session;
 use crate::error::{self, Error, Kind};
-use crate::libvirt::connection::Connection;
-use crate::libvirt::domain::Domain;
-use crate::set::catalogue::Catalogue;
 use crate::set::cpt;
 use crate::set::intent::Intent;
 use crate::set::layout::{
@@ -31,6 +27,8 @@ use crate::set::moment;
 pub struct Outcome {
     /// Its record.
     pub manifest: Manifest,
+    /// The guest may be left with frozen filesystems.
+    pub maybe_frozen: bool,
 }
 
 /// Opens the run's log file in the set.
@@ -42,52 +40,57 @@ pub fn open_log(session: &Session, layout: &Layout, plan: &Plan) -> Result<()> {
 }
 
 /// Commits the run: after this it is a restore point, and nothing that fails takes it back.
-pub fn run(
-    args: &Backup,
-    session: &Session,
-    connection: &Connection,
-    domain: &Domain,
-    catalogue: &Catalogue,
-    plan: &Plan,
-    copied: Copied,
-) -> Result<Outcome> {
-    let layout = &catalogue.layout;
-    let mut extras = config::gather(domain, plan)?;
-    for disk in copied.disks.iter() {
-        let file = plan.disks.iter().find(|planned| planned.target == disk.target).map(|planned| &planned.file);
-        let Some(file) = file else { continue };
+pub fn run(run: &Context<'_>, plan: &Plan, copied: Copied) -> Result<Outcome> {
+    let layout = &run.catalogue.layout;
+    let maybe_frozen = copied.quiet.maybe_frozen;
+    let extras = extras(layout, plan, &copied)?;
+    let mut intent = plan.intent(run.connection);
+    intent.extra = extras.iter().map(|extra| extra.record.name.clone()).collect();
+    intent.write(layout)?;
+    let result = write_extras(layout, &extras).and_then(|()| seal(run, plan, copied, extras));
+    let manifest = result.inspect_err(|_| remove_extras(layout, &intent))?;
+    // Committed: from here on errors are warnings, and the next run completes what is missing.
+    if let Err(error) = after_commit(run, plan, &manifest) {
+        tracing::warn!("the run is committed, but the next one has to tidy up: {}", error::report(error.as_ref()));
+    }
+    Ok(Outcome { manifest, maybe_frozen })
+}
+
+/// Everything of the run that is not a stream: configuration and sums.
+fn extras(layout: &Layout, plan: &Plan, copied: &Copied) -> Result<Vec<Extra>> {
+    let mut extras = copied.config.clone();
+    for (planned, disk) in plan.disks.iter().zip(&copied.disks) {
         let sum = disk.finished.adler32.to_string().into_bytes();
-        let mut extra = Extra::new(format!("{file}{CHKSUM}"), Role::Checksum, sum);
+        let mut extra = Extra::new(format!("{}{CHKSUM}", planned.file), Role::Checksum, sum);
         extra.record = extra.record.of_disk(&disk.target);
         extras.push(extra);
     }
-    let mut intent = plan.intent(connection);
-    intent.extra = extras.iter().map(|extra| extra.record.name.clone()).collect();
-    intent.write(layout)?;
-    let result = write_extras(layout, &extras).and_then(|()| {
-        session.cancel.check()?;
-        let log = finish_log(session, layout, plan)?;
-        let mut files: Vec<FileRecord> = extras.into_iter().map(|extra| extra.record).collect();
-        files.push(log);
-        let manifest = assemble(session, connection, domain, plan, layout, copied, files)?;
-        manifest.commit(layout)?;
-        Ok(manifest)
-    });
-    let manifest = match result {
-        Ok(manifest) => manifest,
-        Err(error) => {
-            remove_extras(layout, &intent);
-            return Err(error);
+    for extra in &mut extras {
+        let is_firmware = matches!(extra.record.role, Role::Loader | Role::Nvram | Role::Kernel | Role::Initrd);
+        // Beside a copy firmware bears its plain name, which may be anybody's.
+        if is_firmware && layout.file(&extra.record.name)?.exists() {
+            extra.record.name = format!("{}.{}", extra.record.name, plan.run);
         }
-    };
-    // Committed: from here on errors are warnings, and the next run completes what is missing.
-    if let Err(error) = after_commit(args, domain, layout, plan, &manifest) {
-        tracing::warn!("the run is committed, but the next one has to tidy up: {}", error::report(error.as_ref()));
     }
-    Ok(Outcome { manifest })
+    Ok(extras)
+}
+
+/// Writes the manifest, which seals everything else.
+fn seal(run: &Context<'_>, plan: &Plan, copied: Copied, extras: Vec<Extra>) -> Result<Manifest> {
+    run.session.cancel.check()?;
+    let log = finish_log(run.session, &run.catalogue.layout, plan)?;
+    let mut files: Vec<FileRecord> = extras.into_iter().map(|extra| extra.record).collect();
+    files.push(log);
+    let manifest = assemble(run, plan, copied, files)?;
+    manifest.commit(&run.catalogue.layout)?;
+    Ok(manifest)
 }
 
 fn remove_extras(layout: &Layout, intent: &Intent) {
+    // A manifest that could not be taken back needs them.
+    if layout.file(&Layout::manifest_name(intent.run)).is_ok_and(|manifest| manifest.exists()) {
+        return;
+    }
     for name in &intent.extra {
         // What stays is in the intent and removed by the next run.
         let _ = layout.file(name).map(std::fs::remove_file);
@@ -116,18 +119,10 @@ fn finish_log(session: &Session, layout: &Layout, plan: &Plan) -> Result<FileRec
     Ok(FileRecord::of(&plan.log, Role::Log, &content))
 }
 
-fn assemble(
-    session: &Session,
-    connection: &Connection,
-    domain: &Domain,
-    plan: &Plan,
-    layout: &Layout,
-    copied: Copied,
-    files: Vec<FileRecord>,
-) -> Result<Manifest> {
+fn assemble(run: &Context<'_>, plan: &Plan, copied: Copied, files: Vec<FileRecord>) -> Result<Manifest> {
     let mut versions = BTreeMap::from([("virtkeep".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
-    versions.insert("libvirt_daemon".to_owned(), format_version(connection.daemon_version()?));
-    versions.insert("hypervisor".to_owned(), format_version(connection.hypervisor_version()?));
+    versions.insert("libvirt_daemon".to_owned(), format_version(run.connection.daemon_version()?));
+    versions.insert("hypervisor".to_owned(), format_version(run.connection.hypervisor_version()?));
     let disks = plan.disks.iter().zip(&copied.disks).map(|(planned, copied)| Disk {
         target: planned.target.clone(),
         level: planned.level,
@@ -145,7 +140,7 @@ fn assemble(
     Ok(Manifest {
         virtkeep_manifest: manifest::VERSION,
         run: plan.run,
-        domain: domain.name().to_owned(),
+        domain: run.domain.name().to_owned(),
         domain_uuid: plan.domain_uuid,
         level: plan.level,
         checkpoint: plan.made_checkpoint().map(str::to_owned),
@@ -153,13 +148,13 @@ fn assemble(
         finished: moment::now(),
         point_in_time: copied.point_in_time,
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        directory: layout.directory().to_string_lossy().into_owned(),
+        directory: run.catalogue.layout.directory().to_string_lossy().into_owned(),
         versions,
-        freeze: copied.freeze,
+        freeze: copied.quiet.how,
         disks: disks.collect(),
         skipped: plan.skipped.clone(),
         files,
-        warnings: session.log.warnings(),
+        warnings: run.session.log.warnings(),
     })
 }
 
@@ -168,14 +163,16 @@ fn format_version(version: u64) -> String {
     format!("{}.{}.{}", version / 1_000_000, version / 1_000 % 1_000, version % 1_000)
 }
 
-fn after_commit(args: &Backup, domain: &Domain, layout: &Layout, plan: &Plan, manifest: &Manifest) -> Result<()> {
+fn after_commit(run: &Context<'_>, plan: &Plan, manifest: &Manifest) -> Result<()> {
+    let layout = &run.catalogue.layout;
     roll_forward(layout, manifest)?;
-    if let Some(directory) = &args.places.checkpointdir {
-        copy_checkpoint(layout, manifest, directory)?;
+    if let Some(directory) = &run.args.places.checkpointdir {
+        if let Err(error) = copy_checkpoint(layout, manifest, directory) {
+            tracing::warn!("the checkpoint's XML is in the set only: {}", error::report(error.as_ref()));
+        }
     }
-    Intent::remove(layout, plan.run)?;
-    old_chain::remove(domain, plan);
-    Ok(())
+    old_chain::remove(run.domain, plan)?;
+    Ok(Intent::remove(layout, plan.run)?)
 }
 
 /// Gives a committed run's files their names; done again after a crash, it completes the rest.

@@ -19,7 +19,7 @@ use crate::set::manifest::{FileRecord, Role};
 const AGENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A file to be written into the set.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Extra {
     /// How the manifest will list it.
     pub record: FileRecord,

@@ -6,28 +6,27 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::Result;
 use uuid::Uuid;
 
+use super::config::{self, Extra};
+use super::guest::{self, Quiet};
 use super::plan::{Plan, PlannedDisk};
-use super::{guest, old_chain};
+use super::{Context, old_chain, zeroes};
 use crate::cancel::Cancel;
 use crate::cli::backup::Backup;
-use crate::commands::Session;
 use crate::error::{self, Error, Kind};
 use crate::extent::{self, Extent, Kind as ExtentKind, align_data};
-use crate::libvirt::backup_job::{self, BackupSpec, PRESERVE_SHUTDOWN_VERSION};
-use crate::libvirt::connection::Connection;
+use crate::libvirt::backup_job::{self, BackupSpec, PRESERVE_SHUTDOWN_VERSION, bitmap_name};
 use crate::libvirt::domain::Domain;
 use crate::libvirt::{code, code_of};
 use crate::nbd::block_status::{self, ALLOCATION};
 use crate::nbd::client::Client;
 use crate::nbd::uri;
 use crate::pipeline::backup::{Source, copy};
-use crate::set::layout::{Layout, PARTIAL, create_new};
+use crate::set::layout::{PARTIAL, create_new};
 use crate::set::moment;
 use crate::stream::FRAME_ALIGNMENT;
 use crate::stream::codec::Compression;
 use crate::stream::meta::{Meta, Own};
 use crate::stream::writer::Finished;
-use crate::ui::progress::Display;
 use crate::units::format_bytes;
 
 /// Connections for one disk, each with a thread that reads, digests and compresses: while one
@@ -41,8 +40,10 @@ pub struct Copied {
     pub disks: Vec<CopiedDisk>,
     /// The moment whose content was copied.
     pub point_in_time: jiff::Zoned,
+    /// The domain's configuration at that moment.
+    pub config: Vec<Extra>,
     /// How the freeze went.
-    pub freeze: String,
+    pub quiet: Quiet,
 }
 
 /// One disk's stream.
@@ -59,28 +60,32 @@ pub struct CopiedDisk {
 }
 
 /// Runs the job: begins it at a quiet moment, copies every disk, ends it.
-pub fn disks(
-    args: &Backup,
-    session: &Session,
-    connection: &Connection,
-    domain: &Domain,
-    plan: &mut Plan,
-    layout: &Layout,
-) -> Result<Copied> {
-    session.cancel.check()?;
-    old_chain::free_name(domain, plan)?;
-    let (point_in_time, freeze) =
-        guest::at_quiet_moment(&args.guest, domain, || begin(connection, domain, plan, layout))?;
-    let job = JobGuard { domain, spec: plan.job() };
-    let disks = all(args, session, plan, layout)?;
+pub fn disks(run: &Context<'_>, plan: &mut Plan) -> Result<Copied> {
+    run.session.cancel.check()?;
+    backup_job::refuse_busy(run.domain)?;
+    let result = job(run, plan);
+    guest::resume_after_full_scratch(run.domain);
+    result.map(|mut copied| {
+        copied.quiet.retry(run.domain);
+        copied
+    })
+}
+
+fn job(run: &Context<'_>, plan: &mut Plan) -> Result<Copied> {
+    let (point_in_time, quiet) = guest::at_quiet_moment(&run.args.guest, run.domain, || begin(run, plan))?;
+    let job = JobGuard { domain: run.domain, spec: plan.job() };
+    let config = config::gather(run.domain, plan)?;
+    let disks = all(run, plan)?;
     job.end()?;
-    Ok(Copied { disks, point_in_time, freeze })
+    Ok(Copied { disks, point_in_time, config, quiet })
 }
 
 /// Begins the job. Where libvirt finds a base unusable after all, every disk is made full.
-fn begin(connection: &Connection, domain: &Domain, plan: &mut Plan, layout: &Layout) -> Result<jiff::Zoned> {
-    let preserve = connection.daemon_version()? >= PRESERVE_SHUTDOWN_VERSION;
-    let checkpoint = plan.checkpoint_xml(layout.directory())?;
+fn begin(run: &Context<'_>, plan: &mut Plan) -> Result<jiff::Zoned> {
+    let domain = run.domain;
+    let preserve = run.connection.daemon_version()? >= PRESERVE_SHUTDOWN_VERSION;
+    let checkpoint = plan.checkpoint_xml(run.catalogue.layout.directory())?;
+    old_chain::free_name(domain, plan)?;
     match backup_job::begin(domain, &plan.job(), checkpoint.as_deref(), preserve) {
         Err(error) if is_base_refused(&error) && plan.disks.iter().any(|disk| disk.base.is_some()) => {
             tracing::warn!(
@@ -124,16 +129,16 @@ impl Drop for JobGuard<'_> {
 }
 
 /// Copies the disks, as many at a time as asked; the first error stops all.
-fn all(args: &Backup, session: &Session, plan: &Plan, layout: &Layout) -> Result<Vec<CopiedDisk>> {
+fn all(run: &Context<'_>, plan: &Plan) -> Result<Vec<CopiedDisk>> {
     let next = AtomicUsize::new(0);
-    let cancel = session.cancel.child();
+    let cancel = run.session.cancel.child();
     let results = Mutex::new(Vec::new());
-    let workers = args.worker.map_or(plan.disks.len(), usize::from).clamp(1, plan.disks.len());
+    let workers = run.args.worker.map_or(plan.disks.len(), usize::from).clamp(1, plan.disks.len());
     tracing::debug!("Concurrent backup processes: [{workers}]");
     std::thread::scope(|scope| {
         let work = || {
             while let Some((index, disk)) = take(&next, &plan.disks) {
-                let result = one(args, &session.display, plan, disk, layout, &cancel).map_err(|e| e.disk(&disk.target));
+                let result = one(run, plan, disk, &cancel).map_err(|e| e.disk(&disk.target));
                 if result.is_err() {
                     cancel.cancel();
                 }
@@ -143,7 +148,7 @@ fn all(args: &Backup, session: &Session, plan: &Plan, layout: &Layout) -> Result
         let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
         threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| Error::panicked()))
     })?;
-    session.cancel.check()?;
+    run.session.cancel.check()?;
     let mut results = results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     results.sort_by_key(|(index, _)| *index);
     let (mut disks, mut failures) = (Vec::new(), Vec::new());
@@ -163,19 +168,13 @@ fn take<'p>(next: &AtomicUsize, disks: &'p [PlannedDisk]) -> Option<(usize, &'p 
 }
 
 /// Copies one disk into its partial file.
-fn one(
-    args: &Backup,
-    display: &Display,
-    plan: &Plan,
-    disk: &PlannedDisk,
-    layout: &Layout,
-    cancel: &Cancel,
-) -> error::Result<CopiedDisk> {
+fn one(run: &Context<'_>, plan: &Plan, disk: &PlannedDisk, cancel: &Cancel) -> error::Result<CopiedDisk> {
+    let layout = &run.catalogue.layout;
     let uri = uri::unix(&plan.socket, &disk.target);
-    let bitmap = format!("qemu:dirty-bitmap:backup-{}", disk.target);
+    let bitmap = format!("qemu:dirty-bitmap:{}", bitmap_name(&disk.target));
     let contexts: &[&str] = if disk.base.is_some() { &[ALLOCATION, &bitmap] } else { &[ALLOCATION] };
     let mut first = Client::connect(&uri, contexts, cancel)?;
-    let extents = extents(args, disk, &mut first, &bitmap)?;
+    let extents = extents(run, disk, &mut first, &bitmap)?;
     let size = first.size();
     if disk.base.as_ref().is_some_and(|base| base.virtual_size != size) {
         return Err(Error::new(Kind::Protocol, format!("its size changed to {size} bytes since the run was planned")));
@@ -188,7 +187,7 @@ fn one(
         extents.iter().filter(|extent| extent.kind == ExtentKind::Data).count(),
         format_bytes(data_size)
     );
-    let meta = meta(args, plan, disk, size, data_size);
+    let meta = meta(run.args, plan, disk, size, data_size);
     let path = layout.file(&format!("{}{PARTIAL}", disk.file))?;
     let file = create_new(&path)?;
     let mut clients = vec![first];
@@ -198,7 +197,7 @@ fn one(
         }
     }
     // Zero ranges are nearly free to copy: what counts is data.
-    let meter = display.meter(&disk.target, data_size);
+    let meter = run.session.display.meter(&disk.target, data_size);
     let source = Source { extents: &extents, meta: &meta };
     let finished =
         copy(&source, clients, file, &layout.private(), &meter, cancel).map_err(|error| error.path(&path))?;
@@ -207,12 +206,15 @@ fn one(
 }
 
 /// What of the disk goes into the stream.
-fn extents(args: &Backup, disk: &PlannedDisk, client: &mut Client, bitmap: &str) -> error::Result<Vec<Extent>> {
-    let mut extents = match disk.base {
-        Some(_) => block_status::changed(client, bitmap)?,
+fn extents(run: &Context<'_>, disk: &PlannedDisk, client: &mut Client, bitmap: &str) -> error::Result<Vec<Extent>> {
+    let mut extents = match &disk.base {
+        Some(base) => {
+            let changed = block_status::changed(client, bitmap)?;
+            zeroes::unseen(run.catalogue, base, &disk.target, client, changed)?
+        }
         None => block_status::allocation(client)?,
     };
-    if args.no_sparse_detection {
+    if run.args.no_sparse_detection {
         tracing::debug!("Skipping detection of sparse ranges");
         for extent in extents.iter_mut().filter(|extent| extent.kind == ExtentKind::Zero) {
             extent.kind = ExtentKind::Data;

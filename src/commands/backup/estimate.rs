@@ -24,7 +24,8 @@ pub fn print(args: &Backup, connection: &Connection, domain: &Domain, layout: &L
     let selection = Selection::of(args, connection, &config)?;
     let base = newest_checkpoint(args, domain, layout)?;
     let changed = match &base {
-        Some(name) => probe::changed_sizes(domain, name)?,
+        // A checkpoint that can't be asked can't be built on either: that is a full.
+        Some(name) => probe::changed_sizes(domain, name).unwrap_or_default(),
         None => Vec::new(),
     };
     let mut out = std::io::stdout().lock();

@@ -4,8 +4,8 @@ use anyhow::Result;
 
 use crate::cli::backup::Guest;
 use crate::error::{self, Error};
-use crate::libvirt::agent::{Freeze, FreezeOutcome, ThawOutcome};
-use crate::libvirt::domain::{Domain, State};
+use crate::libvirt::agent::{self, Freeze, FreezeOutcome, ThawOutcome};
+use crate::libvirt::domain::{DiskError, Domain, PauseReason, State};
 
 /// A domain that was started for the backup; ended when this is, if nobody resumed it.
 #[derive(Debug)]
@@ -33,9 +33,10 @@ impl<'d> Started<'d> {
     fn end_if_paused(&mut self) {
         let Some(domain) = self.domain.take() else { return };
         let result = match domain.state() {
-            Ok(State::Paused(_)) => domain.destroy(),
+            // Paused for another reason it was resumed and met an error: its owner's business.
+            Ok(State::Paused(PauseReason::User | PauseReason::StartingUp)) => domain.destroy(),
             Ok(_) => {
-                tracing::info!("domain {} was resumed meanwhile and is left running", domain.name());
+                tracing::info!("domain {} was resumed meanwhile and is left as it is", domain.name());
                 Ok(())
             }
             Err(error) => Err(error),
@@ -55,31 +56,74 @@ impl Drop for Started<'_> {
     }
 }
 
+/// How the quiet moment went.
+#[derive(Debug)]
+pub struct Quiet {
+    /// In words, for the manifest.
+    pub how: String,
+    /// The thaw was not confirmed: the guest may be frozen.
+    pub maybe_frozen: bool,
+}
+
+impl Quiet {
+    /// Tries once more to thaw a guest that may be frozen.
+    pub fn retry(&mut self, domain: &Domain) {
+        if self.maybe_frozen && agent::thaw(domain).is_ok() {
+            tracing::info!("thawed the guest at last");
+            self.maybe_frozen = false;
+        }
+    }
+}
+
+/// Resumes a guest that QEMU paused because the job's scratch file could not grow. The job must be
+/// over.
+pub fn resume_after_full_scratch(domain: &Domain) {
+    let paused = matches!(domain.state(), Ok(State::Paused(PauseReason::IoError)));
+    let full = || domain.disk_errors().is_ok_and(|errors| errors.iter().any(|(_, error)| *error == DiskError::NoSpace));
+    if paused && full() {
+        match domain.resume() {
+            Ok(()) => {
+                tracing::warn!("the guest was paused, for want of space for the job's scratch files, and is resumed")
+            }
+            Err(error) => tracing::warn!("the guest is paused, resume it: {}", error::report(&error)),
+        }
+    }
+}
+
 /// Calls `begin` at a moment at which the guest's filesystems are frozen and the guest is paused,
 /// as far as that was asked for and is possible; says how it went.
 ///
 /// # Errors
 /// Those of `begin`; with `--require-freeze` a guest that can't be frozen.
-pub fn at_quiet_moment<T>(args: &Guest, domain: &Domain, begin: impl FnOnce() -> Result<T>) -> Result<(T, String)> {
+pub fn at_quiet_moment<T>(args: &Guest, domain: &Domain, begin: impl FnOnce() -> Result<T>) -> Result<(T, Quiet)> {
     let freeze = freeze(args, domain)?;
     let paused = if args.pause { Paused::begin(domain)? } else { Paused { domain: None } };
     let result = begin();
     paused.end();
-    let how = match freeze {
+    let quiet = match freeze {
         Some(freeze) => thaw(freeze),
-        None if args.no_freeze => "not asked for".to_owned(),
-        None => "not needed: the domain is paused".to_owned(),
+        None if args.no_freeze => Quiet { how: "not asked for".to_owned(), maybe_frozen: false },
+        None => Quiet { how: "not possible: the domain is paused".to_owned(), maybe_frozen: false },
     };
-    Ok((result?, how))
+    Ok((result?, quiet))
 }
 
 fn freeze<'d>(args: &Guest, domain: &'d Domain) -> Result<Option<Freeze<'d>>> {
-    if args.no_freeze || matches!(domain.state()?, State::Paused(_)) {
+    if args.no_freeze {
         return Ok(None);
+    }
+    if let State::Paused(_) = domain.state()? {
+        // Started for the backup it has no open files; paused by somebody it may.
+        return match args.require_freeze && !args.start_domain {
+            true => Err(Error::unsupported("the domain is paused: its filesystems can't be frozen").into()),
+            false => Ok(None),
+        };
     }
     let freeze = Freeze::begin(domain, &args.freeze_mountpoint, args.freeze_timeout);
     match freeze.outcome() {
-        FreezeOutcome::Frozen { count } => tracing::info!("Freezed [{count}] filesystems"),
+        FreezeOutcome::Frozen { count } if *count > 0 || !args.require_freeze => {
+            tracing::info!("froze {count} filesystems");
+        }
         _ if args.require_freeze => {
             return Err(Error::unsupported(format!(
                 "the guest's filesystems can't be frozen: {}",
@@ -96,18 +140,20 @@ fn freeze<'d>(args: &Guest, domain: &'d Domain) -> Result<Option<Freeze<'d>>> {
     Ok(Some(freeze))
 }
 
-fn thaw(freeze: Freeze<'_>) -> String {
+fn thaw(freeze: Freeze<'_>) -> Quiet {
     let outcome = freeze.outcome().clone();
     match (outcome, freeze.thaw()) {
         (FreezeOutcome::Frozen { count }, ThawOutcome::Thawed { held, .. }) => {
-            tracing::info!("Thawed filesystems after {:.1} s", held.as_secs_f64());
-            format!("frozen: {count} filesystems for {:.1} s", held.as_secs_f64())
+            tracing::info!("thawed them after {:.1} s", held.as_secs_f64());
+            let how = format!("frozen: {count} filesystems for {:.1} s", held.as_secs_f64());
+            Quiet { how, maybe_frozen: false }
         }
         (FreezeOutcome::Frozen { count }, ThawOutcome::Failed(reason)) => {
             tracing::warn!("the guest may still be frozen: {reason}");
-            format!("frozen: {count} filesystems; the thaw failed: {reason}")
+            let how = format!("frozen: {count} filesystems; the thaw failed: {reason}");
+            Quiet { how, maybe_frozen: true }
         }
-        (outcome, _) => format!("not frozen: {}", describe(&outcome)),
+        (outcome, _) => Quiet { how: format!("not frozen: {}", describe(&outcome)), maybe_frozen: false },
     }
 }
 

@@ -17,6 +17,7 @@ mod guest;
 mod old_chain;
 mod plan;
 mod undo;
+mod zeroes;
 
 use std::time::Instant;
 
@@ -40,6 +41,7 @@ use crate::units::format_bytes;
 pub fn run(args: &Backup, session: &Session) -> Result<Exit> {
     let begin = Instant::now();
     let connection = connect::open(&args.hypervisor)?;
+    connect::require_local(&connection)?;
     let domain = connection.domain(&args.domain)?;
     let layout = Layout::new(std::path::absolute(&args.output)?);
     if args.printonly {
@@ -47,44 +49,47 @@ pub fn run(args: &Backup, session: &Session) -> Result<Exit> {
     }
     layout.create()?;
     let _lock = Lock::acquire(&layout)?;
-    undo::clear_leftovers(&connection, &domain, &layout)?;
 
     let started = Started::if_asked(&domain, args.guest.start_domain)?;
+    undo::clear_leftovers(&domain, &layout)?;
     let catalogue = Catalogue::open(layout.clone())?;
     let plan = Plan::make(args, &connection, &domain, &catalogue)?;
     plan.tell();
     if estimate::is_below_threshold(args, &domain, &plan)? {
         return Ok(Exit::Done);
     }
-    let result = perform(args, session, &connection, &domain, &catalogue, plan);
+    let run = Context { args, session, connection: &connection, domain: &domain, catalogue: &catalogue };
+    let result = perform(&run, plan);
     started.end();
     let outcome = result?;
     tell(&outcome, begin);
     Ok(verdict(args, session, &outcome))
 }
 
+/// What the steps of a run share.
+struct Context<'r> {
+    args: &'r Backup,
+    session: &'r Session,
+    connection: &'r Connection,
+    domain: &'r Domain,
+    /// The set as it was when the run began.
+    catalogue: &'r Catalogue,
+}
+
 /// The part that leaves traces: all of them are in the intent, and undone if it fails.
-fn perform(
-    args: &Backup,
-    session: &Session,
-    connection: &Connection,
-    domain: &Domain,
-    catalogue: &Catalogue,
-    mut plan: Plan,
-) -> Result<Outcome> {
-    let layout = &catalogue.layout;
+fn perform(run: &Context<'_>, mut plan: Plan) -> Result<Outcome> {
+    let layout = &run.catalogue.layout;
     commit::refuse_existing(layout, &plan)?;
-    commit::open_log(session, layout, &plan)?;
-    plan.intent(connection).write(layout)?;
-    let result = copy::disks(args, session, connection, domain, &mut plan, layout)
-        .and_then(|copied| commit::run(args, session, connection, domain, catalogue, &plan, copied));
+    commit::open_log(run.session, layout, &plan)?;
+    plan.intent(run.connection).write(layout)?;
+    let result = copy::disks(run, &mut plan).and_then(|copied| commit::run(run, &plan, copied));
     if let Err(error) = &result {
         // The log file has it; the terminal gets it as the last word.
         tracing::debug!("the run failed: {}", crate::error::report(error.as_ref()));
         tracing::info!("undoing the run");
-        undo::failed_run(connection, domain, layout, plan.intent(connection));
+        undo::failed_run(run, plan.intent(run.connection));
         // The log of a failed run stays; that it may be incomplete changes nothing.
-        let _ = session.log.close_file();
+        let _ = run.session.log.close_file();
     }
     result
 }
@@ -119,5 +124,9 @@ fn tell(outcome: &Outcome, begin: Instant) {
 
 fn verdict(args: &Backup, session: &Session, outcome: &Outcome) -> Exit {
     let skipped = outcome.manifest.skipped.iter().any(|disk| args.include.contains(&disk.target));
-    if skipped || (args.strict && !session.log.warnings().is_empty()) { Exit::Look } else { Exit::Done }
+    if skipped || outcome.maybe_frozen || (args.strict && !session.log.warnings().is_empty()) {
+        Exit::Look
+    } else {
+        Exit::Done
+    }
 }

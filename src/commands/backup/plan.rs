@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::base::{Base, Bases};
 use super::disks::{self, Selection};
-use super::undo;
+use super::old_chain;
 use crate::cli::backup::{Backup, LevelArg};
 use crate::error::{Error, Kind};
 use crate::libvirt::backup_job::{BackupDisk, BackupMode, BackupSpec};
@@ -24,6 +24,9 @@ use crate::set::intent::Intent;
 use crate::set::layout::{checkpoint_name, checkpoint_position, data_name};
 use crate::set::manifest::Skipped;
 use crate::set::moment;
+
+/// Begin of the description of our checkpoints; the run and its directory follow.
+pub const DESCRIPTION: &str = "virtkeep run ";
 
 /// The plan of one run.
 #[derive(Debug)]
@@ -56,8 +59,6 @@ pub struct Plan {
     scratch: PathBuf,
     /// Name of the run's log.
     pub log: String,
-    /// Whether `-S` started the domain.
-    pub extra: Vec<String>,
 }
 
 /// One disk of a plan.
@@ -86,6 +87,7 @@ impl Plan {
         let config = DomainConfig::parse(&domain.xml(false)?)?;
         let domain_uuid = domain_uuid(domain)?;
         disks::refuse_other_domain(catalogue, domain_uuid)?;
+        old_chain::refuse_ended(&catalogue.layout)?;
         let level = decide_level(args.level, catalogue)?;
         if !domain.is_active()? {
             return Err(Error::unsupported(format!("domain {} is not running", domain.name()))
@@ -112,11 +114,10 @@ impl Plan {
             others: selection.others,
             old_chain: bases.old_chain.clone(),
             config,
-            socket: socket(args, connection, run)?,
+            socket: socket(args, run)?,
             scratch: args.places.scratchdir.clone(),
             // Never a name of virtnbdbackup's: it would append to a log that the manifest has sealed.
             log: format!("backup.{level}.{}.{run}.log", started.strftime("%m%d%Y%H%M%S")),
-            extra: Vec::new(),
             started,
         };
         plan.ident = match level {
@@ -132,7 +133,7 @@ impl Plan {
 
     fn add(&mut self, disk: Disk, image: PathBuf, bases: &Bases, domain: &Domain, catalogue: &Catalogue) -> Result<()> {
         let target = disk.target.clone();
-        let base = if self.level.needs_base() { bases.of_disk(catalogue, domain, &target)? } else { None };
+        let base = if self.level.needs_base() { bases.of_disk(catalogue, domain, &target, &image)? } else { None };
         let level = match &base {
             None if self.level.needs_base() => Level::Full,
             _ => self.level,
@@ -187,7 +188,7 @@ impl Plan {
             socket: self.socket.clone(),
             scratch: self.disks.iter().map(|disk| self.scratch_file(&disk.target)).collect(),
             files: self.disks.iter().map(|disk| disk.file.clone()).collect(),
-            extra: self.extra.clone(),
+            extra: Vec::new(),
         }
     }
 
@@ -213,7 +214,7 @@ impl Plan {
     pub fn checkpoint_xml(&self, directory: &Path) -> Result<Option<String>> {
         let Some(name) = self.made_checkpoint() else { return Ok(None) };
         let targets: Vec<String> = self.disks.iter().map(|disk| disk.target.clone()).collect();
-        let description = format!("virtkeep run {} in {}", self.run, directory.display());
+        let description = format!("{DESCRIPTION}{} in {}", self.run, directory.display());
         Ok(Some(checkpoint::new_xml(name, &description, &targets, &self.others)?))
     }
 }
@@ -314,7 +315,7 @@ fn next_position(catalogue: &Catalogue, domain: &Domain) -> Result<u64> {
 /// The longest path of a socket, without the final zero byte.
 const MAX_SOCKET: usize = 107;
 
-fn socket(args: &Backup, connection: &Connection, run: Uuid) -> Result<PathBuf> {
+fn socket(args: &Backup, run: Uuid) -> Result<PathBuf> {
     let socket = match &args.places.socketfile {
         Some(path) => std::path::absolute(path)?,
         None => args.places.scratchdir.join(format!("virtkeep.{run}.sock")),
@@ -330,8 +331,12 @@ fn socket(args: &Backup, connection: &Connection, run: Uuid) -> Result<PathBuf> 
             .hint("-f gives a shorter one")
             .into());
     }
-    if undo::is_local(connection) {
-        refuse_taken(&socket)?;
+    refuse_taken(&socket)?;
+    if !args.places.scratchdir.is_dir() {
+        return Err(Error::new(Kind::NotFound, "the scratch directory is not there")
+            .path(&args.places.scratchdir)
+            .hint("--scratchdir names another; QEMU's user must be able to write to it")
+            .into());
     }
     Ok(socket)
 }

@@ -2,40 +2,48 @@
 //! Only what provably belongs to the run is touched.
 
 use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::commit;
 use super::plan::domain_uuid;
-use crate::error::{self, Error};
+use super::{Context, commit, old_chain};
+use crate::commands::connect;
+use crate::error::{self, Error, Kind};
 use crate::libvirt::backup_job;
 use crate::libvirt::checkpoint;
-use crate::libvirt::connection::Connection;
 use crate::libvirt::domain::Domain;
 use crate::set::intent::Intent;
 use crate::set::layout::{Layout, PARTIAL};
 use crate::set::manifest::Manifest;
 
 /// Ends what earlier runs into this set left undone: a committed run is completed, any other undone.
+/// What needs a running domain waits for one.
 ///
 /// # Errors
 /// Where that is not possible now: nothing new may begin on top of it.
-pub fn clear_leftovers(connection: &Connection, domain: &Domain, layout: &Layout) -> Result<()> {
+pub fn clear_leftovers(domain: &Domain, layout: &Layout) -> Result<()> {
     for intent in Intent::left_behind(layout)? {
-        let manifest = layout.file(&Layout::manifest_name(intent.run))?;
-        if manifest.exists() {
-            tracing::info!("run {} was committed, but not tidied up: completing it", intent.run);
-            commit::roll_forward(layout, &Manifest::read(&manifest)?)?;
-        } else if intent.domain_uuid != domain_uuid(domain)? {
+        if intent.domain_uuid != domain_uuid(domain)? {
             let message = format!("an unfinished run of another domain ({}) is recorded here", intent.domain_uuid);
             return Err(Error::usage(message)
                 .path(layout.directory())
                 .hint("every domain needs a directory of its own: choose another with -o")
                 .into());
+        }
+        if !domain.is_active()? {
+            tracing::debug!("run {} waits for the domain to run, to be tidied up", intent.run);
+            continue;
+        }
+        let manifest = layout.file(&Layout::manifest_name(intent.run))?;
+        if manifest.exists() {
+            tracing::info!("run {} was committed, but not tidied up: completing it", intent.run);
+            let manifest = Manifest::read(&manifest)?;
+            commit::roll_forward(layout, &manifest)?;
+            old_chain::remove_of(domain, &manifest)?;
         } else {
             tracing::warn!("run {} did not finish: undoing it", intent.run);
-            undo(connection, domain, layout, &intent)?;
+            undo(domain, layout, &intent)?;
         }
         Intent::remove(layout, intent.run)?;
     }
@@ -44,16 +52,17 @@ pub fn clear_leftovers(connection: &Connection, domain: &Domain, layout: &Layout
 
 /// Undoes the run of `intent` after its failure. What can't be undone now stays recorded in the
 /// intent for the next run.
-pub fn failed_run(connection: &Connection, domain: &Domain, layout: &Layout, intent: Intent) {
+pub fn failed_run(run: &Context<'_>, intent: Intent) {
+    let layout = &run.catalogue.layout;
     // The commit itself failed half-way: what the next run makes of it depends on what it finds.
     if layout.file(&Layout::manifest_name(intent.run)).is_ok_and(|manifest| manifest.exists()) {
         tracing::warn!("the manifest is written, but maybe not durable: the next run completes the run");
         return;
     }
-    let result = if connection.is_alive() {
-        undo(connection, domain, layout, &intent)
+    let result = if run.connection.is_alive() {
+        undo(run.domain, layout, &intent)
     } else {
-        remove_files(layout, &intent).and_then(|()| undo_elsewhere(layout, &intent))
+        remove_files(layout, &intent).and_then(|()| undo_elsewhere(run, &intent))
     };
     let result = result.and_then(|()| Ok(Intent::remove(layout, intent.run)?));
     if let Err(error) = result {
@@ -62,23 +71,28 @@ pub fn failed_run(connection: &Connection, domain: &Domain, layout: &Layout, int
 }
 
 /// The connection is gone: tries once with a new one.
-fn undo_elsewhere(layout: &Layout, intent: &Intent) -> Result<()> {
-    let connection = Connection::open(&intent.uri, None)?;
+fn undo_elsewhere(run: &Context<'_>, intent: &Intent) -> Result<()> {
+    let connection = connect::open(&run.args.hypervisor)?;
     let domain = connection.domain(&intent.domain_uuid.to_string())?;
-    undo(&connection, &domain, layout, intent)
+    undo(&domain, &run.catalogue.layout, intent)
 }
 
-fn undo(connection: &Connection, domain: &Domain, layout: &Layout, intent: &Intent) -> Result<()> {
+fn undo(domain: &Domain, layout: &Layout, intent: &Intent) -> Result<()> {
     remove_files(layout, intent)?;
     if domain.is_active()? {
-        let ours = |xml: &str| backup_job::job_is_ours(xml, &intent.socket);
-        if backup_job::job_xml(domain)?.as_deref().is_some_and(ours) {
+        // A socket can be somebody else's by now; scratch files bear the run's UUID.
+        let run = intent.run.to_string();
+        if backup_job::job_xml(domain)?.is_some_and(|xml| xml.contains(&run)) {
             backup_job::abort(domain, &intent.socket)?;
-            tracing::info!("aborted the backup job of run {}", intent.run);
+            tracing::info!("aborted the backup job of run {run}");
         }
+        remove_checkpoint(domain, intent)?;
+    } else if intent.checkpoint.is_some() {
+        // Forgetting the checkpoint now would leave its bitmap in the images, and the name taken.
+        remove_job_files(intent);
+        return Err(Error::new(Kind::Busy, "the domain is off: the run's checkpoint goes when it runs again").into());
     }
-    remove_checkpoint(domain, intent)?;
-    remove_job_files(connection, intent);
+    remove_job_files(intent);
     Ok(())
 }
 
@@ -89,13 +103,8 @@ fn remove_checkpoint(domain: &Domain, intent: &Intent) -> Result<()> {
     let ours = |text: &String| text.contains(&run);
     for checkpoint in checkpoint::list(domain)? {
         if checkpoint.name == *name && checkpoint.description.as_ref().is_some_and(ours) {
-            let how = checkpoint::discard(domain, &checkpoint)?;
+            checkpoint::discard(domain, &checkpoint)?;
             tracing::info!("removed checkpoint {name} of run {run}");
-            if how == checkpoint::Discarded::MetadataOnly {
-                tracing::warn!(
-                    "the domain is off: bitmap {name} may be left in its images; `qemu-img bitmap --remove IMAGE {name}` removes it"
-                );
-            }
         }
     }
     Ok(())
@@ -109,24 +118,17 @@ fn remove_files(layout: &Layout, intent: &Intent) -> Result<()> {
     Ok(())
 }
 
-/// Scratch files and the socket: libvirt removes them, unless it died; they bear the run's UUID.
-fn remove_job_files(connection: &Connection, intent: &Intent) {
-    // On another host there is nothing of ours to remove here.
-    if !is_local(connection) {
-        return;
-    }
-    // The user may have named the socket: whatever else lies there is theirs.
+/// Scratch files and the socket: libvirt removes them, unless it died. An intent is a file that
+/// others could have written: only what bears the run's UUID is believed to be ours, and a socket.
+fn remove_job_files(intent: &Intent) {
+    let run = intent.run.to_string();
+    let named = |path: &&PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().contains(&run));
     let socket = Some(&intent.socket).filter(|path| is_socket(path));
-    for path in intent.scratch.iter().chain(socket) {
+    for path in intent.scratch.iter().filter(named).chain(socket) {
         if let Err(error) = remove(path) {
             tracing::warn!("{}", error::report(error.as_ref()));
         }
     }
-}
-
-/// Whether the domain's host is this one, as far as can be told.
-pub fn is_local(connection: &Connection) -> bool {
-    connection.hostname().is_ok_and(|host| host == rustix::system::uname().nodename().to_string_lossy())
 }
 
 fn is_socket(path: &Path) -> bool {
