@@ -50,11 +50,12 @@ pub fn copy(
         let worker = |client: Client| {
             let (queue, stream, stopped) = (&queue, &stream, &stopped);
             move || {
+                // The others must not wait for a number that will never come.
+                let closer = stream.closer();
                 let result = Worker::new(source, client).run(queue, stream, progress, stopped);
-                if result.is_err() {
-                    // The others must not wait for a number that will never come.
-                    stopped.cancel();
-                    stream.close();
+                match &result {
+                    Ok(()) => closer.disarm(),
+                    Err(_) => stopped.cancel(),
                 }
                 result
             }

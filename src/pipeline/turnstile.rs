@@ -57,15 +57,56 @@ impl<T> Turnstile<T> {
         self.moved.notify_all();
     }
 
+    /// Closes it when dropped, by a panic too: a thread holds this while others may wait for its
+    /// number. [`Closer::disarm`] ends that.
+    pub fn closer(&self) -> Closer<'_, T> {
+        Closer { turnstile: Some(self) }
+    }
+
     /// The value, after all threads are done with it.
     pub fn into_inner(self) -> T {
         self.state.into_inner().unwrap_or_else(PoisonError::into_inner).value
     }
 }
 
+/// See [`Turnstile::closer`].
+#[derive(Debug)]
+pub struct Closer<'t, T> {
+    turnstile: Option<&'t Turnstile<T>>,
+}
+
+impl<T> Closer<'_, T> {
+    /// The thread passed with all its numbers.
+    pub fn disarm(mut self) {
+        self.turnstile = None;
+    }
+}
+
+impl<T> Drop for Closer<'_, T> {
+    fn drop(&mut self) {
+        if let Some(turnstile) = self.turnstile {
+            turnstile.close();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_panic_lets_nobody_wait_for_ever() {
+        let turnstile = Turnstile::new(());
+        std::thread::scope(|scope| {
+            let panics = scope.spawn(|| {
+                let _closer = turnstile.closer();
+                panic!("before its number is through");
+            });
+            let waits = scope.spawn(|| turnstile.pass(1, |()| Ok(())));
+            assert!(panics.join().is_err());
+            assert_eq!(waits.join().unwrap().unwrap_err().kind(), crate::error::Kind::Cancelled);
+        });
+    }
 
     #[test]
     fn numbers_pass_in_order() {

@@ -95,6 +95,12 @@ impl Problem {
     pub fn is_damage(&self) -> bool {
         self.error.kind() != Kind::Unsupported
     }
+
+    /// Whether a run may be missing from the catalogue for it: by damage, or by a manifest of a newer
+    /// version.
+    pub fn may_hide_run(&self) -> bool {
+        self.is_damage() || is_manifest(&self.file)
+    }
 }
 
 /// The runs of a set and what else lies there.

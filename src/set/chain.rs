@@ -47,7 +47,7 @@ pub fn find_point<'c>(catalogue: &'c Catalogue, until: Option<&str>) -> Result<&
 /// Where a manifest or a stream's head is damaged, a whole run may be missing from the catalogue: the
 /// newest point left is not what was asked for, and must not be taken for it.
 fn refuse_damaged(catalogue: &Catalogue) -> Result<()> {
-    let Some(problem) = catalogue.problems.iter().find(|problem| problem.is_damage()) else { return Ok(()) };
+    let Some(problem) = catalogue.problems.iter().find(|problem| problem.may_hide_run()) else { return Ok(()) };
     let directory = catalogue.layout.directory();
     Err(Error::corrupt("a run may be missing from the damaged set: its newest point is unknown")
         .path(directory)

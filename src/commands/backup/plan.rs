@@ -230,7 +230,7 @@ fn decide_level(asked: LevelArg, catalogue: &Catalogue) -> Result<Level> {
     let holds_data = !catalogue.runs.is_empty();
     let refuse = |kind, message: &str, hint: &str| Err(Error::new(kind, message).path(directory).hint(hint).into());
     if let (Some(problem), false) =
-        (catalogue.problems.iter().find(|problem| problem.is_damage()), asked == LevelArg::Copy && !holds_data)
+        (catalogue.problems.iter().find(|problem| problem.may_hide_run()), asked == LevelArg::Copy && !holds_data)
     {
         let error = Error::corrupt("the set is damaged, nothing can build on it")
             .path(directory)

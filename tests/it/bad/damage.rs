@@ -51,9 +51,7 @@ fn every_damage_is_found() {
     let good = make(&lab);
     let all = files(&good.set);
     assert!(all.len() > 20, "{all:?}");
-    let seed = std::process::id().into();
-    eprintln!("seed {seed}");
-    let mut random = Random::new(seed);
+    let mut random = Random::new(std::process::id().into());
     let set = lab.fresh_directory();
     copy_of(&good.set, &set);
     for file in &all {
@@ -65,9 +63,10 @@ fn every_damage_is_found() {
         let random_places = (0..FLIPS).map(|_| random.below(length)).collect::<Vec<_>>();
         for place in random_places.into_iter().chain([0, length - 1]) {
             let mut damaged = content.clone();
-            damaged[place as usize] ^= 1 << random.below(8);
+            let bit = random.below(8);
+            damaged[place as usize] ^= 1 << bit;
             std::fs::write(&path, damaged).unwrap();
-            is_found(&set, file, &format!("flipped bit at {place}"));
+            is_found(&set, file, &format!("flipped bit {bit} at {place}"));
         }
         for length in [0, 1, random.below(length), length - 1] {
             std::fs::write(&path, &content[..length as usize]).unwrap();
@@ -127,16 +126,14 @@ fn damage_that_is_used_is_never_restored() {
             continue;
         }
         let content = std::fs::read(good.set.join(&file)).unwrap();
-        let mut refused = 0;
         for _ in 0..8 {
             copy_of(&good.set, &set);
             let place = random.below(content.len() as u64) as usize;
             let mut damaged = content.clone();
             damaged[place] ^= 1 << random.below(8);
             std::fs::write(set.join(&file), damaged).unwrap();
-            refused += u32::from(is_right_or_refused(&lab, &good, &set, &format!("{name}: bit at {place}")));
+            is_right_or_refused(&lab, &good, &set, &format!("{name}: bit at {place}"));
         }
-        eprintln!("{name}: {refused} of 8 refused");
     }
     // The whole of these streams is in use: a flip in any data byte is enough.
     for (disk, name) in [("sda", "sda.full.data"), ("sda", "sda.inc.virtnbdbackup.1.data")] {
@@ -153,9 +150,9 @@ fn damage_that_is_used_is_never_restored() {
     }
 }
 
-/// Restores; what comes out is the reference or an error, nothing between. True for an error.
+/// Restores; what comes out is the reference or an error, nothing between.
 #[track_caller]
-fn is_right_or_refused(lab: &Lab, good: &Set, set: &Path, what: &str) -> bool {
+fn is_right_or_refused(lab: &Lab, good: &Set, set: &Path, what: &str) {
     let out = lab.fresh_directory();
     let run = virtkeep(&[&"restore", &"-n", &"-i", &set, &"-o", &out]);
     if run.status == 0 {
@@ -168,7 +165,6 @@ fn is_right_or_refused(lab: &Lab, good: &Set, set: &Path, what: &str) -> bool {
         assert!(left.iter().all(|name| name.ends_with(".partial")), "{what}: {left:?}: {}", run.stderr);
     }
     std::fs::remove_dir_all(out).unwrap();
-    run.status != 0
 }
 
 #[test]

@@ -19,7 +19,7 @@ fn a_stopped_domain_is_started_only_where_asked() {
     assert_eq!(state(&lab), "shut off", "a refused run left the domain on");
     case.backup(&["-S"]).succeeds();
     assert_eq!(state(&lab), "shut off");
-    case.restores(&[], &["vda"], &[reference.clone()]);
+    case.restores(&[], &["vda"], std::slice::from_ref(&reference));
     case.no_traces();
     case.backup(&["-S", "-l", "inc"]).succeeds().says(&["vda: inc since virtnbdbackup.0"]);
     assert_eq!(state(&lab), "shut off");
