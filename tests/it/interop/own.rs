@@ -27,7 +27,7 @@ fn own_chain(more: &[&str]) {
     shared.change(3);
     points.push(shared.point(checkpoint(3)));
     shared.own("inc", more);
-    shared.virtnbdrestore(&[&"-o", &lab.fresh_directory()]).succeeds();
+    shared.restore_by_foreign(None);
     shared.write(4);
     let diff = shared.point("");
     shared.own("diff", more);
