@@ -24,9 +24,9 @@ runtime=(libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients libnbd-bin nb
 if ! grep -q '^VERSION_ID="12"' /etc/os-release 2>/dev/null; then runtime+=(libvirt-daemon-driver-storage); fi
 # One source package: all of one version or none (see install_qemu).
 qemu=(qemu-system-x86 qemu-utils)
-# time: bench.sh. cpio, lz4, xz-utils, zstd: unpack the kernel of the test guest and pack its initramfs.
+# time: bench.sh. procps: kill. cpio, lz4, xz-utils, zstd: unpack the kernel of the test guest and pack its initramfs.
 # nbdkit-plugin-python: virtnbdbackup's own restore of compressed sets and its map.
-extra=(virtnbdbackup nbdkit-plugin-python busybox-static e2fsprogs cpio lz4 xz-utils zstd unzip util-linux python3 time)
+extra=(virtnbdbackup nbdkit-plugin-python busybox-static e2fsprogs cpio lz4 xz-utils zstd unzip util-linux python3 time procps)
 
 say() { echo "install: $*" >&2; }
 die() { say "error: $1" && { [ -z "${2-}" ] || say "hint: $2"; } && exit 1; }

@@ -31,7 +31,7 @@ pub fn run(args: &Dump) -> Result<Exit> {
     for name in &catalogue.partial {
         tracing::warn!("{name}: left by a run that did not finish; the next backup clears what is virtkeep's");
     }
-    let broken = catalogue.runs.iter().any(|run| chain_length(&catalogue, run).is_none());
+    let broken = catalogue.runs.iter().any(|run| chain_length(&catalogue, run).is_err());
     Ok(if broken || catalogue.problems.iter().any(Problem::is_damage) { Exit::Damage } else { Exit::Done })
 }
 
@@ -75,21 +75,22 @@ fn sum(run: &Run, size: impl Fn(&Stream) -> u64) -> String {
     format_bytes(run.streams.iter().map(size).fold(0, u64::saturating_add))
 }
 
-/// How many runs a restore of this point reads; none where it can't be done.
-fn chain_length(catalogue: &Catalogue, run: &Run) -> Option<usize> {
+/// How many runs a restore of this point reads, or why it can't be done.
+fn chain_length(catalogue: &Catalogue, run: &Run) -> Result<usize, &'static str> {
     if !whole::missing_files(catalogue, run).is_empty() {
-        return None;
+        return Err("MISSING FILES");
     }
     let lengths =
         run.streams.iter().map(|stream| chain::resolve(catalogue, run, &stream.target).map(|chain| chain.len()));
-    lengths.collect::<Result<Vec<_>, _>>().ok().map(|lengths| lengths.into_iter().max().unwrap_or(0))
+    let lengths: Vec<usize> = lengths.collect::<Result<_, _>>().map_err(|_| "BROKEN CHAIN")?;
+    Ok(lengths.into_iter().max().unwrap_or(0))
 }
 
 fn needs(catalogue: &Catalogue, run: &Run) -> String {
     match chain_length(catalogue, run) {
-        Some(1) => "itself".to_owned(),
-        Some(length) => format!("{length} runs"),
-        None => "MISSING FILES".to_owned(),
+        Ok(1) => "itself".to_owned(),
+        Ok(length) => format!("{length} runs"),
+        Err(why) => why.to_owned(),
     }
 }
 

@@ -84,7 +84,7 @@ fn job(run: &Context<'_>, plan: &mut Plan) -> Result<Copied> {
 fn begin(run: &Context<'_>, plan: &mut Plan) -> Result<jiff::Zoned> {
     let domain = run.domain;
     let preserve = run.connection.daemon_version()? >= PRESERVE_SHUTDOWN_VERSION;
-    let checkpoint = plan.checkpoint_xml(run.catalogue.layout.directory())?;
+    let checkpoint = plan.checkpoint_xml()?;
     old_chain::free_name(domain, plan)?;
     match backup_job::begin(domain, &plan.job(), checkpoint.as_deref(), preserve) {
         Err(error) if is_base_refused(&error) && plan.disks.iter().any(|disk| disk.base.is_some()) => {

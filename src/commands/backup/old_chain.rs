@@ -79,7 +79,7 @@ fn mark_ended(old: &Checkpoint, plan: &Plan) {
     let layout = Layout::new(directory);
     let is_it = layout.file(&format!("manifest.{run}.json")).is_ok_and(|manifest| manifest.exists());
     if is_it {
-        let text = format!("run {} of {}", plan.run, plan.started.strftime("%Y-%m-%d %H:%M:%S"));
+        let text = plan.description();
         if let Err(error) = write_atomically(&layout.private().join(ENDED), text.as_bytes()) {
             tracing::debug!("the old set could not be told that its chain ended: {}", error::report(&error));
         }
@@ -92,8 +92,8 @@ fn mark_ended(old: &Checkpoint, plan: &Plan) {
 /// [`Kind::Busy`], saying which run ended it.
 pub fn refuse_ended(layout: &Layout) -> Result<()> {
     let Ok(text) = std::fs::read_to_string(layout.private().join(ENDED)) else { return Ok(()) };
-    let by: String = text.chars().filter(|c| !c.is_control()).take(120).collect();
-    Err(Error::new(Kind::Busy, format!("the chain ended here: {by} began another one elsewhere"))
+    let by: String = text.chars().filter(|c| !c.is_control()).take(300).collect();
+    Err(Error::new(Kind::Busy, format!("another chain took over ({by}): this one ended here"))
         .path(layout.directory())
         .hint("continue that one, or start a new chain with -l full in an empty directory; every point here can still be restored")
         .into())

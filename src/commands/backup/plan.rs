@@ -57,6 +57,7 @@ pub struct Plan {
     /// The job's socket.
     pub socket: PathBuf,
     scratch: PathBuf,
+    directory: PathBuf,
     /// Name of the run's log.
     pub log: String,
 }
@@ -116,6 +117,7 @@ impl Plan {
             config,
             socket: socket(args, run)?,
             scratch: args.places.scratchdir.clone(),
+            directory: catalogue.layout.directory().to_owned(),
             // Never a name of virtnbdbackup's: it would append to a log that the manifest has sealed.
             log: format!("backup.{level}.{}.{run}.log", started.strftime("%m%d%Y%H%M%S")),
             started,
@@ -211,11 +213,15 @@ impl Plan {
     }
 
     /// The XML of the checkpoint that the run makes.
-    pub fn checkpoint_xml(&self, directory: &Path) -> Result<Option<String>> {
+    pub fn checkpoint_xml(&self) -> Result<Option<String>> {
         let Some(name) = self.made_checkpoint() else { return Ok(None) };
         let targets: Vec<String> = self.disks.iter().map(|disk| disk.target.clone()).collect();
-        let description = format!("{DESCRIPTION}{} in {}", self.run, directory.display());
-        Ok(Some(checkpoint::new_xml(name, &description, &targets, &self.others)?))
+        Ok(Some(checkpoint::new_xml(name, &self.description(), &targets, &self.others)?))
+    }
+
+    /// What the run's checkpoint says of itself: which run, and where its set is.
+    pub fn description(&self) -> String {
+        format!("{DESCRIPTION}{} in {}", self.run, self.directory.display())
     }
 }
 

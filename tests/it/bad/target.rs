@@ -81,11 +81,14 @@ fn targets_that_cannot_be_written() {
 fn on_tmpfs(directory: &Path, options: &str, arguments: &[OsString]) -> Run {
     let script = "directory=$1; options=$2; shift 2
         mount -t tmpfs -o \"$options\" none \"$directory\" || exit 99
+        trap 'umount -l \"$directory\"' EXIT
         \"$@\"; status=$?
         find \"$directory\" -type f ! -name lock -printf '%f\\n'
         exit $status";
     let program = std::env::var_os("VIRTKEEP_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_virtkeep").into());
     let mut all: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"--mount"];
+    // In a bare chroot the root is no mount whose propagation could be changed.
+    all.extend([&"--propagation" as &dyn AsRef<std::ffi::OsStr>, &"unchanged"]);
     if !is_root() {
         all.push(&"--map-root-user");
     }

@@ -71,7 +71,7 @@ impl<'lab> Shared<'lab> {
         let (uri, scratch) = (self.lab.uri(), self.lab.scratch());
         let socket = self.lab.directory().join("run/foreign.sock");
         let mut arguments: Vec<&dyn AsRef<OsStr>> = vec![&"-U", &uri, &"-n", &"-d", &"d", &"-l", &level];
-        arguments.extend([&"-S" as &dyn AsRef<OsStr>, &scratch, &"-f", &socket, &"-o", &self.set]);
+        arguments.extend([&"--scratchdir" as &dyn AsRef<OsStr>, &scratch, &"-f", &socket, &"-o", &self.set]);
         arguments.extend(more.iter().map(|argument| argument as &dyn AsRef<OsStr>));
         run("virtnbdbackup", &arguments)
     }
