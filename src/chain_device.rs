@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use crate::cancel::Cancel;
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::extent::{self, Extent, Kind};
 use crate::set::catalogue::{Catalogue, Run, Stream};
@@ -52,8 +53,26 @@ impl ChainDevice {
     /// [`Incomplete`](ErrorKind::Incomplete) or [`Corrupt`](ErrorKind::Corrupt) where a stream is
     /// missing, damaged, or not the one that the set says.
     pub fn open(catalogue: &Catalogue, point: &Run, target: &str) -> Result<Self> {
-        let streams = chain::resolve(catalogue, point, target)?;
-        let layers = streams.into_iter().map(|stream| open_layer(catalogue, stream)).collect::<Result<Vec<_>>>()?;
+        Self::open_watched(catalogue, point, target, &|_| (), &Cancel::new())
+    }
+
+    /// [`ChainDevice::open`] that tells `progress` the bytes read of streams without an index, which are
+    /// read as a whole, and stops when `cancel` is set.
+    ///
+    /// # Errors
+    /// As for [`ChainDevice::open`], and [`Cancelled`](ErrorKind::Cancelled).
+    pub fn open_watched(
+        catalogue: &Catalogue,
+        point: &Run,
+        target: &str,
+        progress: &dyn Fn(u64),
+        cancel: &Cancel,
+    ) -> Result<Self> {
+        let mut layers = Vec::new();
+        for stream in chain::resolve(catalogue, point, target)? {
+            cancel.check()?;
+            layers.push(open_layer(catalogue, stream, progress, cancel)?);
+        }
         Self::new(target, layers)
     }
 
@@ -200,9 +219,9 @@ fn resolve(size: u64, layers: impl Iterator<Item = (u64, Vec<Extent>)>) -> Resul
 }
 
 /// Opens a stream and proves that it is the one the catalogue means.
-fn open_layer(catalogue: &Catalogue, stream: &Stream) -> Result<StreamReader> {
+fn open_layer(catalogue: &Catalogue, stream: &Stream, progress: &dyn Fn(u64), cancel: &Cancel) -> Result<StreamReader> {
     let path = catalogue.stream_path(stream)?;
-    let reader = StreamReader::open(&path).map_err(|error| match error.kind() {
+    let reader = StreamReader::open_watched(&path, progress, cancel).map_err(|error| match error.kind() {
         ErrorKind::NotFound => Error::incomplete("is missing from the set").path(&path).disk(&stream.target),
         _ => error.disk(&stream.target),
     })?;
