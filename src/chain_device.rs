@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use crate::cancel::Cancel;
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::extent::{self, Extent, Kind};
 use crate::set::catalogue::{Catalogue, Run, Stream};
@@ -37,10 +38,11 @@ pub struct ChainDevice {
     segments: Vec<Segment>,
 }
 
-/// Buffers of one reading thread.
+/// Buffers of one reading thread: one window and one payload, however long the chain.
 #[derive(Default)]
 pub struct Buffers {
-    scratch: Vec<Scratch>,
+    scratch: Scratch,
+    /// Whole blocks of one layer; may reach over the end of the disk, not of the layer.
     layer: Vec<u8>,
 }
 
@@ -51,8 +53,26 @@ impl ChainDevice {
     /// [`Incomplete`](ErrorKind::Incomplete) or [`Corrupt`](ErrorKind::Corrupt) where a stream is
     /// missing, damaged, or not the one that the set says.
     pub fn open(catalogue: &Catalogue, point: &Run, target: &str) -> Result<Self> {
-        let streams = chain::resolve(catalogue, point, target)?;
-        let layers = streams.into_iter().map(|stream| open_layer(catalogue, stream)).collect::<Result<Vec<_>>>()?;
+        Self::open_watched(catalogue, point, target, &|_| (), &Cancel::new())
+    }
+
+    /// [`ChainDevice::open`] that tells `progress` the bytes read of streams without an index, which are
+    /// read as a whole, and stops when `cancel` is set.
+    ///
+    /// # Errors
+    /// As for [`ChainDevice::open`], and [`Cancelled`](ErrorKind::Cancelled).
+    pub fn open_watched(
+        catalogue: &Catalogue,
+        point: &Run,
+        target: &str,
+        progress: &dyn Fn(u64),
+        cancel: &Cancel,
+    ) -> Result<Self> {
+        let mut layers = Vec::new();
+        for stream in chain::resolve(catalogue, point, target)? {
+            cancel.check()?;
+            layers.push(open_layer(catalogue, stream, progress, cancel)?);
+        }
         Self::new(target, layers)
     }
 
@@ -118,26 +138,26 @@ impl ChainDevice {
         let mut used: Vec<u16> = segments.iter().filter_map(|segment| segment.layer).collect();
         used.sort_unstable();
         used.dedup();
-        buffers.scratch.resize_with(self.layers.len(), Scratch::default);
         for &layer in &used {
             let reader = &self.layers[usize::from(layer)];
-            let scratch = &mut buffers.scratch[usize::from(layer)];
-            // The only layer reads in place; several must not overwrite each other's bytes.
-            let own = (used.len() > 1).then(|| {
-                buffers.layer.resize(buffer.len(), 0);
-                &mut buffers.layer[..]
-            });
-            let within = |offset: u64| (offset - range.start) as usize;
             let ours = || segments.iter().filter(|segment| segment.layer == Some(layer));
-            let place: &mut [u8] = match own {
-                Some(own) => own,
-                None => &mut *buffer,
-            };
-            for blocks in blocks_of(ours(), range.end, reader.meta().virtual_size) {
-                let part = within(blocks.start)..within(blocks.end);
-                reader.read(blocks, &mut place[part], scratch).map_err(|error| error.disk(&self.target))?;
+            let runs = blocks_of(ours(), reader.meta().virtual_size);
+            // A layer alone reads in place; several must not overwrite each other's bytes, and blocks of a
+            // layer larger than the disk may not fit.
+            let in_place = used.len() == 1 && runs.last().is_none_or(|run| run.end <= range.end);
+            let within = |offset: u64| (offset - range.start) as usize;
+            if !in_place {
+                // Less than one block longer than `buffer`.
+                buffers.layer.resize(within(align_up(range.end, BLOCK)), 0);
             }
-            if used.len() > 1 {
+            let place: &mut [u8] = if in_place { &mut *buffer } else { &mut buffers.layer };
+            for blocks in runs {
+                let part = within(blocks.start)..within(blocks.end);
+                reader
+                    .read(blocks, &mut place[part], &mut buffers.scratch)
+                    .map_err(|error| error.disk(&self.target))?;
+            }
+            if !in_place {
                 for segment in ours() {
                     let part = within(segment.offset)..within(segment.end());
                     buffer[part.clone()].copy_from_slice(&buffers.layer[part]);
@@ -148,12 +168,12 @@ impl ChainDevice {
     }
 }
 
-/// The runs of whole blocks that `segments` touch, clipped to the end of the window and the layer.
-fn blocks_of<'s>(segments: impl Iterator<Item = &'s Segment>, end: u64, size: u64) -> Vec<Range<u64>> {
+/// The runs of whole blocks that `segments` touch in a layer of `size` bytes, whose last block may be short.
+fn blocks_of<'s>(segments: impl Iterator<Item = &'s Segment>, size: u64) -> Vec<Range<u64>> {
     let mut runs: Vec<Range<u64>> = Vec::new();
     for segment in segments {
         let start = align_down(segment.offset, BLOCK);
-        let stop = align_up(segment.end(), BLOCK).min(end).min(size);
+        let stop = align_up(segment.end(), BLOCK).min(size);
         match runs.last_mut() {
             Some(last) if last.end >= start => last.end = last.end.max(stop),
             _ => runs.push(start..stop),
@@ -199,10 +219,17 @@ fn resolve(size: u64, layers: impl Iterator<Item = (u64, Vec<Extent>)>) -> Resul
 }
 
 /// Opens a stream and proves that it is the one the catalogue means.
-fn open_layer(catalogue: &Catalogue, stream: &Stream) -> Result<StreamReader> {
+fn open_layer(catalogue: &Catalogue, stream: &Stream, progress: &dyn Fn(u64), cancel: &Cancel) -> Result<StreamReader> {
+    let recorded = catalogue.runs.iter().filter_map(|run| run.manifest.as_ref()).find_map(|manifest| {
+        manifest.disks.iter().find(|disk| disk.file == stream.file).map(|disk| (manifest.run, disk))
+    });
     let path = catalogue.stream_path(stream)?;
-    let reader = StreamReader::open(&path).map_err(|error| match error.kind() {
+    let reader = StreamReader::open_watched(&path, progress, cancel).map_err(|error| match error.kind() {
         ErrorKind::NotFound => Error::incomplete("is missing from the set").path(&path).disk(&stream.target),
+        // Its manifest is of a version that we know: so was the stream, once.
+        ErrorKind::Unsupported if recorded.is_some() => {
+            Error::corrupt("is damaged").path(&path).disk(&stream.target).caused_by(error)
+        }
         _ => error.disk(&stream.target),
     })?;
     let meta = reader.meta();
@@ -215,9 +242,6 @@ fn open_layer(catalogue: &Catalogue, stream: &Stream) -> Result<StreamReader> {
     if meta.disk_name != stream.target || meta.virtual_size != stream.virtual_size || parent != stream.base.as_deref() {
         return Err(swapped());
     }
-    let recorded = catalogue.runs.iter().filter_map(|run| run.manifest.as_ref()).find_map(|manifest| {
-        manifest.disks.iter().find(|disk| disk.file == stream.file).map(|disk| (manifest.run, disk))
-    });
     if let Some((run, disk)) = recorded {
         let same_run = meta.own.is_some_and(|own| own.run == run);
         if !same_run

@@ -17,36 +17,46 @@ use crate::stream::meta::{Meta, Own};
 use crate::stream::reader::StreamReader;
 use crate::stream::writer::StreamWriter;
 
-/// One backup of the disk: what changed, and the bytes it has then.
+/// One backup of the disk: its size then, what changed, and the bytes it has.
 #[derive(Debug, Clone)]
 struct Layer {
+    size: u64,
     extents: Vec<Extent>,
     fill: u8,
     compression: Compression,
 }
 
-/// Lengths and kinds of extents, fill byte, level of compression.
-type Parts = (Vec<(u64, u8)>, u8, u8);
+/// Extents of whole 4 KiB that end with a disk of `size`; a full has no clean ones.
+fn extents_of(parts: &[(u64, u8)], size: u64, full: bool) -> Vec<Extent> {
+    let mut extents = Vec::new();
+    let mut position = 0;
+    for (length, kind) in parts.iter().cycle().take(200) {
+        let length = (length * 4096).min(size - position);
+        let kind = [Kind::Data, Kind::Zero, Kind::Clean][usize::from(*kind)];
+        let kind = if full && kind == Kind::Clean { Kind::Zero } else { kind };
+        extent::push(&mut extents, Extent::new(position, length, kind));
+        position += length;
+    }
+    let rest = if full { Kind::Data } else { Kind::Clean };
+    extent::push(&mut extents, Extent::new(position, size - position, rest));
+    extents
+}
 
-fn layers() -> impl Strategy<Value = (u64, Vec<Layer>)> {
-    let layer = (prop::collection::vec((1..700u64, 0..3u8), 1..40), any::<u8>(), 0..=3u8);
-    (1..6_000_000u64, prop::collection::vec(layer, 1..6)).prop_map(|(size, layers)| {
-        let build = |number, (parts, fill, level): Parts| {
-            let mut extents = Vec::new();
-            let mut position = 0;
-            for (length, kind) in parts.iter().cycle().take(200) {
-                let length = (length * 4096).min(size - position);
-                let kind = [Kind::Data, Kind::Zero, Kind::Clean][usize::from(*kind)];
-                let kind = if number == 0 && kind == Kind::Clean { Kind::Zero } else { kind };
-                extent::push(&mut extents, Extent::new(position, length, kind));
-                position += length;
-            }
-            let rest = if number == 0 { Kind::Data } else { Kind::Clean };
-            extent::push(&mut extents, Extent::new(position, size - position, rest));
+/// Lengths and kinds of extents, fill byte, level of compression, new size.
+type Parts = (Vec<(u64, u8)>, u8, u8, Option<u64>);
+
+/// Layers, the full first; between them the disk keeps its size, grows or shrinks.
+fn layers() -> impl Strategy<Value = Vec<Layer>> {
+    let parts = prop::collection::vec((1..700u64, 0..3u8), 1..40);
+    let layer = (parts, any::<u8>(), 0..=3u8, prop::option::of(1..6_000_000u64));
+    (1..6_000_000u64, prop::collection::vec(layer, 1..6)).prop_map(|(mut size, layers)| {
+        let build = |(number, (parts, fill, level, resized)): (usize, Parts)| {
+            size = resized.unwrap_or(size);
+            let extents = extents_of(&parts, size, number == 0);
             let compression = if level == 0 { Compression::None } else { Compression::Lz4 { level } };
-            Layer { extents, fill, compression }
+            Layer { size, extents, fill, compression }
         };
-        (size, layers.into_iter().enumerate().map(|(number, parts)| build(number, parts)).collect())
+        layers.into_iter().enumerate().map(build).collect()
     })
 }
 
@@ -55,9 +65,9 @@ fn byte(layer: &Layer, offset: u64) -> u8 {
     (offset as u8).wrapping_mul(31) ^ (offset >> 12) as u8 ^ layer.fill
 }
 
-fn write(directory: &Path, number: usize, size: u64, layer: &Layer) -> std::path::PathBuf {
+fn write(directory: &Path, number: usize, layer: &Layer) -> std::path::PathBuf {
     let meta = Meta {
-        virtual_size: size,
+        virtual_size: layer.size,
         data_size: extent::total(&layer.extents, Kind::Data),
         date: String::new(),
         disk_name: "vda".into(),
@@ -73,7 +83,7 @@ fn write(directory: &Path, number: usize, size: u64, layer: &Layer) -> std::path
     let mut compressor = Compressor::new(layer.compression);
     let queue = Queue::new(&layer.extents);
     while let Some(item) = queue.take() {
-        let window = item.window(size);
+        let window = item.window(layer.size);
         let bytes: Vec<u8> = window.clone().map(|offset| byte(layer, offset)).collect();
         let data: Vec<Extent> = item.extents.iter().copied().filter(|extent| extent.kind == Kind::Data).collect();
         for extent in &item.extents {
@@ -102,22 +112,24 @@ fn write(directory: &Path, number: usize, size: u64, layer: &Layer) -> std::path
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(96))]
     #[test]
-    fn restored_chains_equal_a_naive_overlay((size, layers) in layers()) {
+    fn restored_chains_equal_a_naive_overlay(layers in layers()) {
         let directory = tempfile::tempdir().unwrap();
-        let mut expected = vec![0; size as usize];
+        let mut expected = Vec::new();
         let mut readers = Vec::new();
         for (number, layer) in layers.iter().enumerate() {
+            expected.resize(layer.size as usize, 0);
             for extent in &layer.extents {
                 for offset in extent.range().filter(|_| extent.kind != Kind::Clean) {
                     expected[offset as usize] = if extent.kind == Kind::Data { byte(layer, offset) } else { 0 };
                 }
             }
-            readers.push(StreamReader::open(&write(directory.path(), number, size, layer)).unwrap());
+            readers.push(StreamReader::open(&write(directory.path(), number, layer)).unwrap());
         }
         readers.reverse();
         let chain = ChainDevice::new("vda", readers).unwrap();
+        let size = chain.size();
         let fresh = directory.path().join("fresh");
         restore::copy(&chain, &FileSink::create(&fresh, size).unwrap(), 3, &(), &Cancel::new()).unwrap();
         prop_assert!(std::fs::read(&fresh).unwrap() == expected, "fresh file");

@@ -3,6 +3,7 @@
 use std::process::exit;
 
 use clap::Parser;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use virtkeep::cancel::Cancel;
 use virtkeep::cli::Cli;
 use virtkeep::commands::{self, Session};
@@ -17,7 +18,17 @@ fn main() {
     let display = Display::new(cli.command.talk());
     let log = Log::install(cli.command.talk(), display.bars());
     let session = Session { display, log, cancel: Cancel::new() };
+    raise_file_limit();
     exit(run(&cli, &session).code());
+}
+
+/// A chain has all of its streams open: hundreds of increments of several disks are more than the usual
+/// 1024 files. The limit that an administrator set, the hard one, stays.
+fn raise_file_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::debug!("the limit of open files stays as it is: {error}");
+    }
 }
 
 fn run(cli: &Cli, session: &Session) -> Exit {

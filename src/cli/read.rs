@@ -15,8 +15,8 @@ pub struct Restore {
     pub input: Option<PathBuf>,
 
     /// Directory for the images and the configuration; or, with one disk and --raw, an existing
-    /// block device.
-    #[arg(short, long, value_name = "DIR")]
+    /// block device, an existing file, or a new file that is called .raw or .img.
+    #[arg(short, long, value_name = "DIR|FILE")]
     pub output: PathBuf,
 
     /// Restore point: a checkpoint, a run id (its first characters will do), or a date in local time,
@@ -36,7 +36,8 @@ pub struct Restore {
     #[arg(short = 'c', long)]
     pub adjust_config: bool,
 
-    /// Define the restored domain; implies --adjust-config.
+    /// Define the restored domain; implies --adjust-config. A domain that exists is redefined with
+    /// --force only, and never while it runs.
     #[arg(short = 'D', long)]
     pub define: bool,
 
@@ -48,7 +49,8 @@ pub struct Restore {
     #[arg(short = 'A', long, conflicts_with = "compress")]
     pub preallocate: bool,
 
-    /// Compress the qcow2 images.
+    /// Compress the qcow2 images. A disk whose size is no multiple of the cluster size takes the
+    /// space of the uncompressed image, too, until it is done.
     #[arg(long, conflicts_with = "raw")]
     pub compress: bool,
 
@@ -56,7 +58,7 @@ pub struct Restore {
     #[arg(long)]
     pub raw: bool,
 
-    /// Overwrite existing images or devices.
+    /// Overwrite existing images, configuration or devices, as long as no domain that runs uses them.
     #[arg(long)]
     pub force: bool,
 
@@ -109,6 +111,7 @@ const RESTORE_EXAMPLES: &str = "Examples:
   virtkeep restore -i /backup/web -o /restore -u virtnbdbackup.3 -d vda
   virtkeep restore -i /backup/web -o /var/lib/libvirt/images/new -D -N web-restored
   virtkeep restore -i /backup/web -o /dev/vg0/web -d vda --raw --force
+  virtkeep restore -i /backup/web -o /restore/web.raw -d vda --raw
   virtkeep restore -o /restore -s vda.full.data,vda.inc.virtnbdbackup.1.data
 
 Images are called .partial until every byte is proven. Damage ends it with status 4 (nothing is

@@ -13,7 +13,8 @@ use crate::extent::{Extent, Kind};
 /// only where the sink does not read as zeroes already.
 ///
 /// # Errors
-/// Of the first thread that failed; the sink's content is then not to be used.
+/// [`Incomplete`](crate::error::Kind::Incomplete) if a range of the disk is unknown, else of the first
+/// thread that failed; the sink's content is then not to be used.
 pub fn copy(
     chain: &ChainDevice,
     sink: &dyn BlockSink,
@@ -22,6 +23,7 @@ pub fn copy(
     cancel: &Cancel,
 ) -> Result<()> {
     let extents = chain.extents(0..chain.size());
+    check_known(&extents, chain.size()).map_err(|error| error.disk(chain.target()))?;
     let queue = Queue::new(&extents);
     let stopped = cancel.child();
     let results: Vec<Result<()>> = std::thread::scope(|scope| {
@@ -38,6 +40,22 @@ pub fn copy(
     Error::first_of(results)?;
     cancel.check()?;
     sink.flush()
+}
+
+/// What nobody knows must not pass for zeroes: `extents` are all data or zero, without a gap.
+fn check_known(extents: &[Extent], size: u64) -> Result<()> {
+    let mut known = 0;
+    for extent in extents {
+        if extent.offset != known || extent.kind == Kind::Clean {
+            break;
+        }
+        known = extent.end();
+    }
+    if known == size { Ok(()) } else { Err(unknown(known)) }
+}
+
+fn unknown(offset: u64) -> Error {
+    Error::incomplete("no stream of the chain has the content").at(offset)
 }
 
 fn work(
@@ -77,6 +95,35 @@ fn write(sink: &dyn BlockSink, extent: &Extent, window: &[u8], start: u64) -> Re
             sink.write_at(&window[first..first + extent.length as usize], extent.offset)
         }
         Kind::Zero if sink.is_zeroed() => Ok(()),
-        Kind::Zero | Kind::Clean => sink.write_zeroes(extent.range()),
+        Kind::Zero => sink.write_zeroes(extent.range()),
+        Kind::Clean => Err(unknown(extent.offset)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::memory::MemoryDisk;
+    use crate::error::Kind as ErrorKind;
+
+    #[test]
+    fn what_is_unknown_is_no_zero() {
+        let (data, zero) = (Extent::data(0, 10), Extent::zero(10, 10));
+        for (extents, offset) in [
+            (&[data, Extent::clean(10, 10)][..], 10),
+            (&[Extent::clean(0, 10), zero], 0),
+            (&[data], 10),
+            (&[zero], 0),
+            (&[], 0),
+        ] {
+            let error = check_known(extents, 20).unwrap_err();
+            assert_eq!((error.kind(), error.offset()), (ErrorKind::Incomplete, Some(offset)), "{extents:?}");
+        }
+        check_known(&[data, zero], 20).unwrap();
+        check_known(&[], 0).unwrap();
+
+        let sink = MemoryDisk::from_picture("aa", 10);
+        let error = write(&sink, &Extent::clean(0, 10), &[], 0).unwrap_err();
+        assert_eq!((error.kind(), sink.picture().as_str()), (ErrorKind::Incomplete, "aa"));
     }
 }

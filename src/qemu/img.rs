@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::qemu::process;
 
@@ -193,11 +194,7 @@ fn query(path: &Path, format: Option<&str>) -> Result<ImageInfo> {
 /// # Errors
 /// [`Kind::Busy`] if it exists; what `qemu-img` complains about.
 pub fn create(path: &Path, size: u64, options: &CreateOptions) -> Result<()> {
-    // Reserves the name: qemu-img itself would overwrite what is there.
-    std::fs::File::create_new(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => Error::new(Kind::Busy, "the file exists").path(path),
-        _ => Error::io("create", error).path(path),
-    })?;
+    reserve(path)?;
     let mut command = process::command(TOOL);
     command.args(["create", "-q", "-f", "qcow2", "-o"]).arg(options.option_list());
     command.arg("--").arg(file_name(path)).arg(size.to_string());
@@ -205,6 +202,31 @@ pub fn create(path: &Path, size: u64, options: &CreateOptions) -> Result<()> {
         // The empty file is ours.
         let _ = std::fs::remove_file(path);
         error.path(path)
+    })
+}
+
+/// Copies the qcow2 image `from` into a new, compressed one that is created with `options`. Its size
+/// need not be a multiple of the cluster size.
+///
+/// # Errors
+/// [`Kind::Busy`] if `path` exists, [`Kind::Cancelled`]; what `qemu-img` complains about.
+pub fn compress(from: &Path, path: &Path, options: &CreateOptions, cancel: &Cancel) -> Result<()> {
+    reserve(path)?;
+    let mut command = process::command(TOOL);
+    command.args(["convert", "-q", "-c", "-f", "qcow2", "-O", "qcow2", "-o"]).arg(options.option_list());
+    command.arg("--").arg(file_name(from)).arg(file_name(path));
+    process::run_until(command, cancel).map_err(|error| {
+        // What there is of it is ours.
+        let _ = std::fs::remove_file(path);
+        error.path(path)
+    })
+}
+
+/// Reserves a name: qemu-img itself would overwrite what is there.
+fn reserve(path: &Path) -> Result<()> {
+    std::fs::File::create_new(path).map(drop).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => Error::new(Kind::Busy, "the file exists").path(path),
+        _ => Error::io("create", error).path(path),
     })
 }
 

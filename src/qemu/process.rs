@@ -2,9 +2,12 @@
 
 use std::ffi::OsStr;
 use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
+use std::time::Duration;
 
+use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::units::{KIB, MIB};
 
@@ -14,6 +17,9 @@ const STDOUT_LIMIT: u64 = 16 * MIB;
 
 /// Standard error kept of a tool; messages need the first line.
 const STDERR_LIMIT: u64 = 64 * KIB;
+
+/// How long a cancelled tool may go on, and a finished one wait for us.
+const POLL: Duration = Duration::from_millis(20);
 
 /// A command for `tool` whose messages are not translated and whose input is empty.
 pub fn command(tool: impl AsRef<OsStr>) -> Command {
@@ -42,6 +48,32 @@ pub fn run(mut command: Command) -> Result<Vec<u8>> {
         return Err(Error::new(Kind::Protocol, format!("{tool} writes more than {STDOUT_LIMIT} bytes")));
     }
     Ok(stdout)
+}
+
+/// Runs `command`, which prints nothing and may last, to its end or until `cancel` is set.
+///
+/// # Errors
+/// As for [`run`], and [`Kind::Cancelled`].
+pub fn run_until(mut command: Command, cancel: &Cancel) -> Result<()> {
+    cancel.check()?;
+    let tool = command.get_program().to_string_lossy().into_owned();
+    // In a group of its own a Ctrl-C at the terminal reaches us alone, and is answered here.
+    command.stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
+    let mut child = spawn(&mut command)?;
+    let stderr = child.stderr.take().map(|pipe| thread::spawn(move || drain(pipe, STDERR_LIMIT)));
+    let status = loop {
+        if let Some(status) = child.try_wait().map_err(|error| Error::io(&format!("wait for {tool}"), error))? {
+            break status;
+        }
+        if cancel.is_cancelled() {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(Error::cancelled());
+        }
+        thread::sleep(POLL);
+    };
+    let stderr = stderr.and_then(|thread| thread.join().ok()).unwrap_or_default();
+    if status.success() { Ok(()) } else { Err(failure(&tool, status, &stderr)) }
 }
 
 /// Starts `command`.
@@ -98,6 +130,24 @@ mod tests {
 
         let killed = run(shell("kill -9 $$")).unwrap_err();
         assert_eq!(report(&killed), "sh failed (signal: 9 (SIGKILL))");
+    }
+
+    #[test]
+    fn long_work_can_be_cancelled() {
+        let cancel = Cancel::new();
+        run_until(shell("echo; exit 0"), &cancel).unwrap();
+        let failed = run_until(shell("head -c 1000000 /dev/zero >&2; exit 3"), &cancel).unwrap_err();
+        assert!(report(&failed).starts_with("sh failed (exit status: 3)"));
+        let begin = std::time::Instant::now();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(Duration::from_millis(100));
+                cancel.cancel();
+            });
+            assert_eq!(run_until(shell("exec sleep 60"), &cancel).unwrap_err().kind(), Kind::Cancelled);
+        });
+        assert!(begin.elapsed() < Duration::from_secs(30));
+        assert_eq!(run_until(shell("exit 0"), &cancel).unwrap_err().kind(), Kind::Cancelled);
     }
 
     #[test]

@@ -9,4 +9,5 @@ mod guest;
 mod interop;
 mod lab;
 mod random;
+mod restore;
 mod support;

@@ -1,15 +1,13 @@
-//! The configuration beside the restored images, and defining the domain.
+//! The configuration beside the restored images: what it will be is settled before the first disk is
+//! written.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
-
 use super::source::Source;
 use crate::cli::read::Restore;
-use crate::commands::connect;
-use crate::error::{Error, Kind};
-use crate::libvirt::domain_xml::{Adjustment, NewSource, adjust};
+use crate::error::{Error, Kind, Result};
+use crate::libvirt::domain_xml::{Adjustment, DomainConfig, NewSource, adjust};
 use crate::set::config::ConfigFile;
 use crate::set::layout::write_atomically;
 use crate::set::manifest::Role;
@@ -17,29 +15,111 @@ use crate::set::manifest::Role;
 /// Name of the domain's XML beside the images.
 const CONFIG: &str = "vmconfig.xml";
 
-/// Writes the configuration, adjusted where asked, and defines the domain where asked.
-pub fn restore(args: &Restore, source: &Source, restored: &BTreeMap<String, NewSource>) -> Result<()> {
-    // A device has no place beside it.
-    let directory = if args.output.is_dir() { std::path::absolute(&args.output)? } else { return Ok(()) };
-    let firmware = copy_firmware(args, source, &directory)?;
-    let Some((text, config)) = source.domain()? else {
-        return if args.define || args.adjust_config {
-            Err(Error::new(Kind::NotFound, "the set has no domain XML to adjust").into())
-        } else {
-            Ok(())
+/// Whether the options ask for more than a copy of the domain's XML.
+pub fn is_adjusted(args: &Restore) -> bool {
+    args.adjust_config || args.define || args.name.is_some()
+}
+
+/// The files to write into a directory.
+#[derive(Debug, Default)]
+pub struct Plan {
+    files: Vec<(PathBuf, Vec<u8>)>,
+    adjusted: Option<String>,
+}
+
+impl Plan {
+    /// Reads the configuration of `source` and adjusts it, where asked, to the images in `restored`.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] where there is no XML to adjust; what is wrong with the set's files.
+    pub fn new(
+        args: &Restore,
+        source: &Source,
+        directory: &Path,
+        restored: &BTreeMap<String, NewSource>,
+    ) -> Result<Self> {
+        let mut plan = Self::default();
+        let firmware = plan.add_firmware(source, directory)?;
+        let Some((text, config)) = source.domain()? else {
+            return if is_adjusted(args) { Err(no_xml()) } else { Ok(plan) };
         };
-    };
-    if !(args.adjust_config || args.define || args.name.is_some()) {
-        let path = directory.join(CONFIG);
-        write_config(args, &path, text.as_bytes())?;
-        tracing::info!("Domain XML placed in: [{}]", path.display());
-        return Ok(());
+        let xml = if is_adjusted(args) {
+            let adjusted = adjust(&text, &adjustment(args, &config, &firmware, restored))?;
+            for target in &adjusted.removed {
+                tracing::warn!("disk {target} is not part of this restore and was removed from the configuration");
+            }
+            for note in &adjusted.notes {
+                tracing::info!("{note}");
+            }
+            plan.adjusted = Some(adjusted.xml.clone());
+            adjusted.xml
+        } else {
+            text
+        };
+        plan.files.push((directory.join(CONFIG), xml.into_bytes()));
+        Ok(plan)
     }
+
+    /// Copies of firmware variables, firmware, kernel and initrd, under their own names.
+    fn add_firmware(&mut self, source: &Source, directory: &Path) -> Result<BTreeMap<&'static str, PathBuf>> {
+        let mut placed = BTreeMap::new();
+        for file in source.files() {
+            let Some(key) = firmware_key(file.role) else { continue };
+            let path = directory.join(original_name(file));
+            self.files.push((path.clone(), file.read()?));
+            placed.insert(key, path);
+        }
+        Ok(placed)
+    }
+
+    /// The adjusted XML.
+    pub fn adjusted(&self) -> Option<&str> {
+        self.adjusted.as_deref()
+    }
+
+    /// Makes sure that no other configuration is overwritten unasked.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`].
+    pub fn check(&self, force: bool) -> Result<()> {
+        self.files.iter().try_for_each(|(path, content)| if force { Ok(()) } else { is_there(path, content).map(drop) })
+    }
+
+    /// Writes the files; those that are there already stay.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`], [`Kind::Io`].
+    pub fn write(&self, force: bool) -> Result<()> {
+        for (path, content) in &self.files {
+            if force || !is_there(path, content)? {
+                write_atomically(path, content)?;
+            }
+            if path.ends_with(CONFIG) {
+                let what = if self.adjusted.is_some() { "Adjusted config" } else { "Domain XML" };
+                tracing::info!("{what} placed in: [{}]", path.display());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The error of a set without a domain XML, where one is needed.
+pub fn no_xml() -> Error {
+    Error::new(Kind::NotFound, "the set has no domain XML to adjust")
+}
+
+/// What changes in the domain's XML.
+fn adjustment(
+    args: &Restore,
+    config: &DomainConfig,
+    firmware: &BTreeMap<&'static str, PathBuf>,
+    restored: &BTreeMap<String, NewSource>,
+) -> Adjustment {
     // What the host has where the domain expects it stays there; what is missing comes from the set.
     let missing = |original: Option<&PathBuf>, role| {
         original.filter(|path| !path.exists()).and_then(|_| firmware.get(role).cloned())
     };
-    let plan = Adjustment {
+    Adjustment {
         name: args.name.clone(),
         drop_uuid: args.name.is_some(),
         drop_mac: args.name.is_some(),
@@ -50,53 +130,24 @@ pub fn restore(args: &Restore, source: &Source, restored: &BTreeMap<String, NewS
         kernel: missing(config.kernel.as_ref(), "kernel"),
         initrd: missing(config.initrd.as_ref(), "initrd"),
         varstore: config.varstore.as_ref().and_then(|_| firmware.get("nvram").cloned()),
-    };
-    let adjusted = adjust(&text, &plan)?;
-    for target in &adjusted.removed {
-        tracing::warn!("disk {target} is not part of this restore and was removed from the configuration");
     }
-    for note in &adjusted.notes {
-        tracing::info!("{note}");
-    }
-    let path = directory.join(CONFIG);
-    write_config(args, &path, adjusted.xml.as_bytes())?;
-    tracing::info!("Adjusted config placed in: [{}]", path.display());
-    if args.define {
-        define(args, source, &adjusted.xml)?;
-    }
-    Ok(())
 }
 
-fn define(args: &Restore, source: &Source, xml: &str) -> Result<()> {
-    let connection = connect::open(&args.hypervisor)?;
-    let domain = connection.define(xml).map_err(|error| {
-        error.hint("the images and the adjusted XML are restored: correct the XML and `virsh define` it, or choose a free name with -N")
-    })?;
-    if source.files().iter().any(|file| file.role == Role::Autostart) && args.name.is_none() {
-        domain.set_autostart(true)?;
+/// Whether `path` has exactly this content: then a restore of another disk wrote it.
+///
+/// # Errors
+/// [`Kind::Busy`] where it has another one.
+fn is_there(path: &Path, content: &[u8]) -> Result<bool> {
+    let Ok(metadata) = path.symlink_metadata() else { return Ok(false) };
+    let same = metadata.is_file()
+        && metadata.len() == content.len() as u64
+        && std::fs::read(path).is_ok_and(|there| there == content);
+    if same {
+        return Ok(true);
     }
-    tracing::info!("domain {} is defined", domain.name());
-    Ok(())
-}
-
-/// Makes sure that no configuration is overwritten unasked, before the first disk is written.
-pub fn refuse_existing(args: &Restore, source: &Source) -> Result<()> {
-    if args.force || !args.output.is_dir() {
-        return Ok(());
-    }
-    let xml = source.files().iter().any(|file| file.role == Role::DomainXml).then(|| CONFIG.to_owned());
-    let firmware = source.files().iter().filter(|file| firmware_key(file.role).is_some()).map(original_name);
-    firmware.chain(xml).try_for_each(|name| refuse(&args.output.join(name)))
-}
-
-fn refuse(path: &Path) -> Result<()> {
-    if !path.exists() {
-        return Ok(());
-    }
-    Err(Error::new(Kind::Busy, "exists already")
+    Err(Error::new(Kind::Busy, "exists already, with other content")
         .path(path)
-        .hint("choose another directory with -o, or overwrite it with --force")
-        .into())
+        .hint("choose another directory with -o, or overwrite it with --force"))
 }
 
 /// What a file of the firmware is called here; none of other files.
@@ -110,26 +161,7 @@ fn firmware_key(role: Role) -> Option<&'static str> {
     }
 }
 
-/// Copies firmware variables, firmware, kernel and initrd into the directory, under their own names.
-fn copy_firmware(args: &Restore, source: &Source, directory: &Path) -> Result<BTreeMap<&'static str, PathBuf>> {
-    let mut placed = BTreeMap::new();
-    for file in source.files() {
-        let Some(key) = firmware_key(file.role) else { continue };
-        let path = directory.join(original_name(file));
-        write_config(args, &path, &file.read()?)?;
-        placed.insert(key, path);
-    }
-    Ok(placed)
-}
-
 fn original_name(file: &ConfigFile) -> String {
     let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
     file.origin.as_ref().and_then(|origin| name(Path::new(origin))).or_else(|| name(&file.path)).unwrap_or_default()
-}
-
-fn write_config(args: &Restore, path: &Path, content: &[u8]) -> Result<()> {
-    if !args.force {
-        refuse(path)?;
-    }
-    Ok(write_atomically(path, content)?)
 }

@@ -1,26 +1,17 @@
-//! The images that a restore writes: their names and formats, and writing them.
+//! The images that a restore writes: their names and formats, and what may be in their way.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result as AnyResult;
-
+use super::output::Output;
 use super::source::Source;
-use crate::block::BlockSink;
-use crate::block::file::FileSink;
-use crate::block::nbd::NbdSink;
+use super::write::plain_name;
 use crate::chain_device::ChainDevice;
 use crate::cli::read::Restore;
-use crate::commands::Session;
 use crate::error::{Error, Kind, Result};
-use crate::pipeline::restore::copy;
-use crate::qemu::img::{self, CreateOptions, Preallocation};
-use crate::qemu::nbd::{QemuNbd, ServeOptions};
+use crate::qemu::img::{CreateOptions, Preallocation};
+use crate::qemu::lock;
 use crate::set::layout::sync_directory;
-
-/// Threads for one disk, each with a window in memory; with qcow2 a connection to qemu-nbd each.
-const THREADS: usize = 4;
 
 /// Ending of an image that is not proven to its end.
 const PARTIAL: &str = ".partial";
@@ -53,7 +44,7 @@ impl Target {
     }
 
     /// Where it is written until it is proven; a device has no other name.
-    fn partial(&self) -> PathBuf {
+    pub fn partial(&self) -> PathBuf {
         match self {
             Self::Device(path) => path.clone(),
             Self::Raw(path) | Self::Qcow2(path, _) => {
@@ -75,36 +66,44 @@ impl Target {
 }
 
 /// Decides where every chain goes.
-pub fn plan(args: &Restore, source: &Source, chains: &[ChainDevice]) -> AnyResult<Vec<Target>> {
-    let is_device = args.output.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device());
-    if is_device {
-        if chains.len() != 1 || !args.raw {
-            return Err(Error::usage("a block device takes one disk, as raw data")
-                .path(&args.output)
-                .hint("choose the disk with -d and add --raw")
-                .into());
-        }
-        return Ok(vec![Target::Device(args.output.clone())]);
-    }
-    let directory =
-        std::path::absolute(&args.output).map_err(|error| Error::io("resolve", error).path(&args.output))?;
+///
+/// # Errors
+/// [`Kind::Usage`] where the options don't fit the disks.
+pub fn plan(args: &Restore, output: &Output, source: &Source, chains: &[ChainDevice]) -> Result<Vec<Target>> {
+    output.check_disks(chains.len())?;
     let names = names(args, source, chains);
     let mut targets = Vec::new();
     for (chain, name) in chains.iter().zip(names) {
-        let path = directory.join(name);
-        let newest = chain.layers().first().map(|layer| layer.meta().disk_format.as_str());
-        if args.raw || newest == Some("raw") {
-            targets.push(Target::Raw(path));
-        } else {
-            let info = source.image_info(chain.target())?;
-            let mut options = info.as_ref().map(CreateOptions::from).unwrap_or_default();
-            if args.preallocate {
-                options.preallocation = Preallocation::Falloc;
-            }
-            targets.push(Target::Qcow2(path, Box::new(options)));
+        targets.push(match output {
+            Output::File(path) => Target::Raw(path.clone()),
+            Output::Device(path) => Target::Device(path.clone()),
+            Output::Directory(directory) => in_directory(args, source, chain, directory.join(name))?,
+        });
+        // Where the information can't be read, and is needed, that was an error above.
+        if source.image_info(chain.target()).is_ok_and(|info| info.is_some_and(|info| info.encrypted)) {
+            tracing::warn!("{}: the original is encrypted, the restored image is not", chain.target());
         }
     }
     Ok(targets)
+}
+
+/// An image at `path`, like the original where nothing else is asked for.
+fn in_directory(args: &Restore, source: &Source, chain: &ChainDevice, path: PathBuf) -> Result<Target> {
+    let newest = chain.layers().first().map(|layer| layer.meta().disk_format.as_str());
+    if args.raw || newest == Some("raw") {
+        if args.compress {
+            return Err(Error::usage("the original is raw: raw images can't be compressed")
+                .disk(chain.target())
+                .hint("leave --compress away, or choose the other disks with -d"));
+        }
+        return Ok(Target::Raw(path));
+    }
+    let info = source.image_info(chain.target())?;
+    let mut options = info.as_ref().map(CreateOptions::from).unwrap_or_default();
+    if args.preallocate {
+        options.preallocation = Preallocation::Falloc;
+    }
+    Ok(Target::Qcow2(path, Box::new(options)))
 }
 
 /// The images keep their names; where two disks have the same one, their targets tell them apart.
@@ -128,7 +127,7 @@ fn names(args: &Restore, source: &Source, chains: &[ChainDevice]) -> Vec<String>
         .collect()
 }
 
-/// Makes sure that nothing is overwritten unasked, before the first byte is written.
+/// Makes sure that nothing is overwritten unasked, and nothing at all that is in use, before the first byte is written.
 pub fn prepare(args: &Restore, targets: &[Target]) -> Result<()> {
     for target in targets {
         let path = target.path();
@@ -136,6 +135,9 @@ pub fn prepare(args: &Restore, targets: &[Target]) -> Result<()> {
             return Err(Error::new(Kind::Busy, "exists already")
                 .path(path)
                 .hint("choose another directory with -o, or overwrite it with --force"));
+        }
+        if path.exists() {
+            lock::refuse_used(path)?;
         }
         if let Target::Device(_) = target {
             continue;
@@ -146,67 +148,16 @@ pub fn prepare(args: &Restore, targets: &[Target]) -> Result<()> {
                 .path(directory)
                 .hint("-o takes a directory that can be written to; it is made where it is missing")
         })?;
-        match std::fs::remove_file(target.partial()) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::io("remove", error).path(target.partial()));
-            }
-            _ => {}
-        }
+        remove_leftover(&target.partial())?;
+        remove_leftover(&plain_name(&target.partial()))?;
     }
     Ok(())
 }
 
-/// Writes one disk; the path at which it will be found.
-pub fn restore(args: &Restore, session: &Session, chain: &ChainDevice, target: &Target) -> Result<PathBuf> {
-    let partial = target.partial();
-    let result = match target {
-        Target::Raw(_) => raw(args, session, chain, FileSink::create(&partial, chain.size())?),
-        Target::Device(path) => raw(args, session, chain, FileSink::open_existing(path, chain.size())?),
-        Target::Qcow2(_, options) => qcow2(args, session, chain, &partial, options),
-    };
-    match result {
-        Ok(()) => Ok(target.path().to_owned()),
-        // What the user interrupted is of no use to them; what is damaged may be all they have.
-        Err(error) if error.kind() == Kind::Cancelled && !matches!(target, Target::Device(_)) => {
-            let _ = std::fs::remove_file(&partial);
-            Err(error)
-        }
-        // Refused before the first byte.
-        Err(error) if matches!(error.kind(), Kind::Usage | Kind::Busy) => Err(error),
-        Err(error) => {
-            tracing::error!("{} is incomplete: do not use it", partial.display());
-            Err(error)
-        }
+/// What an earlier restore left that did not come to its end.
+fn remove_leftover(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", error).path(path)),
+        _ => Ok(()),
     }
-}
-
-fn raw(args: &Restore, session: &Session, chain: &ChainDevice, sink: FileSink) -> Result<()> {
-    if args.preallocate {
-        sink.allocate()?;
-    }
-    let meter = session.display.meter(chain.target(), chain.size());
-    copy(chain, &sink, THREADS, &meter, &session.cancel)
-}
-
-fn qcow2(args: &Restore, session: &Session, chain: &ChainDevice, path: &Path, options: &CreateOptions) -> Result<()> {
-    img::create(path, chain.size(), options)?;
-    let serve = ServeOptions { read_only: false, connections: THREADS, bitmap: None, compress: args.compress };
-    let server = QemuNbd::serve(path, "qcow2", &serve, &session.cancel)?;
-    let mut sink = NbdSink::connect(&server.uri(), THREADS, true, &session.cancel)?;
-    if args.compress {
-        let info = img::info_as(path, "qcow2")?;
-        sink = sink.aligned_to(info.cluster_size.unwrap_or(crate::units::MIB))?;
-    }
-    let sink = sink;
-    let size = sink.size();
-    if size != chain.size() {
-        return Err(Error::new(Kind::Protocol, format!("the new image has {size} bytes instead of {}", chain.size()))
-            .path(path));
-    }
-    let meter = session.display.meter(chain.target(), chain.size());
-    copy(chain, &sink, THREADS, &meter, &session.cancel)?;
-    sink.disconnect()?;
-    server.finish()?;
-    let file = std::fs::File::open(path).map_err(|error| Error::io("open", error).path(path))?;
-    file.sync_all().map_err(|error| Error::io("sync", error).path(path))
 }

@@ -1,15 +1,22 @@
 //! `virtkeep restore`: a restore point's disks into images, and its configuration beside them.
 //!
 //! ```text
-//! open the set -> find the point -> resolve every chain -> check every target
+//! open the set -> find the point -> may the domain be defined? -> resolve every chain
+//!   -> check every target and every file of the configuration
 //!   -> write each disk to NAME.partial, proven -> rename -> configuration -> define
 //! ```
 //!
-//! Nothing bears its final name before all of it is proven and durable.
+//! What can be refused is refused before the first byte; nothing bears its final name before all of it
+//! is proven and durable.
 
 mod config;
+mod define;
+mod foreign;
 mod image;
+mod output;
+mod sequence;
 mod source;
+mod write;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -17,10 +24,11 @@ use std::time::Instant;
 use anyhow::Result;
 
 use self::image::Target;
+use self::output::Output;
 use self::source::Source;
 use super::Session;
 use crate::cli::read::Restore;
-use crate::error::Error;
+use crate::error::{self, Error};
 use crate::exit::Exit;
 use crate::libvirt::domain_xml::NewSource;
 use crate::ui::progress::format_duration;
@@ -29,20 +37,32 @@ use crate::units::format_bytes;
 /// Restores.
 pub fn run(args: &Restore, session: &Session) -> Result<Exit> {
     let begin = Instant::now();
+    let output = Output::of(args)?;
     let source = Source::open(args)?;
     tracing::info!("restoring {}", source.describe());
+    define::check(args, &source)?;
     let chains = source.chains(args, session)?;
-    let targets = image::plan(args, &source, &chains)?;
-    config::refuse_existing(args, &source)?;
+    let targets = image::plan(args, &output, &source, &chains)?;
+    let restored: BTreeMap<String, NewSource> = chains
+        .iter()
+        .zip(&targets)
+        .map(|(chain, target)| {
+            let new = NewSource { path: target.path().to_owned(), format: target.format().to_owned() };
+            (chain.target().to_owned(), new)
+        })
+        .collect();
+    let config = plan_config(args, &output, &source, &restored)?;
     image::prepare(args, &targets)?;
 
-    let mut restored = BTreeMap::new();
     for (chain, target) in chains.iter().zip(&targets) {
-        let path = image::restore(args, session, chain, target).map_err(|error| error.disk(chain.target()))?;
-        restored.insert(chain.target().to_owned(), NewSource { path, format: target.format().to_owned() });
+        write::write(args, session, chain, target).map_err(|error| error.disk(chain.target()))?;
     }
     publish(&targets)?;
-    config::restore(args, &source, &restored)?;
+    let config = config?;
+    config.write(args.force)?;
+    if let (true, Some(xml)) = (args.define, config.adjusted()) {
+        define::define(args, &source, xml)?;
+    }
     let bytes = chains.iter().map(|chain| chain.size()).sum();
     tracing::info!(
         "Finished successfully: {} restored ({}) in {}",
@@ -51,6 +71,22 @@ pub fn run(args: &Restore, session: &Session) -> Result<Exit> {
         format_duration(begin.elapsed())
     );
     Ok(Exit::Done)
+}
+
+/// What will lie beside the images. Damage of what is only copied must not keep the disks from being
+/// restored: it is the inner error, for later.
+fn plan_config(
+    args: &Restore,
+    output: &Output,
+    source: &Source,
+    restored: &BTreeMap<String, NewSource>,
+) -> error::Result<error::Result<config::Plan>> {
+    let Some(directory) = output.directory() else { return Ok(Ok(config::Plan::default())) };
+    match config::Plan::new(args, source, directory, restored) {
+        Ok(plan) => plan.check(args.force).map(|()| Ok(plan)),
+        Err(error) if config::is_adjusted(args) => Err(error),
+        Err(error) => Ok(Err(error)),
+    }
 }
 
 /// Gives the images their names, once all of them are proven.

@@ -5,18 +5,21 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
+use super::{foreign, sequence};
 use crate::chain_device::ChainDevice;
 use crate::cli::read::Restore;
 use crate::commands::{Session, whole};
-use crate::error::{Error, Kind};
+use crate::error::{self, Error, Kind};
 use crate::libvirt::domain_xml::DomainConfig;
+use crate::pipeline::Progress;
 use crate::qemu::img::ImageInfo;
 use crate::set::catalogue::{Catalogue, Run};
 use crate::set::chain;
 use crate::set::config::{self, ConfigFile};
 use crate::set::layout::Layout;
 use crate::set::manifest::Role;
-use crate::stream::reader::{Proof, StreamReader};
+use crate::stream::reader::Proof;
+use crate::units::format_bytes;
 
 /// What is restored.
 #[derive(Debug)]
@@ -43,7 +46,7 @@ impl Source {
         };
         let catalogue = Catalogue::open(Layout::new(input))?;
         for problem in &catalogue.problems {
-            tracing::warn!("{}", crate::error::report(&problem.error));
+            tracing::warn!("{}", error::report(&problem.error));
         }
         let point = Box::new(chain::find_point(&catalogue, args.until.as_deref())?.clone());
         whole::check(&catalogue, &point, &args.disk)?;
@@ -52,7 +55,10 @@ impl Source {
                 tracing::warn!("{checkpoint}: the set has its configuration, but no data: is a file missing?");
             }
         }
-        let files = config::files(&catalogue, &point)?;
+        let mut files = config::files(&catalogue, &point)?;
+        if point.manifest.is_none() {
+            files.extend(foreign::files(&catalogue.layout, &files)?);
+        }
         Ok(Self::Point { catalogue, point, files })
     }
 
@@ -83,9 +89,10 @@ impl Source {
                         .into());
                 }
                 let wanted = targets.iter().filter(|target| args.disk.is_empty() || args.disk.contains(target));
-                wanted.map(|target| ChainDevice::open(catalogue, point, target)).collect::<Result<Vec<_>, _>>()?
+                let open = |target: &String| open_chain(catalogue, point, target, session);
+                wanted.map(open).collect::<error::Result<Vec<_>>>()?
             }
-            Self::Sequence(files) => vec![sequence(files)?],
+            Self::Sequence(files) => vec![sequence::open(files, session)?],
         };
         session.cancel.check()?;
         for layer in chains.iter().flat_map(ChainDevice::layers) {
@@ -105,7 +112,7 @@ impl Source {
     }
 
     /// The domain's XML and what it says; none where the set has none.
-    pub fn domain(&self) -> Result<Option<(String, DomainConfig)>> {
+    pub fn domain(&self) -> error::Result<Option<(String, DomainConfig)>> {
         let Some(file) = self.files().iter().find(|file| file.role == Role::DomainXml) else { return Ok(None) };
         let content = file.read()?;
         let text =
@@ -141,7 +148,7 @@ impl Source {
     }
 
     /// The options of a disk's image.
-    pub fn image_info(&self, target: &str) -> Result<Option<ImageInfo>> {
+    pub fn image_info(&self, target: &str) -> error::Result<Option<ImageInfo>> {
         let is_it = |file: &&ConfigFile| file.role == Role::ImageInfo && file.disk.as_deref() == Some(target);
         let Some(file) = self.files().iter().find(is_it) else { return Ok(None) };
         let json = file.read()?;
@@ -150,24 +157,31 @@ impl Source {
     }
 }
 
-/// A chain from streams in the order given, each building on the one before.
-fn sequence(files: &[PathBuf]) -> Result<ChainDevice> {
-    let mut layers: Vec<StreamReader> = Vec::new();
-    for path in files {
-        let layer = StreamReader::open(path)?;
-        if let Some(previous) = layers.last() {
-            let (meta, base) = (layer.meta(), previous.meta());
-            let follows = meta.incremental && meta.parent_checkpoint == base.checkpoint_name;
-            if meta.disk_name != base.disk_name || !follows {
-                return Err(Error::usage(format!("does not continue {}", previous.path().display()))
-                    .path(path)
-                    .hint("name the full first, then every increment up to the point wanted, without a gap")
-                    .into());
-            }
-        }
-        layers.push(layer);
+/// Runs `open`, showing how much of `total` bytes it has read; without any nothing is shown.
+pub fn watched<T>(
+    session: &Session,
+    name: &str,
+    total: u64,
+    open: impl FnOnce(&dyn Fn(u64)) -> error::Result<T>,
+) -> error::Result<T> {
+    if total == 0 {
+        return open(&|_| ());
     }
-    layers.reverse();
-    let target = layers.first().map(|layer| layer.meta().disk_name.clone()).unwrap_or_default();
-    Ok(ChainDevice::new(&target, layers)?)
+    tracing::info!("{name}: reading {} once, which have no index", format_bytes(total));
+    let meter = session.display.meter(name, total);
+    open(&|bytes| meter.advance(bytes))
+}
+
+/// Opens a chain; virtnbdbackup's streams are read as a whole for that.
+fn open_chain(catalogue: &Catalogue, point: &Run, target: &str, session: &Session) -> error::Result<ChainDevice> {
+    let own = |file: &str| {
+        let mut runs = catalogue.runs.iter().filter(|run| run.manifest.is_some());
+        runs.any(|run| run.streams.iter().any(|stream| stream.file == file))
+    };
+    let streams = chain::resolve(catalogue, point, target)?;
+    let foreign = streams.iter().filter(|stream| !own(&stream.file));
+    let total = foreign.map(|stream| stream.stored_size).sum();
+    watched(session, target, total, |progress| {
+        ChainDevice::open_watched(catalogue, point, target, progress, &session.cancel)
+    })
 }

@@ -105,7 +105,7 @@ fn swapped_files_are_found() {
 #[track_caller]
 fn is_refused(lab: &Lab, set: &Path, options: &[&str]) {
     let out = lab.fresh_directory();
-    let mut arguments: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"restore", &"-n", &"-D", &"-U", &"no:///uri"];
+    let mut arguments: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"restore", &"-n", &"-D", &"-U", &"test:///default"];
     arguments.extend([&"-i" as &dyn AsRef<std::ffi::OsStr>, &set, &"-o", &out]);
     arguments.extend(options.iter().map(|option| option as &dyn AsRef<std::ffi::OsStr>));
     let run = virtkeep(&arguments).ends_with(4);

@@ -1,0 +1,82 @@
+//! Streams named one by one, the full first.
+
+use std::path::{Path, PathBuf};
+
+use super::source::watched;
+use crate::chain_device::ChainDevice;
+use crate::commands::Session;
+use crate::error::{self, Error, Result};
+use crate::set::layout::Layout;
+use crate::set::manifest::{Disk, Manifest};
+use crate::stream::head;
+use crate::stream::reader::StreamReader;
+
+/// The chain of `files`, each building on the one before.
+///
+/// # Errors
+/// [`Usage`](crate::error::Kind::Usage) where one does not; what is wrong with a stream.
+pub fn open(files: &[PathBuf], session: &Session) -> Result<ChainDevice> {
+    let mut layers: Vec<StreamReader> = Vec::new();
+    for path in files {
+        session.cancel.check()?;
+        let layer = open_layer(path, session)?;
+        if let Some(previous) = layers.last() {
+            check_follows(previous, &layer)?;
+        }
+        layers.push(layer);
+    }
+    layers.reverse();
+    let target = layers.first().map(|layer| layer.meta().disk_name.clone()).unwrap_or_default();
+    ChainDevice::new(&target, layers)
+}
+
+fn open_layer(path: &Path, session: &Session) -> Result<StreamReader> {
+    // Without a head there is nothing to tell, and the error comes from below.
+    let total = match head::read(path) {
+        Ok(meta) if !meta.has_index() => path.metadata().map_or(0, |metadata| metadata.len()),
+        _ => 0,
+    };
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    watched(session, &name, total, |progress| StreamReader::open_watched(path, progress, &session.cancel))
+}
+
+fn check_follows(base: &StreamReader, layer: &StreamReader) -> Result<()> {
+    let refused = |message: String| {
+        Err(Error::usage(message)
+            .path(layer.path())
+            .hint("name the full first, then every increment up to the point wanted, without a gap"))
+    };
+    let (meta, below) = (layer.meta(), base.meta());
+    let follows = meta.incremental && meta.parent_checkpoint == below.checkpoint_name;
+    if meta.disk_name != below.disk_name || !follows {
+        return refused(format!("does not continue {}", base.path().display()));
+    }
+    // Every chain calls its checkpoints alike: names alone prove little.
+    match (recorded(layer).map(|disk| disk.base_run), below.own.map(|own| own.run)) {
+        (Some(Some(base)), Some(below)) if base == below => {}
+        // Neither wrote down what the other is: virtnbdbackup made the base, or the manifest is not here.
+        (Some(None), None) | (None, _) => tracing::warn!(
+            "{}: that it continues {} is unproven: only the names of the checkpoints say so",
+            layer.path().display(),
+            base.path().display()
+        ),
+        _ => return refused(format!("builds on the run of another stream than {}", base.path().display())),
+    }
+    Ok(())
+}
+
+/// What the manifest beside one of our streams has of it; none where there is no such manifest.
+fn recorded(layer: &StreamReader) -> Option<Disk> {
+    let own = layer.meta().own?;
+    let path = layer.path().with_file_name(Layout::manifest_name(own.run));
+    let manifest = match Manifest::read(&path) {
+        Ok(manifest) => manifest,
+        Err(error) if error.kind() == error::Kind::NotFound => return None,
+        Err(error) => {
+            tracing::warn!("{}", error::report(&error));
+            return None;
+        }
+    };
+    let digest = layer.index_digest().map(|digest| blake3::Hash::from(digest).to_hex().to_string())?;
+    manifest.disks.into_iter().find(|disk| manifest.run == own.run && disk.index_digest == digest)
+}

@@ -1,0 +1,122 @@
+//! Writes one disk to where it goes, under its partial name.
+
+use std::path::{Path, PathBuf};
+
+use super::image::Target;
+use crate::block::BlockSink;
+use crate::block::file::FileSink;
+use crate::block::nbd::NbdSink;
+use crate::chain_device::ChainDevice;
+use crate::cli::read::Restore;
+use crate::commands::Session;
+use crate::error::{Error, Kind, Result};
+use crate::pipeline::restore::copy;
+use crate::qemu::img::{self, CreateOptions};
+use crate::qemu::nbd::{QemuNbd, ServeOptions};
+
+/// Threads for one disk, each with a window in memory; with qcow2 a connection to qemu-nbd each.
+const THREADS: usize = 4;
+
+/// Writes one disk.
+pub fn write(args: &Restore, session: &Session, chain: &ChainDevice, target: &Target) -> Result<()> {
+    let partial = target.partial();
+    let result = match target {
+        Target::Raw(_) => raw(args, session, chain, FileSink::create(&partial, chain.size())?),
+        Target::Device(path) => raw(args, session, chain, FileSink::open_existing(path, chain.size())?),
+        Target::Qcow2(_, options) => qcow2(args, session, chain, &partial, options),
+    };
+    match result {
+        // What the user interrupted is of no use to them; what is damaged may be all they have.
+        Err(error) if error.kind() == Kind::Cancelled && !matches!(target, Target::Device(_)) => {
+            let _ = std::fs::remove_file(&partial);
+            Err(error)
+        }
+        // Refused before the first byte.
+        Err(error) if matches!(error.kind(), Kind::Usage | Kind::Busy) => Err(error),
+        Err(error) => {
+            tracing::error!("{} is incomplete: do not use it", partial.display());
+            Err(error)
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+fn raw(args: &Restore, session: &Session, chain: &ChainDevice, sink: FileSink) -> Result<()> {
+    if args.preallocate {
+        sink.allocate()?;
+    }
+    let meter = session.display.meter(chain.target(), chain.size());
+    copy(chain, &sink, THREADS, &meter, &session.cancel)
+}
+
+/// Writes a qcow2 image. QEMU can't write a disk compressed whose size is no multiple of the cluster
+/// size: such an image is written plain first, and compressed from there, which takes the space of both
+/// for a while.
+fn qcow2(args: &Restore, session: &Session, chain: &ChainDevice, path: &Path, options: &CreateOptions) -> Result<()> {
+    img::create(path, chain.size(), options)?;
+    if !args.compress {
+        fill(session, chain, path, None)?;
+        return sync(path);
+    }
+    let cluster = img::info_as(path, "qcow2")?.cluster_size.unwrap_or(crate::units::MIB);
+    if chain.size() % cluster.max(1) == 0 {
+        fill(session, chain, path, Some(cluster))?;
+        return sync(path);
+    }
+    fill(session, chain, path, None)?;
+    let plain = Plain::from(path)?;
+    tracing::info!("{}: compressing", chain.target());
+    img::compress(&plain.0, path, options, &session.cancel)?;
+    sync(path)
+}
+
+/// An image on its way to a compressed one; goes when dropped.
+struct Plain(PathBuf);
+
+impl Plain {
+    /// Takes the image at `path`, and frees that name.
+    fn from(path: &Path) -> Result<Self> {
+        let plain = plain_name(path);
+        std::fs::rename(path, &plain).map_err(|error| Error::io("rename", error).path(path))?;
+        Ok(Self(plain))
+    }
+}
+
+impl Drop for Plain {
+    fn drop(&mut self) {
+        // The next restore removes it, too.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Where the uncompressed image lies while `partial` is made of it.
+pub fn plain_name(partial: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from("plain.");
+    name.push(partial.file_name().unwrap_or_default());
+    partial.with_file_name(name)
+}
+
+/// Fills a new image, compressed in clusters of `compress` bytes.
+fn fill(session: &Session, chain: &ChainDevice, path: &Path, compress: Option<u64>) -> Result<()> {
+    let serve = ServeOptions { read_only: false, connections: THREADS, bitmap: None, compress: compress.is_some() };
+    let server = QemuNbd::serve(path, "qcow2", &serve, &session.cancel)?;
+    let mut sink = NbdSink::connect(&server.uri(), THREADS, true, &session.cancel)?;
+    if let Some(cluster) = compress {
+        sink = sink.aligned_to(cluster)?;
+    }
+    let sink = sink;
+    let size = sink.size();
+    if size != chain.size() {
+        return Err(Error::new(Kind::Protocol, format!("the new image has {size} bytes instead of {}", chain.size()))
+            .path(path));
+    }
+    let meter = session.display.meter(chain.target(), chain.size());
+    copy(chain, &sink, THREADS, &meter, &session.cancel)?;
+    sink.disconnect()?;
+    server.finish()
+}
+
+fn sync(path: &Path) -> Result<()> {
+    let file = std::fs::File::open(path).map_err(|error| Error::io("open", error).path(path))?;
+    file.sync_all().map_err(|error| Error::io("sync", error).path(path))
+}

@@ -1,0 +1,237 @@
+//! Restores side by side with what is there: files, running domains, other disks, the other tool's
+//! sets.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::support::{Lab, Run, TestDomain, compare, run, virtkeep};
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+
+#[track_caller]
+fn back_up(lab: &Lab, domain: &TestDomain, set: &Path, level: &str) {
+    let (uri, scratch, name) = (lab.uri(), lab.scratch(), domain.name().to_owned());
+    let mut arguments: Vec<&dyn AsRef<OsStr>> = vec![&"backup", &"-n", &"-U", &uri, &"-d", &name, &"-o", &set];
+    arguments.extend([&"-l" as &dyn AsRef<OsStr>, &level, &"--scratchdir", &scratch]);
+    virtkeep(&arguments).succeeds();
+}
+
+/// Two disks, one with a size of odd sectors, and their full backup.
+fn make(lab: &Lab) -> (TestDomain<'_>, PathBuf) {
+    let domain = lab.domain("d", &["vda:17826304", "vdb:2M"]);
+    domain.write("vda", 0xaa, 0, 5 * MIB);
+    domain.write("vda", 0xab, 17 * MIB, 512);
+    domain.write("vdb", 0xba, 512 * KIB, MIB);
+    let set = lab.fresh_directory().join("set");
+    back_up(lab, &domain, &set, "full");
+    (domain, set)
+}
+
+#[track_caller]
+fn restore(set: &Path, out: &Path, options: &[&str]) -> Run {
+    let mut arguments: Vec<&dyn AsRef<OsStr>> = vec![&"restore", &"-n", &"-i", &set, &"-o", &out];
+    arguments.extend(options.iter().map(|option| option as &dyn AsRef<OsStr>));
+    virtkeep(&arguments)
+}
+
+/// The sorted names in a directory.
+fn listing(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn disks_of_any_size_are_compressed() {
+    let lab = Lab::up();
+    let (domain, set) = make(&lab);
+    let out = lab.fresh_directory();
+    // What a killed restore may have left.
+    fs::write(out.join("plain.d-vda.qcow2.partial"), "old").unwrap();
+    restore(&set, &out, &["--compress"]).succeeds();
+    assert_eq!(listing(&out), ["d-vda.qcow2", "d-vdb.qcow2", "vmconfig.xml"]);
+    for disk in ["vda", "vdb"] {
+        let image = out.join(format!("d-{disk}.qcow2"));
+        compare(&image, "qcow2", &domain.snapshot_reference(disk));
+        let size = image.metadata().unwrap().len();
+        assert!(size < MIB, "{disk} takes {size} bytes");
+    }
+}
+
+#[test]
+fn one_raw_disk_goes_into_a_file() {
+    let lab = Lab::up();
+    let (domain, set) = make(&lab);
+    let out = lab.fresh_directory();
+    let file = out.join("new disk.img");
+    restore(&set, &file, &["--raw"]).ends_with(2).says(&["new disk.img", "hint: ", "-d"]);
+    for option in ["-c", "-D"] {
+        restore(&set, &file, &["--raw", "-d", "vda", option]).ends_with(2).says(&["hint: ", "-o"]);
+    }
+    restore(&set, &file, &["--raw", "-d", "vda", "-N", "other"]).ends_with(2).says(&["hint: ", "-o"]);
+    assert_eq!(listing(&out), [""; 0], "a refused restore left something");
+    restore(&set, &file, &["--raw", "-d", "vda"]).succeeds();
+    assert_eq!(listing(&out), ["new disk.img"]);
+    compare(&file, "raw", &domain.snapshot_reference("vda"));
+
+    // Any name will do where the file exists; only by force.
+    let file = out.join("kept");
+    fs::write(&file, vec![0xff; 20 << 20]).unwrap();
+    restore(&set, &file, &["--raw", "-d", "vdb"]).ends_with(1).says(&["exists", "hint: ", "--force"]);
+    assert!(fs::read(&file).unwrap().iter().all(|byte| *byte == 0xff), "a refused restore wrote");
+    restore(&set, &file, &["--raw", "-d", "vdb", "--force"]).succeeds();
+    compare(&file, "raw", &domain.snapshot_reference("vdb"));
+    assert_eq!(listing(&out), ["kept", "new disk.img"]);
+}
+
+#[test]
+fn options_that_a_device_cannot_have_are_refused() {
+    let lab = Lab::up();
+    let (_domain, set) = make(&lab);
+    let file = lab.fresh_directory().join("device");
+    fs::write(&file, vec![0xff; 2 << 20]).unwrap();
+    let device: PathBuf = run("losetup", &[&"-f", &"--show", &file]).succeeds().stdout.trim().into();
+    let runs = [&["-A"][..], &["-c"], &["-D"], &["-N", "other"]].map(|option| {
+        let run = restore(&set, &device, &[&["--raw", "--force", "-d", "vdb"], option].concat());
+        (option, run)
+    });
+    run("losetup", &[&"-d", &device]).succeeds();
+    for (option, run) in runs {
+        run.ends_with(2).says(&["hint: "]);
+        assert!(fs::read(&file).unwrap().iter().all(|byte| *byte == 0xff), "{option:?}");
+    }
+}
+
+#[test]
+fn images_in_use_are_not_overwritten() {
+    let lab = Lab::up();
+    let (domain, set) = make(&lab);
+    domain.write("vdb", 0x77, 0, MIB);
+    let (reference, image) = (domain.snapshot_reference("vdb"), domain.image("vdb"));
+    let images = image.parent().unwrap();
+    let before = listing(images);
+    for options in [&["--force"][..], &["--force", "-d", "vdb"]] {
+        restore(&set, images, options).ends_with(1).says(&["in use", "hint: "]);
+    }
+    restore(&set, &image, &["--raw", "--force", "-d", "vdb"]).ends_with(1).says(&["in use"]);
+    assert_eq!(listing(images), before, "a refused restore left something");
+    domain.stop();
+    compare(&image, "qcow2", &reference);
+    restore(&set, images, &["--force"]).succeeds();
+}
+
+#[test]
+fn existing_domains_are_redefined_by_force_and_never_while_they_run() {
+    let lab = Lab::up();
+    let (domain, set) = make(&lab);
+    let (uri, out) = (lab.uri(), lab.fresh_directory());
+    for options in [&["-D", "-U", &uri][..], &["-D", "-U", &uri, "--force"]] {
+        restore(&set, &out, options).ends_with(1).says(&["domain d", "is running", "hint: ", "-N"]);
+    }
+    domain.stop();
+    restore(&set, &out, &["-D", "-U", &uri]).ends_with(1).says(&["domain d", "exists", "hint: ", "--force"]);
+    restore(&set, &out, &["-D", "-U", &uri, "-N", "d"]).ends_with(1).says(&["domain d", "exists", "--name"]);
+    restore(&set, &out, &["-D", "-U", "no:///uri"]).ends_with(2).says(&["no:///uri"]);
+    assert_eq!(listing(&out), [""; 0], "a refused restore left something");
+
+    restore(&set, &out, &["-D", "-U", &uri, "--force"]).succeeds();
+    let xml = lab.virsh(&[&"dumpxml", &"d"]);
+    assert!(xml.contains(out.join("d-vda.qcow2").to_str().unwrap()), "{xml}");
+
+    // Another domain of that name, and that domain under another name.
+    lab.virsh(&[&"undefine", &"d", &"--checkpoints-metadata"]);
+    let other = lab.fresh_directory().join("other.xml");
+    let uuid = xml.split(['>', '<']).skip_while(|word| *word != "uuid").nth(1).unwrap();
+    fs::write(&other, xml.replace(uuid, "6f1e8b1e-5f3a-4c7e-9d0a-111111111111")).unwrap();
+    lab.virsh(&[&"define", &other]);
+    let last = lab.fresh_directory();
+    restore(&set, &last, &["-D", "-U", &uri, "--force"]).ends_with(1).says(&["another one", "-N"]);
+    lab.virsh(&[&"undefine", &"d"]);
+    fs::write(&other, xml.replace("<name>d</name>", "<name>renamed</name>")).unwrap();
+    lab.virsh(&[&"define", &other]);
+    restore(&set, &last, &["-D", "-U", &uri, "--force"]).ends_with(1).says(&["domain renamed", "-N"]);
+    assert_eq!(listing(&last), [""; 0], "a refused restore left something");
+}
+
+#[test]
+fn a_second_disk_may_follow_the_first() {
+    let lab = Lab::up();
+    let (domain, set) = make(&lab);
+    let out = lab.fresh_directory();
+    restore(&set, &out, &["-d", "vda"]).succeeds();
+    restore(&set, &out, &["-d", "vdb"]).succeeds();
+    for disk in ["vda", "vdb"] {
+        compare(&out.join(format!("d-{disk}.qcow2")), "qcow2", &domain.snapshot_reference(disk));
+    }
+    assert_eq!(listing(&out), ["d-vda.qcow2", "d-vdb.qcow2", "vmconfig.xml"]);
+    // The XML of one disk is not that of the other.
+    let out = lab.fresh_directory();
+    restore(&set, &out, &["-d", "vda", "-c"]).succeeds();
+    restore(&set, &out, &["-d", "vdb", "-c"]).ends_with(1).says(&["vmconfig.xml", "hint: ", "--force"]);
+    assert_eq!(listing(&out), ["d-vda.qcow2", "vmconfig.xml"]);
+}
+
+/// `base_run` of a manifest tells chains apart whose checkpoints have the same names.
+#[test]
+fn sequences_are_proven_by_the_manifests_beside_them() {
+    let lab = Lab::up();
+    let (domain, first) = make(&lab);
+    domain.write("vda", 0x71, MIB, MIB);
+    back_up(&lab, &domain, &first, "inc");
+    let reference = domain.snapshot_reference("vda");
+    let second = lab.fresh_directory().join("set");
+    back_up(&lab, &domain, &second, "full");
+    let (full, inc) = (first.join("vda.full.data"), first.join("vda.inc.virtnbdbackup.1.data"));
+    let sequence = |streams: [&Path; 2]| {
+        let list = streams.map(|path| path.to_str().unwrap()).join(",");
+        let out = lab.fresh_directory();
+        (virtkeep(&[&"restore", &"-n", &"-o", &out, &"-s", &list]), out.join("vda.qcow2"))
+    };
+    let (run, image) = sequence([&full, &inc]);
+    assert!(!run.succeeds().stderr.contains("unproven"));
+    compare(&image, "qcow2", &reference);
+    let (run, image) = sequence([&second.join("vda.full.data"), &inc]);
+    run.ends_with(2).says(&["another stream", "hint: "]);
+    assert!(!image.exists());
+    // Without its manifest.
+    let alone = lab.fresh_directory().join("alone.data");
+    fs::copy(&inc, &alone).unwrap();
+    let (run, image) = sequence([&full, &alone]);
+    run.succeeds().says(&["alone.data", "unproven"]);
+    compare(&image, "qcow2", &reference);
+}
+
+#[test]
+fn the_other_tools_boot_files_and_autostart_come_back() {
+    let lab = Lab::up();
+    let domain = lab.domain("d", &["vda:2M"]);
+    lab.virsh(&[&"autostart", &"d"]);
+    let (uri, scratch, set) = (lab.uri(), lab.scratch(), lab.fresh_directory().join("set"));
+    let socket = lab.directory().join("run/foreign.sock");
+    let arguments: [&dyn AsRef<OsStr>; 13] =
+        [&"-U", &uri, &"-n", &"-d", &"d", &"-l", &"full", &"-S", &scratch, &"-f", &socket, &"-o", &set];
+    run("virtnbdbackup", &arguments).succeeds();
+    // A kernel as it would have saved it.
+    let config = set.join("vmconfig.virtnbdbackup.0.xml");
+    let xml = fs::read_to_string(&config).unwrap().replace("</os>", "<kernel>/nowhere/vmlinuz</kernel></os>");
+    assert!(xml.contains("vmlinuz"), "{xml}");
+    fs::write(&config, xml).unwrap();
+    fs::write(set.join("vmlinuz.virtnbdbackup.0"), "kernel").unwrap();
+    domain.stop();
+    lab.virsh(&[&"undefine", &"d", &"--checkpoints-metadata"]);
+
+    let out = lab.fresh_directory();
+    restore(&set, &out, &["-D", "-U", &uri]).succeeds();
+    assert_eq!(fs::read(out.join("vmlinuz")).unwrap(), b"kernel");
+    let xml = lab.virsh(&[&"dumpxml", &"d"]);
+    assert!(xml.contains(&format!("<kernel>{}</kernel>", out.join("vmlinuz").display())), "{xml}");
+    let info = lab.virsh(&[&"dominfo", &"d"]);
+    assert!(info.lines().any(|line| line.starts_with("Autostart:") && line.ends_with("enable")), "{info}");
+    // The changed kernel of another point is not taken for the same.
+    fs::write(set.join("vmlinuz.virtnbdbackup.0"), "other!").unwrap();
+    fs::remove_file(out.join("d-vda.qcow2")).unwrap();
+    restore(&set, &out, &[]).ends_with(1).says(&["vmlinuz", "other content", "--force"]);
+}
