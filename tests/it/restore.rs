@@ -271,7 +271,7 @@ fn the_soft_limit_of_open_files_does_not_matter() {
     let lab = Lab::up();
     let (domain, set) = make(&lab);
     let out = lab.fresh_directory();
-    let limited = "ulimit -Sn 8 && exec \"$0\" restore -n --raw -i \"$1\" -o \"$2\"";
+    let limited = "ulimit -Sn 7 && exec \"$0\" restore -n --raw -i \"$1\" -o \"$2\"";
     run("sh", &[&"-c", &limited, &env!("CARGO_BIN_EXE_virtkeep"), &set, &out]).succeeds();
     compare(&out.join("d-vda.raw"), "raw", &domain.snapshot_reference("vda"));
 }
