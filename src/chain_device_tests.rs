@@ -42,15 +42,15 @@ fn extents_of(parts: &[(u64, u8)], size: u64, full: bool) -> Vec<Extent> {
     extents
 }
 
-/// Lengths and kinds of extents, fill byte, level of compression, new size.
-type Parts = (Vec<(u64, u8)>, u8, u8, Option<u64>);
+/// Parts, fill, level and new size of a layer, as drawn.
+type Drawn = (Vec<(u64, u8)>, u8, u8, Option<u64>);
 
 /// Layers, the full first; between them the disk keeps its size, grows or shrinks.
 fn layers() -> impl Strategy<Value = Vec<Layer>> {
     let parts = prop::collection::vec((1..700u64, 0..3u8), 1..40);
     let layer = (parts, any::<u8>(), 0..=3u8, prop::option::of(1..6_000_000u64));
     (1..6_000_000u64, prop::collection::vec(layer, 1..6)).prop_map(|(mut size, layers)| {
-        let build = |(number, (parts, fill, level, resized)): (usize, Parts)| {
+        let build = |(number, (parts, fill, level, resized)): (usize, Drawn)| {
             size = resized.unwrap_or(size);
             let extents = extents_of(&parts, size, number == 0);
             let compression = if level == 0 { Compression::None } else { Compression::Lz4 { level } };

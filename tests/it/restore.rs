@@ -5,6 +5,8 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use virtkeep::stream::frame::{Header, Kind};
+
 use crate::support::{Lab, Run, TestDomain, compare, run, virtkeep};
 
 const KIB: u64 = 1024;
@@ -134,7 +136,7 @@ fn existing_domains_are_redefined_by_force_and_never_while_they_run() {
     domain.stop();
     restore(&set, &out, &["-D", "-U", &uri]).ends_with(1).says(&["domain d", "exists", "hint: ", "--force"]);
     restore(&set, &out, &["-D", "-U", &uri, "-N", "d"]).ends_with(1).says(&["domain d", "exists", "--name"]);
-    restore(&set, &out, &["-D", "-U", "no:///uri"]).ends_with(2).says(&["no:///uri"]);
+    restore(&set, &out, &["-D", "-U", "no:///uri"]).ends_with(1).says(&["no:///uri"]);
     assert_eq!(listing(&out), [""; 0], "a refused restore left something");
 
     restore(&set, &out, &["-D", "-U", &uri, "--force"]).succeeds();
@@ -234,4 +236,60 @@ fn the_other_tools_boot_files_and_autostart_come_back() {
     fs::write(set.join("vmlinuz.virtnbdbackup.0"), "other!").unwrap();
     fs::remove_file(out.join("d-vda.qcow2")).unwrap();
     restore(&set, &out, &[]).ends_with(1).says(&["vmlinuz", "other content", "--force"]);
+}
+
+#[test]
+fn raw_originals_are_not_compressed() {
+    let directory = tempfile::tempdir().unwrap();
+    let (set, out) = (directory.path().join("set"), directory.path().join("out"));
+    fs::create_dir_all(&set).unwrap();
+    fs::create_dir_all(&out).unwrap();
+    let mut stream = foreign_head(4096);
+    stream.extend_from_slice(&[7; 4096]);
+    stream.extend_from_slice(b"\r\n");
+    stream.extend_from_slice(&Header::new(Kind::Stop, 0, 0).encode());
+    fs::write(set.join("vda.full.data"), &stream).unwrap();
+    restore(&set, &out, &["--compress"]).ends_with(2).says(&["disk vda", "raw", "hint: "]);
+    assert_eq!(listing(&out), [""; 0], "a refused restore left something");
+    restore(&set, &out, &[]).succeeds();
+    assert!(fs::read(out.join(&listing(&out)[0])).unwrap() == [7; 4096]);
+}
+
+/// The beginning of a full of virtnbdbackup of a raw disk full of data, up to the data.
+fn foreign_head(size: u64) -> Vec<u8> {
+    let meta = format!(
+        r#"{{"virtualSize":{size},"dataSize":{size},"diskName":"vda","diskFormat":"raw","checkpointName":"virtnbdbackup.0"}}"#
+    );
+    let meta_header = Header::new(Kind::Meta, 0, meta.len() as u64).encode();
+    let data_header = Header::new(Kind::Data, 0, size).encode();
+    [&meta_header[..], meta.as_bytes(), b"\r\n", &data_header].concat()
+}
+
+/// Every stream of a chain is a file.
+#[test]
+fn the_soft_limit_of_open_files_does_not_matter() {
+    let lab = Lab::up();
+    let (domain, set) = make(&lab);
+    let out = lab.fresh_directory();
+    let limited = "ulimit -Sn 7 && exec \"$0\" restore -n --raw -i \"$1\" -o \"$2\"";
+    run("sh", &[&"-c", &limited, &env!("CARGO_BIN_EXE_virtkeep"), &set, &out]).succeeds();
+    compare(&out.join("d-vda.raw"), "raw", &domain.snapshot_reference("vda"));
+}
+
+/// Streams without an index are read as a whole before anything is written.
+#[test]
+fn opening_a_foreign_stream_can_be_interrupted() {
+    let directory = tempfile::tempdir().unwrap();
+    let (set, out) = (directory.path().join("set"), directory.path().join("out"));
+    fs::create_dir(&set).unwrap();
+    let size = 1_u64 << 42;
+    let stream = foreign_head(size);
+    let path = set.join("vda.full.data");
+    fs::write(&path, &stream).unwrap();
+    // Terabytes of one hole: hours of reading.
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(stream.len() as u64 + size + 42).unwrap();
+    let stopped = "\"$0\" restore -n -i \"$1\" -o \"$2\" & sleep 1; kill -INT $! 2>&1; wait $!";
+    // A shell without job control lets its background processes ignore SIGINT until they say otherwise.
+    run("sh", &[&"-c", &stopped, &env!("CARGO_BIN_EXE_virtkeep"), &set, &out]).ends_with(130).says(&["interrupted"]);
+    assert!(!out.exists());
 }
