@@ -100,7 +100,7 @@ pub fn resolve<'c>(catalogue: &'c Catalogue, point: &'c Run, target: &str) -> Re
     while let Some(base) = &stream.base {
         let parent = catalogue.run_of_checkpoint(base).ok_or_else(|| missing(catalogue, stream, base))?;
         let next = parent.stream(target).ok_or_else(|| missing(catalogue, stream, base))?;
-        if stream.base_run.is_some() && stream.base_run != parent.run_id() {
+        if run.manifest.is_some() && stream.base_run != parent.run_id() {
             return Err(Error::corrupt(format!(
                 "{} builds on another run's {base} than the one in this set",
                 stream.file

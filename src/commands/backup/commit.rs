@@ -14,6 +14,7 @@ use super::plan::Plan;
 use super::{Context, old_chain};
 use crate::commands::Session;
 use crate::error::{self, Error, Kind};
+use crate::set::Level;
 use crate::set::cpt;
 use crate::set::intent::Intent;
 use crate::set::layout::{
@@ -166,6 +167,9 @@ fn format_version(version: u64) -> String {
 fn after_commit(run: &Context<'_>, plan: &Plan, manifest: &Manifest) -> Result<()> {
     let layout = &run.catalogue.layout;
     roll_forward(layout, manifest)?;
+    if plan.level == Level::Full {
+        old_chain::unmark(layout)?;
+    }
     if let Some(directory) = &run.args.places.checkpointdir {
         if let Err(error) = copy_checkpoint(layout, manifest, directory) {
             tracing::warn!("the checkpoint's XML is in the set only: {}", error::report(error.as_ref()));

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! connect -> clear what a dead run left -> plan -> intent -> freeze, begin the job, thaw
-//!   -> copy the disks -> end the job -> configuration -> manifest (the commit) -> old checkpoints
+//!   -> configuration -> copy the disks -> end the job -> manifest (the commit) -> old checkpoints
 //! ```
 //!
 //! Until the manifest is written everything can be undone, and is, whatever fails.

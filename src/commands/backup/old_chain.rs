@@ -86,6 +86,18 @@ fn mark_ended(old: &Checkpoint, plan: &Plan) {
     }
 }
 
+/// A chain that begins in an emptied set has nothing to do with the one that ended there.
+///
+/// # Errors
+/// Where the mark can't be removed: the next increment would be refused.
+pub fn unmark(layout: &Layout) -> Result<()> {
+    let path = layout.private().join(ENDED);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", error).path(path).into()),
+        _ => Ok(()),
+    }
+}
+
 /// Refuses to continue a chain that ended.
 ///
 /// # Errors

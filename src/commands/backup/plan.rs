@@ -88,8 +88,10 @@ impl Plan {
         let config = DomainConfig::parse(&domain.xml(false)?)?;
         let domain_uuid = domain_uuid(domain)?;
         disks::refuse_other_domain(catalogue, domain_uuid)?;
-        old_chain::refuse_ended(&catalogue.layout)?;
         let level = decide_level(args.level, catalogue)?;
+        if level.needs_base() {
+            old_chain::refuse_ended(&catalogue.layout)?;
+        }
         if !domain.is_active()? {
             return Err(Error::unsupported(format!("domain {} is not running", domain.name()))
                 .hint("-S starts it, paused, for the backup and ends it afterwards")
