@@ -100,9 +100,29 @@ impl Error {
             std::io::ErrorKind::NotFound => Kind::NotFound,
             _ => Kind::Io,
         };
-        let full = matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
-        let error = Self::new(kind, operation).caused_by(source);
-        if full { error.hint("free some space there, or choose another place") } else { error }
+        Self::new(kind, operation).hint_if_full(&source).caused_by(source)
+    }
+
+    /// Adds what to do where there is no space left.
+    pub fn hint_if_full(self, cause: &std::io::Error) -> Self {
+        match cause.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                self.hint("free some space there, or choose another place")
+            }
+            _ => self,
+        }
+    }
+
+    /// Whether this user may not do it, which says nothing about the thing.
+    pub fn is_permission_denied(&self) -> bool {
+        let mut next: Option<&(dyn StdError + 'static)> = Some(self);
+        while let Some(current) = next {
+            if let Some(error) = current.downcast_ref::<std::io::Error>() {
+                return error.kind() == std::io::ErrorKind::PermissionDenied;
+            }
+            next = current.source();
+        }
+        false
     }
 
     /// Adds the target name of the disk concerned, unless a deeper layer has said it.

@@ -155,5 +155,6 @@ const EXAMPLES: &str = "Examples:
   virtkeep backup -d web -o /tmp/web -l copy -x vdb  a copy beside any chain, without disk vdb
   virtkeep backup -d web -o /backup/web -p           how much would it be?
 
-The set's directory belongs to one domain and one chain. A failed run leaves it as it was: the next
-one goes on from the last run that was committed.";
+The set's directory belongs to one domain and one chain. A failed run is undone: the next one goes on
+from the last run that was committed. A full into a new directory ends the domain's chain in the old
+one, also by way of -l auto; only -l copy leaves it alone.";

@@ -19,8 +19,9 @@ pub struct Restore {
     #[arg(short, long, value_name = "DIR|FILE")]
     pub output: PathBuf,
 
-    /// Restore point: a checkpoint, a run id (its first characters will do), or a date in local time,
-    /// which means the newest run started by then [default: the newest point]
+    /// Restore point: a checkpoint, a run id (its first 4 characters will do), or a date in local time
+    /// (YYYY-MM-DD, or with HH:MM too), which means the newest run started by then [default: the
+    /// newest point]
     #[arg(short, long, value_name = "POINT", conflicts_with = "sequence")]
     pub until: Option<String>,
 

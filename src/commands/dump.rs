@@ -80,10 +80,20 @@ fn chain_length(catalogue: &Catalogue, run: &Run) -> Result<usize, &'static str>
     if !whole::missing_files(catalogue, run).is_empty() {
         return Err("MISSING FILES");
     }
-    let lengths =
-        run.streams.iter().map(|stream| chain::resolve(catalogue, run, &stream.target).map(|chain| chain.len()));
-    let lengths: Vec<usize> = lengths.collect::<Result<_, _>>().map_err(|_| "BROKEN CHAIN")?;
-    Ok(lengths.into_iter().max().unwrap_or(0))
+    let mut longest = 0;
+    for stream in &run.streams {
+        let chain = chain::resolve(catalogue, run, &stream.target).map_err(|_| "BROKEN CHAIN")?;
+        longest = longest.max(chain.len());
+        for link in chain {
+            let size = catalogue.stream_path(link).ok().and_then(|path| Some(path.metadata().ok()?.len()));
+            match size {
+                None => return Err("MISSING FILES"),
+                Some(size) if size != link.stored_size => return Err("DAMAGED FILES"),
+                Some(_) => {}
+            }
+        }
+    }
+    Ok(longest)
 }
 
 fn needs(catalogue: &Catalogue, run: &Run) -> String {

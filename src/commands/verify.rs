@@ -1,5 +1,6 @@
 //! `virtkeep verify`: every file of a set against what is known of it, and every chain.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use crate::cli::read::Verify;
 use crate::error::{self, Error, Kind};
 use crate::exit::Exit;
 use crate::pipeline::Progress;
-use crate::set::catalogue::Catalogue;
+use crate::set::catalogue::{Catalogue, Run, Stream as CatalogueStream};
 use crate::set::chain;
 use crate::set::cpt;
 use crate::set::intent::Intent;
@@ -41,12 +42,20 @@ struct Verdict {
     bytes: u64,
     unproven: usize,
     damages: u64,
+    /// Damaged streams, by their paths.
+    bad_streams: BTreeSet<PathBuf>,
+    /// A file that this user may not read: no verdict is possible.
+    forbidden: Option<Error>,
 }
 
 impl Verdict {
     /// Tells a damage and counts it.
-    fn damage(&mut self, error: &Error) {
-        tracing::error!("damage: {}", error::report(error));
+    fn damage(&mut self, error: Error) {
+        if error.is_permission_denied() {
+            self.forbidden.get_or_insert(error);
+            return;
+        }
+        tracing::error!("damage: {}", error::report(&error));
         self.damages += 1;
     }
 }
@@ -54,11 +63,11 @@ impl Verdict {
 /// Verifies.
 pub fn run(args: &Verify, session: &Session) -> Result<Exit> {
     let begin = Instant::now();
-    let catalogue = Catalogue::open(Layout::new(&args.input))?;
+    let mut catalogue = Catalogue::open(Layout::new(&args.input))?;
     let mut verdict = Verdict::default();
-    for problem in &catalogue.problems {
+    for problem in std::mem::take(&mut catalogue.problems) {
         if problem.is_damage() {
-            verdict.damage(&problem.error);
+            verdict.damage(problem.error);
         } else {
             tracing::warn!("{}", error::report(&problem.error));
             verdict.unproven += 1;
@@ -71,6 +80,9 @@ pub fn run(args: &Verify, session: &Session) -> Result<Exit> {
     check_streams(args, session, &catalogue, &mut verdict)?;
     check_whole(&catalogue, &mut verdict)?;
     check_chains(&catalogue, &mut verdict);
+    if let Some(error) = verdict.forbidden {
+        return Err(error.hint("run this as the user that makes the backups: nothing is said about the set").into());
+    }
     conclude(args, &catalogue, &verdict, begin)
 }
 
@@ -93,10 +105,37 @@ fn conclude(args: &Verify, catalogue: &Catalogue, verdict: &Verdict, begin: Inst
             format!("OK as far as can be told: {unproven} files have no checksum and are unproven: {what}"),
             Exit::Done,
         ),
+        (1, _, _) => (format!("DAMAGED: 1 damage found: {what}"), Exit::Damage),
         (damages, _, _) => (format!("DAMAGED: {damages} damages found: {what}"), Exit::Damage),
     };
-    writeln!(std::io::stdout(), "{line}").map_err(|error| Error::io("write to stdout", error))?;
+    if exit == Exit::Done && args.talk.quiet {
+        return Ok(exit);
+    }
+    let mut out = std::io::stdout().lock();
+    let mut say = |line: String| writeln!(out, "{line}").map_err(|error| Error::io("write to stdout", error));
+    say(line)?;
+    if exit == Exit::Damage {
+        let whole: Vec<&str> = restorable(catalogue, verdict).map(|run| run.id.as_str()).collect();
+        say(match whole.as_slice() {
+            [] => "No restore point is whole.".to_owned(),
+            _ => format!("Restore points of which all data is whole (restore --until): {}", whole.join(", ")),
+        })?;
+    }
     Ok(exit)
+}
+
+/// The restore points that no damage of a stream touches.
+fn restorable<'c>(catalogue: &'c Catalogue, verdict: &'c Verdict) -> impl Iterator<Item = &'c Run> {
+    let is_sound = |stream: &CatalogueStream| {
+        catalogue.stream_path(stream).is_ok_and(|path| path.exists() && !verdict.bad_streams.contains(&path))
+    };
+    let is_whole = move |run: &&Run| {
+        whole::missing_files(catalogue, run).is_empty()
+            && run.streams.iter().all(|stream| {
+                chain::resolve(catalogue, run, &stream.target).is_ok_and(|chain| chain.into_iter().all(is_sound))
+            })
+    };
+    catalogue.runs.iter().filter(is_whole)
 }
 
 /// Configuration, sums, logs, and the list of checkpoints.
@@ -106,12 +145,12 @@ fn check_small_files(catalogue: &Catalogue, verdict: &mut Verdict) -> Result<()>
             verdict.files += 1;
             verdict.bytes = verdict.bytes.saturating_add(record.size);
             if let Err(error) = check_file(catalogue, record) {
-                verdict.damage(&error);
+                verdict.damage(error);
             }
         }
     }
     if let Some(Err(error)) = newest_owner(catalogue).map(|manifest| check_cpt(catalogue, manifest)) {
-        verdict.damage(&error);
+        verdict.damage(error);
     }
     Ok(())
 }
@@ -216,7 +255,8 @@ fn check_stream(
     let report = match result {
         Err(error) if error.kind() == Kind::Cancelled => return Err(error),
         Err(error) => {
-            verdict.damage(&missing(error).disk(&stream.target).path(&stream.path));
+            verdict.bad_streams.insert(stream.path.clone());
+            verdict.damage(missing(error).disk(&stream.target).path(&stream.path));
             return Ok(());
         }
         Ok(report) => report,
@@ -224,6 +264,9 @@ fn check_stream(
     if stream.expected.is_none() && report.proof == Proof::Unproven {
         tracing::warn!("disk {}: {}: no checksum, unproven", stream.target, stream.path.display());
         verdict.unproven += 1;
+    }
+    if !report.findings.is_empty() {
+        verdict.bad_streams.insert(stream.path.clone());
     }
     for finding in report.findings {
         let range = finding.range.map_or_else(|| "unknown, suspect the whole disk".to_owned(), describe_range);
@@ -248,7 +291,7 @@ fn describe_range(range: Range<u64>) -> String {
 fn check_whole(catalogue: &Catalogue, verdict: &mut Verdict) -> Result<()> {
     for run in &catalogue.runs {
         for (disk, file) in whole::missing_files(catalogue, run) {
-            verdict.damage(&whole::incomplete(catalogue, run, &disk, &file));
+            verdict.damage(whole::incomplete(catalogue, run, &disk, &file));
         }
     }
     for checkpoint in whole::vanished(catalogue)? {
@@ -265,7 +308,7 @@ fn check_chains(catalogue: &Catalogue, verdict: &mut Verdict) {
             if let Err(error) = chain::resolve(catalogue, run, &stream.target) {
                 let error =
                     Error::new(error.kind(), format!("restore point {} can't be restored", run.id)).caused_by(error);
-                verdict.damage(&error.disk(&stream.target));
+                verdict.damage(error.disk(&stream.target));
             }
         }
     }

@@ -330,7 +330,7 @@ pub(super) fn describe(text: &str, errno: i32) -> Error {
         Some(Errno::PROTO | Errno::BADMSG) => Kind::Protocol,
         _ => Kind::Io,
     };
-    Error::new(kind, message).caused_by(cause)
+    Error::new(kind, message).hint_if_full(&cause).caused_by(cause)
 }
 
 #[cfg(test)]

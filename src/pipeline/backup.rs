@@ -5,9 +5,9 @@ use std::io::{BufWriter, Write};
 use std::ops::Range;
 use std::path::Path;
 
-use super::Progress;
 use super::turnstile::Turnstile;
 use super::work::{Item, Queue};
+use super::{Failures, Progress};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, Kind};
@@ -46,24 +46,30 @@ pub fn copy(
     let out = BufWriter::with_capacity(WRITE_BUFFER, file);
     let stream = Turnstile::new(StreamWriter::new(out, source.meta, spool)?);
     let stopped = cancel.child();
-    let results: Vec<Result<()>> = std::thread::scope(|scope| {
+    let failures = Failures::default();
+    std::thread::scope(|scope| {
         let worker = |client: Client| {
-            let (queue, stream, stopped) = (&queue, &stream, &stopped);
+            let (queue, stream, stopped, failures) = (&queue, &stream, &stopped, &failures);
             move || {
                 // The others must not wait for a number that will never come.
                 let closer = stream.closer();
-                let result = Worker::new(source, client).run(queue, stream, progress, stopped);
-                match &result {
+                match Worker::new(source, client).run(queue, stream, progress, stopped) {
                     Ok(()) => closer.disarm(),
-                    Err(_) => stopped.cancel(),
+                    Err(error) => {
+                        failures.note(error);
+                        stopped.cancel();
+                    }
                 }
-                result
             }
         };
         let threads: Vec<_> = clients.into_iter().map(|client| scope.spawn(worker(client))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(Error::panicked()))).collect()
+        for thread in threads {
+            if thread.join().is_err() {
+                failures.note(Error::panicked());
+            }
+        }
     });
-    Error::first_of(results)?;
+    failures.into_result()?;
     cancel.check()?;
     let (out, finished) = stream.into_inner().finish()?;
     let file = out.into_inner().map_err(|error| Error::io("write", error.into_error()))?;

@@ -12,6 +12,28 @@ pub mod restore;
 pub mod turnstile;
 pub mod work;
 
+use std::sync::{Mutex, PoisonError};
+
+use crate::error::{Error, Result};
+
+/// What went wrong in the threads of a disk, in the order in which it did: later errors are often only
+/// what the first one led to.
+#[derive(Debug, Default)]
+pub(crate) struct Failures(Mutex<Vec<Error>>);
+
+impl Failures {
+    /// Remembers a thread's error.
+    fn note(&self, error: Error) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(error);
+    }
+
+    /// The first error that was no consequence of stopping.
+    fn into_result(self) -> Result<()> {
+        let errors = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Error::first_of(errors.into_iter().map(Err))
+    }
+}
+
 /// Told how far the work of a disk is. Calls come from several threads.
 pub trait Progress: Send + Sync {
     /// `bytes` more of the guest's data are done.

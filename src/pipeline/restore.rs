@@ -1,8 +1,8 @@
 //! A chain device into a sink: every block is read through its digest and written once, in any
 //! order.
 
-use super::Progress;
 use super::work::{Item, Queue};
+use super::{Failures, Progress};
 use crate::block::BlockSink;
 use crate::cancel::Cancel;
 use crate::chain_device::{Buffers, ChainDevice};
@@ -26,18 +26,22 @@ pub fn copy(
     check_known(&extents, chain.size()).map_err(|error| error.disk(chain.target()))?;
     let queue = Queue::new(&extents);
     let stopped = cancel.child();
-    let results: Vec<Result<()>> = std::thread::scope(|scope| {
+    let failures = Failures::default();
+    std::thread::scope(|scope| {
         let worker = || {
-            let result = work(chain, sink, &queue, progress, &stopped);
-            if result.is_err() {
+            if let Err(error) = work(chain, sink, &queue, progress, &stopped) {
+                failures.note(error);
                 stopped.cancel();
             }
-            result
         };
         let threads: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(worker)).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(Error::panicked()))).collect()
+        for thread in threads {
+            if thread.join().is_err() {
+                failures.note(Error::panicked());
+            }
+        }
     });
-    Error::first_of(results)?;
+    failures.into_result()?;
     cancel.check()?;
     sink.flush()
 }

@@ -37,7 +37,9 @@ pub fn find_point<'c>(catalogue: &'c Catalogue, until: Option<&str>) -> Result<&
         ([run], _) => Ok(run),
         ([], Some(date)) => {
             refuse_damaged(catalogue)?;
-            newest_by(catalogue, &date).ok_or_else(|| unknown(format!("no run of the set had started by {date}")))
+            newest_by(catalogue, &date).ok_or_else(|| {
+                unknown(format!("no run of the set had started by {}", date.strftime("%Y-%m-%d %H:%M:%S")))
+            })
         }
         ([], None) => Err(unknown(format!("no restore point is called {until:?}"))),
         (several, _) => Err(unknown(format!("{until:?} fits {} restore points", several.len()))),

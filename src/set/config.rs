@@ -33,7 +33,10 @@ impl ConfigFile {
     /// # Errors
     /// [`Corrupt`](crate::error::Kind::Corrupt) where it is not what was backed up.
     pub fn read(&self) -> Result<Vec<u8>> {
-        let io = |error: std::io::Error| Error::io("read", error).path(&self.path);
+        let io = |error: std::io::Error| match error.kind() {
+            std::io::ErrorKind::NotFound => Error::incomplete("is missing from the set").path(&self.path),
+            _ => Error::io("read", error).path(&self.path),
+        };
         let size = std::fs::metadata(&self.path).map_err(io)?.len();
         if size > MAX_SIZE {
             return Err(Error::corrupt(format!("{size} bytes are too many for it")).path(&self.path));

@@ -133,6 +133,11 @@ impl Layout {
     /// # Errors
     /// [`Kind::Io`]/[`Kind::NotFound`] naming the directory, with a hint.
     pub fn create(&self) -> Result<()> {
+        if self.directory.exists() && !self.directory.is_dir() {
+            return Err(Error::new(Kind::Busy, "is a file, not a directory")
+                .path(&self.directory)
+                .hint("-o takes the directory of the set; it is made where it is missing"));
+        }
         for directory in [self.directory.clone(), self.private(), self.checkpoints()] {
             DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(|error| {
                 Error::io("create directory", error)

@@ -30,6 +30,8 @@ pub struct Outcome {
     pub manifest: Manifest,
     /// The guest may be left with frozen filesystems.
     pub maybe_frozen: bool,
+    /// A disk was left out that should be in the backup.
+    pub missed: bool,
 }
 
 /// Opens the run's log file in the set.
@@ -54,7 +56,7 @@ pub fn run(run: &Context<'_>, plan: &Plan, copied: Copied) -> Result<Outcome> {
     if let Err(error) = after_commit(run, plan, &manifest) {
         tracing::warn!("the run is committed, but the next one has to tidy up: {}", error::report(error.as_ref()));
     }
-    Ok(Outcome { manifest, maybe_frozen })
+    Ok(Outcome { manifest, maybe_frozen, missed: plan.missed })
 }
 
 /// Everything of the run that is not a stream: configuration and sums.

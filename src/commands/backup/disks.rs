@@ -22,6 +22,8 @@ pub struct Selection {
     pub skipped: Vec<Skipped>,
     /// All targets that are not copied.
     pub others: Vec<String>,
+    /// A disk was left out that should be in the backup: not removable, or named.
+    pub missed: bool,
 }
 
 impl Selection {
@@ -32,7 +34,7 @@ impl Selection {
     /// is left to copy.
     pub fn of(args: &Backup, connection: &Connection, config: &DomainConfig) -> Result<Self> {
         refuse_unknown(args, config)?;
-        let mut selection = Self { disks: Vec::new(), skipped: Vec::new(), others: Vec::new() };
+        let mut selection = Self { disks: Vec::new(), skipped: Vec::new(), others: Vec::new(), missed: false };
         for disk in &config.disks {
             let included = args.include.is_empty() || args.include.contains(&disk.target);
             if !included || args.exclude.contains(&disk.target) {
@@ -62,7 +64,12 @@ impl Selection {
         if removable && !args.include.contains(&disk.target) {
             tracing::info!("Excluding disk [{}]: {reason}", disk.target);
         } else {
-            tracing::warn!("Excluding disk [{}]: {reason}; {remedy}", disk.target);
+            tracing::warn!(
+                "Excluding disk [{}]: {reason}; {remedy}, or leave it out with -x {}",
+                disk.target,
+                disk.target
+            );
+            self.missed = true;
         }
         self.skipped.push(Skipped { target: disk.target.clone(), reason: reason.to_owned() });
         self.others.push(disk.target.clone());

@@ -123,8 +123,7 @@ fn tell(outcome: &Outcome, begin: Instant) {
 }
 
 fn verdict(args: &Backup, session: &Session, outcome: &Outcome) -> Exit {
-    let skipped = outcome.manifest.skipped.iter().any(|disk| args.include.contains(&disk.target));
-    if skipped || outcome.maybe_frozen || (args.strict && !session.log.warnings().is_empty()) {
+    if outcome.missed || outcome.maybe_frozen || (args.strict && !session.log.warnings().is_empty()) {
         Exit::Look
     } else {
         Exit::Done

@@ -48,6 +48,8 @@ pub struct Plan {
     pub disks: Vec<PlannedDisk>,
     /// The disks left out.
     pub skipped: Vec<Skipped>,
+    /// A disk was left out that should be in the backup.
+    pub missed: bool,
     /// Targets of all disks that the job leaves alone.
     pub others: Vec<String>,
     /// Checkpoints of an older chain, which a new one ends.
@@ -114,6 +116,7 @@ impl Plan {
             ident: String::new(),
             disks: Vec::new(),
             skipped: selection.skipped,
+            missed: selection.missed,
             others: selection.others,
             old_chain: bases.old_chain.clone(),
             config,

@@ -98,7 +98,9 @@ fn in_directory(args: &Restore, source: &Source, chain: &ChainDevice, path: Path
         }
         return Ok(Target::Raw(path));
     }
-    let info = source.image_info(chain.target())?;
+    let info = source
+        .image_info(chain.target())
+        .map_err(|error| error.hint("--raw restores the content without the image's options"))?;
     let mut options = info.as_ref().map(CreateOptions::from).unwrap_or_default();
     if args.preallocate {
         options.preallocation = Preallocation::Falloc;

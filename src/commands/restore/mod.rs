@@ -38,6 +38,7 @@ use crate::units::format_bytes;
 pub fn run(args: &Restore, session: &Session) -> Result<Exit> {
     let begin = Instant::now();
     let output = Output::of(args)?;
+    refuse_set(args)?;
     let source = Source::open(args)?;
     tracing::info!("restoring {}", source.describe());
     define::check(args, &source)?;
@@ -58,19 +59,39 @@ pub fn run(args: &Restore, session: &Session) -> Result<Exit> {
         write::write(args, session, chain, target).map_err(|error| error.disk(chain.target()))?;
     }
     publish(&targets)?;
-    let config = config?;
-    config.write(args.force)?;
-    if let (true, Some(xml)) = (args.define, config.adjusted()) {
-        define::define(args, &source, xml)?;
+    let whole = config.as_ref().map(|_| Exit::Done).unwrap_or(Exit::Damage);
+    match config {
+        Ok(config) => {
+            config.write(args.force)?;
+            if let (true, Some(xml)) = (args.define, config.adjusted()) {
+                define::define(args, &source, xml)?;
+            }
+        }
+        Err(error) => {
+            tracing::error!("the disks are restored, the configuration beside them is not: {}", error::report(&error));
+        }
     }
     let bytes = chains.iter().map(|chain| chain.size()).sum();
     tracing::info!(
-        "Finished successfully: {} restored ({}) in {}",
+        "{}: {} restored to {} ({}) in {}",
+        if whole == Exit::Done { "Finished successfully" } else { "Finished" },
         chains.iter().map(|chain| chain.target()).collect::<Vec<_>>().join(", "),
+        args.output.display(),
         format_bytes(bytes),
         format_duration(begin.elapsed())
     );
-    Ok(Exit::Done)
+    Ok(whole)
+}
+
+/// Images among backups would be taken for part of the set.
+fn refuse_set(args: &Restore) -> error::Result<()> {
+    let place = |path: &std::path::Path| path.canonicalize().ok();
+    match args.input.as_deref().and_then(place) {
+        Some(set) if place(&args.output).as_ref() == Some(&set) => {
+            Err(Error::usage("is the set itself").path(&args.output).hint("-o takes another directory for the images"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What will lie beside the images. Damage of what is only copied must not keep the disks from being

@@ -26,13 +26,15 @@ pub fn write(args: &Restore, session: &Session, chain: &ChainDevice, target: &Ta
         Target::Qcow2(_, options) => qcow2(args, session, chain, &partial, options),
     };
     match result {
-        // What the user interrupted is of no use to them; what is damaged may be all they have.
-        Err(error) if error.kind() == Kind::Cancelled && !matches!(target, Target::Device(_)) => {
+        // Refused before the first byte.
+        Err(error) if matches!(error.kind(), Kind::Usage | Kind::Busy) => Err(error),
+        // What is damaged may be all there is; anything else can be done again, and takes space.
+        Err(error)
+            if !matches!(error.kind(), Kind::Corrupt | Kind::Incomplete) && !matches!(target, Target::Device(_)) =>
+        {
             let _ = std::fs::remove_file(&partial);
             Err(error)
         }
-        // Refused before the first byte.
-        Err(error) if matches!(error.kind(), Kind::Usage | Kind::Busy) => Err(error),
         Err(error) => {
             tracing::error!("{} is incomplete: do not use it", partial.display());
             Err(error)
