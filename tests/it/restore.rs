@@ -214,7 +214,7 @@ fn the_other_tools_boot_files_and_autostart_come_back() {
     let (uri, scratch, set) = (lab.uri(), lab.scratch(), lab.fresh_directory().join("set"));
     let socket = lab.directory().join("run/foreign.sock");
     let arguments: [&dyn AsRef<OsStr>; 13] =
-        [&"-U", &uri, &"-n", &"-d", &"d", &"-l", &"full", &"-S", &scratch, &"-f", &socket, &"-o", &set];
+        [&"-U", &uri, &"-n", &"-d", &"d", &"-l", &"full", &"--scratchdir", &scratch, &"-f", &socket, &"-o", &set];
     run("virtnbdbackup", &arguments).succeeds();
     // A kernel as it would have saved it.
     let config = set.join("vmconfig.virtnbdbackup.0.xml");
