@@ -367,11 +367,11 @@ fn foreign_stream(foreign: Foreign) -> Stream {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn run(id: &str, checkpoint: Option<&str>, base: Option<&str>, hour: i8) -> Run {
-        let time = jiff::civil::date(2026, 1, 1).at(hour, 0, 0, 0);
+    /// A run of virtnbdbackup with one stream of `vda`, begun at local `time`.
+    pub(crate) fn run(id: &str, level: Level, checkpoint: Option<&str>, base: Option<&str>, time: &str) -> Run {
         let stream = Stream {
             target: "vda".into(),
             file: format!("vda.{id}.data"),
@@ -384,9 +384,9 @@ mod tests {
         };
         Run {
             id: id.into(),
-            level: if base.is_some() { Level::Diff } else { Level::Full },
+            level,
             checkpoint: checkpoint.map(str::to_owned),
-            started: time.to_zoned(jiff::tz::TimeZone::UTC).unwrap(),
+            started: time.parse::<jiff::civil::DateTime>().unwrap().to_zoned(jiff::tz::TimeZone::system()).unwrap(),
             streams: vec![stream],
             manifest: None,
         }
@@ -395,14 +395,14 @@ mod tests {
     #[test]
     fn runs_go_by_position_and_leaves_by_time() {
         let runs = vec![
-            run("full diff", None, None, 9),
-            run("inc 10", Some("virtnbdbackup.10"), Some("virtnbdbackup.2"), 7),
+            run("full diff", Level::Diff, None, None, "2026-01-01T09:00:00"),
+            run("inc 10", Level::Inc, Some("virtnbdbackup.10"), Some("virtnbdbackup.2"), "2026-01-01T07:00:00"),
             // The clock was wrong.
-            run("inc 2", Some("virtnbdbackup.2"), Some("virtnbdbackup.0"), 1),
-            run("diff of 0", None, Some("virtnbdbackup.0"), 3),
-            run("early diff of 2", None, Some("virtnbdbackup.2"), 0),
-            run("late diff of 0", None, Some("virtnbdbackup.0"), 8),
-            run("full", Some("virtnbdbackup.0"), None, 2),
+            run("inc 2", Level::Inc, Some("virtnbdbackup.2"), Some("virtnbdbackup.0"), "2026-01-01T01:00:00"),
+            run("diff of 0", Level::Diff, None, Some("virtnbdbackup.0"), "2026-01-01T03:00:00"),
+            run("early diff of 2", Level::Diff, None, Some("virtnbdbackup.2"), "2026-01-01T00:00:00"),
+            run("late diff of 0", Level::Diff, None, Some("virtnbdbackup.0"), "2026-01-01T08:00:00"),
+            run("full", Level::Full, Some("virtnbdbackup.0"), None, "2026-01-01T02:00:00"),
         ];
         let mut set = Catalogue { layout: Layout::new("/set"), runs, problems: vec![], partial: vec![] };
         set.sort();

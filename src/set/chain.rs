@@ -143,28 +143,8 @@ fn missing(catalogue: &Catalogue, stream: &Stream, base: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::set::catalogue::tests::run;
     use crate::set::layout::Layout;
-
-    fn run(id: &str, level: Level, checkpoint: Option<&str>, base: Option<&str>, time: &str) -> Run {
-        let stream = Stream {
-            target: "vda".into(),
-            file: format!("vda.{id}.data"),
-            base: base.map(str::to_owned),
-            base_run: None,
-            virtual_size: 1,
-            data_size: 1,
-            stored_size: 1,
-            compressed: false,
-        };
-        Run {
-            id: id.into(),
-            level,
-            checkpoint: checkpoint.map(str::to_owned),
-            started: time.parse::<jiff::civil::DateTime>().unwrap().to_zoned(jiff::tz::TimeZone::system()).unwrap(),
-            streams: vec![stream],
-            manifest: None,
-        }
-    }
 
     fn catalogue(runs: Vec<Run>) -> Catalogue {
         Catalogue { layout: Layout::new("/set"), runs, problems: vec![], partial: vec![] }
