@@ -44,6 +44,8 @@ pub struct Plan {
     pub ident: String,
     /// Begin of the run.
     pub started: jiff::Zoned,
+    /// The time in the names of a diff's files.
+    unixtime: i64,
     /// The disks to copy.
     pub disks: Vec<PlannedDisk>,
     /// The disks left out.
@@ -107,6 +109,7 @@ impl Plan {
         let position = next_position(catalogue, domain)?;
         let bases = Bases::find(args, domain, catalogue, level, known)?;
         let started = moment::now();
+        let unixtime = free_time(&catalogue.layout.names()?, started.timestamp().as_second());
         let run = Uuid::new_v4();
         let mut plan = Self {
             run,
@@ -126,11 +129,12 @@ impl Plan {
             // Never a name of virtnbdbackup's: it would append to a log that the manifest has sealed.
             log: format!("backup.{level}.{}.{run}.log", started.strftime("%m%d%Y%H%M%S")),
             started,
+            unixtime,
         };
         plan.ident = match level {
             Level::Copy => "copy".to_owned(),
             Level::Full | Level::Inc => plan.checkpoint.clone(),
-            Level::Diff => plan.unixtime().to_string(),
+            Level::Diff => plan.unixtime.to_string(),
         };
         for (disk, image) in selection.disks {
             plan.add(disk, image, &bases, domain, catalogue)?;
@@ -148,13 +152,9 @@ impl Plan {
         let is_new = catalogue.runs.iter().all(|run| run.stream(&target).is_none());
         // Where a base was lost the name stays that of an increment: the meta says that it is full.
         let named = if level == Level::Full && is_new { Level::Full } else { self.level };
-        let file = data_name(&target, named, &self.checkpoint, self.unixtime());
+        let file = data_name(&target, named, &self.checkpoint, self.unixtime);
         self.disks.push(PlannedDisk { target, disk, image, level, base, file });
         Ok(())
-    }
-
-    fn unixtime(&self) -> i64 {
-        self.started.timestamp().as_second()
     }
 
     /// Says what will be done and why.
@@ -323,6 +323,14 @@ fn next_position(catalogue: &Catalogue, domain: &Domain) -> Result<u64> {
     Ok(after.max(listed.len() as u64))
 }
 
+/// The first second from `time` on that no file is named by: two diffs can begin in the same one.
+fn free_time(names: &[String], mut time: i64) -> i64 {
+    while names.iter().any(|name| name.split('.').any(|part| part.parse() == Ok(time))) {
+        time += 1;
+    }
+    time
+}
+
 /// The longest path of a socket, without the final zero byte.
 const MAX_SOCKET: usize = 107;
 
@@ -363,4 +371,15 @@ fn refuse_taken(socket: &Path) -> Result<()> {
         return Ok(());
     };
     Err(Error::new(Kind::Busy, what).path(socket).hint("choose another path with -f, or leave -f out").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_that_name_files_are_taken() {
+        let names = ["vda.diff.100.data", "vmconfig.101.xml", "vda.full.data"].map(str::to_owned);
+        assert_eq!([99, 100, 101, 102].map(|time| free_time(&names, time)), [99, 102, 102, 102]);
+    }
 }
