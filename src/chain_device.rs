@@ -220,9 +220,7 @@ fn resolve(size: u64, layers: impl Iterator<Item = (u64, Vec<Extent>)>) -> Resul
 
 /// Opens a stream and proves that it is the one the catalogue means.
 fn open_layer(catalogue: &Catalogue, stream: &Stream, progress: &dyn Fn(u64), cancel: &Cancel) -> Result<StreamReader> {
-    let recorded = catalogue.runs.iter().filter_map(|run| run.manifest.as_ref()).find_map(|manifest| {
-        manifest.disks.iter().find(|disk| disk.file == stream.file).map(|disk| (manifest.run, disk))
-    });
+    let recorded = catalogue.record_of(&stream.file);
     let path = catalogue.stream_path(stream)?;
     let reader = StreamReader::open_watched(&path, progress, cancel).map_err(|error| match error.kind() {
         ErrorKind::NotFound => Error::incomplete("is missing from the set").path(&path).disk(&stream.target),
@@ -242,8 +240,8 @@ fn open_layer(catalogue: &Catalogue, stream: &Stream, progress: &dyn Fn(u64), ca
     if meta.disk_name != stream.target || meta.virtual_size != stream.virtual_size || parent != stream.base.as_deref() {
         return Err(swapped());
     }
-    if let Some((run, disk)) = recorded {
-        let same_run = meta.own.is_some_and(|own| own.run == run);
+    if let Some((manifest, disk)) = recorded {
+        let same_run = meta.own.is_some_and(|own| own.run == manifest.run);
         if !same_run
             || reader.stored_size() != disk.stored_size
             || reader.index_digest().map(|digest| blake3::Hash::from(digest).to_hex().to_string()).as_ref()

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::Level;
 use super::layout::{CHKSUM, DataName, Layout, PARTIAL, checkpoint_position};
-use super::manifest::Manifest;
+use super::manifest::{self, Manifest};
 use crate::error::{Error, Kind, Result};
 use crate::stream::head;
 use crate::stream::meta::Meta;
@@ -76,8 +76,6 @@ pub struct Stream {
     pub data_size: u64,
     /// Size of the data file.
     pub stored_size: u64,
-    /// Whether the payload is compressed; known from the meta only.
-    pub compressed: bool,
 }
 
 /// Something in the set that is not part of a committed run.
@@ -220,6 +218,12 @@ impl Catalogue {
         self.problems.push(Problem { file: file.to_owned(), error });
     }
 
+    /// What the manifest of its run records of the data file of that name; none of virtnbdbackup's.
+    pub fn record_of(&self, file: &str) -> Option<(&Manifest, &manifest::Disk)> {
+        let mut manifests = self.runs.iter().filter_map(|run| run.manifest.as_ref());
+        manifests.find_map(|manifest| Some((manifest, manifest.disks.iter().find(|disk| disk.file == file)?)))
+    }
+
     /// The newest committed run that others can build on.
     pub fn newest_base(&self) -> Option<&Run> {
         self.runs.iter().rev().find(|run| run.is_base())
@@ -256,7 +260,6 @@ fn run_of_manifest(manifest: Manifest) -> Run {
             virtual_size: disk.virtual_size,
             data_size: disk.data_size,
             stored_size: disk.stored_size,
-            compressed: false,
         })
         .collect();
     Run {
@@ -362,7 +365,6 @@ fn foreign_stream(foreign: Foreign) -> Stream {
         virtual_size: meta.virtual_size,
         data_size: meta.data_size,
         stored_size: foreign.stored_size,
-        compressed: meta.compression.is_lz4(),
     }
 }
 
@@ -380,7 +382,6 @@ pub(crate) mod tests {
             virtual_size: 1,
             data_size: 1,
             stored_size: 1,
-            compressed: false,
         };
         Run {
             id: id.into(),

@@ -146,7 +146,6 @@ mod tests {
             virtual_size: 1,
             data_size: 1,
             stored_size: 1,
-            compressed: false,
         }
     }
 }

@@ -69,9 +69,9 @@ impl Bases {
     /// The base of disk `target`; none, with the reason in the log, where it must be full.
     pub fn of_disk(&self, catalogue: &Catalogue, domain: &Domain, target: &str, image: &Path) -> Result<Option<Base>> {
         let mut reason = format!("{target} is new to the chain");
+        let size = domain.disk_size(target)?;
         for run in catalogue.runs.iter().rev().filter(|run| run.is_base()) {
             let (Some(stream), Some(name)) = (run.stream(target), run.checkpoint.as_ref()) else { continue };
-            let size = domain.disk_size(target)?;
             if size != stream.virtual_size {
                 reason = format!("its size changed from {} to {size} bytes", stream.virtual_size);
                 break;

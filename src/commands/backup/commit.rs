@@ -169,9 +169,6 @@ fn format_version(version: u64) -> String {
 fn after_commit(run: &Context<'_>, plan: &Plan, manifest: &Manifest) -> Result<()> {
     let layout = &run.catalogue.layout;
     roll_forward(layout, manifest)?;
-    if plan.level == Level::Full {
-        old_chain::unmark(layout)?;
-    }
     if let Some(directory) = &run.args.places.checkpointdir {
         if let Err(error) = copy_checkpoint(layout, manifest, directory) {
             tracing::warn!("the checkpoint's XML is in the set only: {}", error::report(error.as_ref()));
@@ -194,6 +191,9 @@ pub fn roll_forward(layout: &Layout, manifest: &Manifest) -> Result<()> {
     if let Some(position) = manifest.checkpoint.as_deref().and_then(checkpoint_position) {
         let names: Vec<String> = (0..=position).map(checkpoint_name).collect();
         write_atomically(&cpt::path(layout, &manifest.domain)?, cpt::format(&names).as_bytes())?;
+    }
+    if manifest.level == Level::Full {
+        old_chain::unmark(layout)?;
     }
     Ok(sync_directory(layout.directory())?)
 }

@@ -13,7 +13,6 @@ use crate::error::{self, Error, Kind};
 use crate::libvirt::backup_job;
 use crate::libvirt::checkpoint;
 use crate::libvirt::domain::Domain;
-use crate::set::Level;
 use crate::set::intent::Intent;
 use crate::set::layout::{Layout, PARTIAL};
 use crate::set::manifest::Manifest;
@@ -42,9 +41,6 @@ pub fn clear_leftovers(domain: &Domain, layout: &Layout) -> Result<()> {
             let manifest = Manifest::read(&manifest)?;
             commit::roll_forward(layout, &manifest)?;
             old_chain::remove_of(domain, &manifest)?;
-            if manifest.level == Level::Full {
-                old_chain::unmark(layout)?;
-            }
         } else {
             tracing::warn!("run {} did not finish: undoing it", intent.run);
             undo(domain, layout, &intent)?;

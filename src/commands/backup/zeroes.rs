@@ -43,11 +43,7 @@ fn merge(changed: &[Extent], allocation: &[Extent], held: &[Extent]) -> Vec<Exte
 fn held(catalogue: &Catalogue, base: &Base, target: &str) -> Result<Option<Vec<Extent>>> {
     let Some(run) = catalogue.run_of_checkpoint(&base.checkpoint) else { return Ok(None) };
     let links = chain::resolve(catalogue, run, target)?;
-    let is_own = |file: &str| {
-        let manifests = catalogue.runs.iter().filter_map(|run| run.manifest.as_ref());
-        manifests.flat_map(|manifest| &manifest.disks).any(|disk| disk.file == file)
-    };
-    if !links.iter().all(|stream| is_own(&stream.file)) {
+    if links.iter().any(|stream| catalogue.record_of(&stream.file).is_none()) {
         return Ok(None);
     }
     let chain = ChainDevice::open(catalogue, run, target)?;
