@@ -95,6 +95,9 @@ fn begin(run: &Context<'_>, plan: &mut Plan) -> Result<jiff::Zoned> {
             plan.demote();
             backup_job::begin(domain, &plan.job(), checkpoint.as_deref(), preserve)?;
         }
+        Err(error) if old_chain::free_orphans(domain, plan, &error)? => {
+            backup_job::begin(domain, &plan.job(), checkpoint.as_deref(), preserve)?;
+        }
         other => other?,
     }
     tracing::debug!("backup job begun, socket {}", plan.socket.display());

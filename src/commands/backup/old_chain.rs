@@ -1,4 +1,5 @@
-//! The chain that a new full replaces. libvirt refuses a checkpoint name that exists: before the job
+//! Checkpoints that a run makes superfluous: those of the chain that a new full replaces, and what its own
+//! chain does not need any more. libvirt refuses a checkpoint name that exists: before the job
 //! only the one name goes that the run needs, everything else after the commit.
 
 use anyhow::Result;
@@ -7,9 +8,10 @@ use super::plan::{DESCRIPTION, Plan};
 use crate::error::{self, Error, Kind};
 use crate::libvirt::checkpoint::{self, Checkpoint};
 use crate::libvirt::domain::Domain;
-use crate::set::Level;
+use crate::libvirt::{code, code_of};
 use crate::set::layout::{Layout, checkpoint_position, write_atomically};
 use crate::set::manifest::Manifest;
+use crate::set::{Level, dropped};
 
 /// In a set's private folder: another chain replaced this one.
 const ENDED: &str = "ended";
@@ -26,15 +28,57 @@ pub fn free_name(domain: &Domain, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// A new chain ends the old one, now that it is committed.
+/// Frees that name where libvirt knows nothing of it and `error`, which kept the job from beginning, may
+/// come from bitmaps that bear it: what is left where a host lost its checkpoints. Returns whether there
+/// were any.
+///
+/// No run of the set made them: the name comes after those of its checkpoints.
 ///
 /// # Errors
-/// The first of those that kept a checkpoint; the others are gone.
+/// By libvirt's code.
+pub fn free_orphans(domain: &Domain, plan: &Plan, error: &Error) -> Result<bool> {
+    // "Bitmap already exists" has no code of its own.
+    let (Some(name), Some(code::INTERNAL_ERROR)) = (plan.made_checkpoint(), code_of(error)) else { return Ok(false) };
+    if checkpoint::list(domain)?.iter().any(|known| known.name == name) {
+        return Ok(false);
+    }
+    let targets: Vec<String> = plan.disks.iter().map(|disk| disk.target.clone()).collect();
+    let found = checkpoint::remove_bitmaps(domain, name, &plan.description(), &targets)?;
+    if !found.is_empty() {
+        tracing::info!("removed bitmap {name} on {}, which no checkpoint on this host goes with", found.join(", "));
+    }
+    Ok(!found.is_empty())
+}
+
+/// Removes what nothing needs, now that the run is committed: a new chain ends the old one.
+///
+/// # Errors
+/// The first of those that kept a checkpoint of the old chain; the others are gone.
 pub fn remove(domain: &Domain, plan: &Plan) -> Result<()> {
+    remove_spare(domain, plan);
     for old in &plan.old_chain {
         mark_ended(old, plan);
     }
     remove_all(domain, plan.old_chain.iter().filter(|old| old.name != plan.checkpoint))
+}
+
+/// Removes checkpoints of the run's own chain. One that stays slows the guest a little: the next run tries
+/// again.
+fn remove_spare(domain: &Domain, plan: &Plan) {
+    if plan.spare.is_empty() {
+        return;
+    }
+    let layout = Layout::new(plan.directory());
+    if let Err(error) = dropped::add(&layout, plan.spare.iter().map(|(_, run)| run.clone())) {
+        tracing::warn!("no checkpoint is removed: {}", error::report(&error));
+        return;
+    }
+    for (checkpoint, _) in &plan.spare {
+        match checkpoint::discard(domain, checkpoint) {
+            Ok(_) => tracing::info!("removed checkpoint {}, which no run needs any more", checkpoint.name),
+            Err(error) => tracing::warn!("checkpoint {} stays: {}", checkpoint.name, error::report(&error)),
+        }
+    }
 }
 
 /// What [`remove`] could not do in the run itself: everything goes that is not of the chain which the
@@ -89,8 +133,9 @@ fn mark_ended(old: &Checkpoint, plan: &Plan) {
 /// A chain that begins in an emptied set has nothing to do with the one that ended there.
 ///
 /// # Errors
-/// Where the mark can't be removed: the next increment would be refused.
+/// Where the marks can't be removed: the next increment would be refused.
 pub fn unmark(layout: &Layout) -> Result<()> {
+    dropped::forget(layout)?;
     let path = layout.private().join(ENDED);
     match std::fs::remove_file(&path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", error).path(path).into()),

@@ -56,6 +56,8 @@ pub struct Plan {
     pub others: Vec<String>,
     /// Checkpoints of an older chain, which a new one ends.
     pub old_chain: Vec<Checkpoint>,
+    /// Checkpoints of this chain that nothing needs after this run, with the ids of their runs.
+    pub spare: Vec<(Checkpoint, String)>,
     /// The domain as libvirt runs it.
     pub config: DomainConfig,
     /// The job's socket.
@@ -122,6 +124,7 @@ impl Plan {
             missed: selection.missed,
             others: selection.others,
             old_chain: bases.old_chain.clone(),
+            spare: Vec::new(),
             config,
             socket: socket(args, run)?,
             scratch: args.places.scratchdir.clone(),
@@ -138,6 +141,12 @@ impl Plan {
         };
         for (disk, image) in selection.disks {
             plan.add(disk, image, &bases, domain, catalogue)?;
+        }
+        if level.makes_checkpoint() {
+            // Those that this run leaves out may be in the next one.
+            let planned = plan.disks.iter().map(|disk| &disk.target);
+            let targets: Vec<String> = planned.chain(&plan.others).cloned().collect();
+            plan.spare = bases.spare(catalogue, &targets, args.keep_checkpoints);
         }
         Ok(plan)
     }
@@ -222,6 +231,11 @@ impl Plan {
         let Some(name) = self.made_checkpoint() else { return Ok(None) };
         let targets: Vec<String> = self.disks.iter().map(|disk| disk.target.clone()).collect();
         Ok(Some(checkpoint::new_xml(name, &self.description(), &targets, &self.others)?))
+    }
+
+    /// The set's directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// What the run's checkpoint says of itself: which run, and where its set is.

@@ -5,7 +5,7 @@ mod chain;
 mod damage;
 mod hostile;
 mod identity;
-mod interrupt;
+pub(crate) mod interrupt;
 pub(crate) mod loss;
 mod names;
 mod restore;
@@ -116,7 +116,10 @@ pub(crate) fn no_traces_in(set: &Path) {
     let left: Vec<String> = listing(set).into_iter().filter(|name| name.ends_with(".partial")).collect();
     assert_eq!(left, [""; 0], "left in the set");
     let private = listing(&set.join(".virtkeep"));
-    assert!(private.iter().all(|name| name == "lock" || name == "ended"), "left in .virtkeep: {private:?}");
+    assert!(
+        private.iter().all(|name| ["lock", "ended", "dropped"].contains(&name.as_str())),
+        "left in .virtkeep: {private:?}"
+    );
 }
 
 /// The sorted names in a directory; none where there is no such directory.

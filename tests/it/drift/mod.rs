@@ -8,6 +8,7 @@ mod host;
 mod keep;
 mod overlay;
 mod rollback;
+mod zombie;
 
 use std::path::{Path, PathBuf};
 
