@@ -152,7 +152,7 @@ pub fn discard(domain: &Domain, checkpoint: &Checkpoint) -> Result<Discarded> {
 
 /// libvirt deletes all bitmaps of a checkpoint or none: each disk in turn is made its only one. Returns
 /// the positions of the disks that had a bitmap.
-fn discard_disk_by_disk(domain: &Domain, checkpoint: &Checkpoint) -> Result<Vec<usize>> {
+pub(super) fn discard_disk_by_disk(domain: &Domain, checkpoint: &Checkpoint) -> Result<Vec<usize>> {
     let mut found = Vec::new();
     for index in 0..checkpoint.disks.len() {
         redefine(domain, &checkpoint.redefine_xml_with(|disk| disk == index)?, false)?;
@@ -166,27 +166,6 @@ fn discard_disk_by_disk(domain: &Domain, checkpoint: &Checkpoint) -> Result<Vec<
         Err(error) if error.kind() != Kind::NotFound => Err(error),
         _ => Ok(found),
     }
-}
-
-/// Removes the bitmaps called `name` on those of `targets` that have one, whole or broken, which libvirt must
-/// not know as a checkpoint. Returns these targets. What a crash in the middle leaves is a checkpoint
-/// `name` with `description`.
-///
-/// # Errors
-/// By libvirt's code: [`code::OPERATION_INVALID`] for a domain that is off.
-pub fn remove_bitmaps(domain: &Domain, name: &str, description: &str, targets: &[String]) -> Result<Vec<String>> {
-    let disk = |target: &String| CheckpointDisk { target: target.clone(), bitmap: name.to_owned() };
-    let made_up = Checkpoint {
-        name: name.to_owned(),
-        xml: String::new(),
-        parent: None,
-        description: Some(description.to_owned()),
-        // libvirt asks for one.
-        creation_time: 1,
-        disks: targets.iter().map(disk).collect(),
-    };
-    let found = discard_disk_by_disk(domain, &made_up)?;
-    Ok(found.into_iter().map(|index| targets[index].clone()).collect())
 }
 
 /// The XML of a checkpoint to be made together with a backup job: bitmaps on `disks`, none on `others`,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use uuid::Uuid;
 
+use super::marker;
 use super::plan::DESCRIPTION;
 use crate::cli::backup::Backup;
 use crate::error::{self, Error, Kind};
@@ -89,31 +90,42 @@ impl Bases {
 
     /// The base of disk `target`; none, with the reason in the log, where it must be full.
     pub fn of_disk(&self, catalogue: &Catalogue, domain: &Domain, target: &str, image: &Path) -> Result<Option<Base>> {
-        let mut reason = format!("{target} is new to the chain");
+        let mut reason = None;
         let size = domain.disk_size(target)?;
         for run in catalogue.runs.iter().rev().filter(|run| run.is_base()) {
             let (Some(stream), Some(name)) = (run.stream(target), run.checkpoint.as_ref()) else { continue };
             if size != stream.virtual_size {
-                reason = format!("its size changed from {} to {size} bytes", stream.virtual_size);
+                let changed = format!("its size changed from {} to {size} bytes", stream.virtual_size);
+                reason.get_or_insert(changed);
                 break;
             }
             // Bitmaps of one name are on every image of the domain: after disks changed places they
             // would be taken for each other's.
             let recorded = run.manifest.as_ref().and_then(|manifest| manifest.disk(target));
             if let Some(disk) = recorded.filter(|disk| Path::new(&disk.image) != image) {
-                reason = format!("its image was {} and now is {}", disk.image, image.display());
+                reason.get_or_insert(format!("its image was {} and now is {}", disk.image, image.display()));
                 break;
             }
-            match self.own.iter().find(|(checkpoint, _)| checkpoint.name == *name) {
-                None => reason = format!("checkpoint {name} is gone from the domain"),
+            // The reason is the newest base's; an older one will do, where there is one.
+            let missing = match self.own.iter().find(|(checkpoint, _)| checkpoint.name == *name) {
+                None => format!("checkpoint {name} is gone from the domain"),
                 Some((_, good)) if good.iter().any(|good| good == target) => {
                     refuse_gap(catalogue, run, target)?;
-                    let base = Base { checkpoint: name.clone(), run: run.run_id(), virtual_size: size };
-                    return Ok(Some(base));
+                    if is_marked(domain, catalogue, run, target)? {
+                        let base = Base { checkpoint: name.clone(), run: run.run_id(), virtual_size: size };
+                        return Ok(Some(base));
+                    }
+                    reason.get_or_insert(format!(
+                        "bitmap {name} is on its image, but not the marker of this chain: the image seems to have \
+                         been replaced, by an older copy perhaps"
+                    ));
+                    break;
                 }
-                Some(_) => reason = format!("its bitmap {name} is missing or broken"),
-            }
+                Some(_) => format!("its bitmap {name} is missing or broken"),
+            };
+            reason.get_or_insert(missing);
         }
+        let reason = reason.unwrap_or_else(|| format!("{target} is new to the chain"));
         tracing::warn!("{target}: full instead of an increment, because {reason}");
         Ok(None)
     }
@@ -140,6 +152,15 @@ fn completed(domain: &Domain, catalogue: &Catalogue, known: Checkpoint) -> Resul
     // As libvirt has it: the definition is what its bitmaps are checked by.
     let listed = checkpoint::list(domain)?.into_iter().find(|checkpoint| checkpoint.name == whole.name);
     Ok(listed.unwrap_or(whole))
+}
+
+/// Whether the image is of the chain that `run` belongs to, see [`marker`]. Chains that virtnbdbackup began
+/// have no marker: what they have is believed.
+fn is_marked(domain: &Domain, catalogue: &Catalogue, run: &Run, target: &str) -> error::Result<bool> {
+    match marker::root(catalogue, run, target)? {
+        Some(root) => marker::is_on(domain, root, target),
+        None => Ok(true),
+    }
 }
 
 /// An increment on a chain with a missing file could never be restored.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::config::{self, Extra};
 use super::guest::{self, Quiet};
 use super::plan::{Plan, PlannedDisk};
-use super::{Context, old_chain, zeroes};
+use super::{Context, marker, old_chain, zeroes};
 use crate::cancel::Cancel;
 use crate::cli::backup::Backup;
 use crate::error::{self, Error, Kind};
@@ -86,6 +86,7 @@ fn begin(run: &Context<'_>, plan: &mut Plan) -> Result<jiff::Zoned> {
     let preserve = run.connection.daemon_version()? >= PRESERVE_SHUTDOWN_VERSION;
     let checkpoint = plan.checkpoint_xml()?;
     old_chain::free_name(domain, plan)?;
+    marker::place(domain, plan)?;
     match backup_job::begin(domain, &plan.job(), checkpoint.as_deref(), preserve) {
         Err(error) if is_base_refused(&error) && plan.disks.iter().any(|disk| disk.base.is_some()) => {
             tracing::warn!(
@@ -93,6 +94,7 @@ fn begin(run: &Context<'_>, plan: &mut Plan) -> Result<jiff::Zoned> {
                 error::report(&error)
             );
             plan.demote();
+            marker::place(domain, plan)?;
             backup_job::begin(domain, &plan.job(), checkpoint.as_deref(), preserve)?;
         }
         Err(error) if old_chain::free_orphans(domain, plan, &error)? => {

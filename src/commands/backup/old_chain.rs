@@ -3,9 +3,12 @@
 //! only the one name goes that the run needs, everything else after the commit.
 
 use anyhow::Result;
+use uuid::Uuid;
 
+use super::marker;
 use super::plan::{DESCRIPTION, Plan};
 use crate::error::{self, Error, Kind};
+use crate::libvirt::bitmap;
 use crate::libvirt::checkpoint::{self, Checkpoint};
 use crate::libvirt::domain::Domain;
 use crate::libvirt::{code, code_of};
@@ -43,7 +46,7 @@ pub fn free_orphans(domain: &Domain, plan: &Plan, error: &Error) -> Result<bool>
         return Ok(false);
     }
     let targets: Vec<String> = plan.disks.iter().map(|disk| disk.target.clone()).collect();
-    let found = checkpoint::remove_bitmaps(domain, name, &plan.description(), &targets)?;
+    let found = bitmap::remove(domain, name, &plan.description(), &targets)?;
     if !found.is_empty() {
         tracing::info!("removed bitmap {name} on {}, which no checkpoint on this host goes with", found.join(", "));
     }
@@ -56,10 +59,33 @@ pub fn free_orphans(domain: &Domain, plan: &Plan, error: &Error) -> Result<bool>
 /// The first of those that kept a checkpoint of the old chain; the others are gone.
 pub fn remove(domain: &Domain, plan: &Plan) -> Result<()> {
     remove_spare(domain, plan);
+    remove_markers(domain, plan);
     for old in &plan.old_chain {
         mark_ended(old, plan);
     }
     remove_all(domain, plan.old_chain.iter().filter(|old| old.name != plan.checkpoint))
+}
+
+/// Removes the markers of fulls that nothing builds on any more. One that stays is a bitmap too many, and
+/// costs as little as that.
+fn remove_markers(domain: &Domain, plan: &Plan) {
+    let whose = plan.old_chain.iter().filter_map(described).map(|(run, _)| (run, None));
+    let replaced = plan.replaced.iter().map(|(run, target)| (*run, Some(target)));
+    for (run, target) in whose.chain(replaced) {
+        let result = match target {
+            Some(target) => marker::remove_on(domain, run, std::slice::from_ref(target)),
+            None => marker::remove(domain, run),
+        };
+        if let Err(error) = result {
+            tracing::debug!("the marker of run {run} stays: {}", error::report(error.as_ref()));
+        }
+    }
+}
+
+/// The run and the set that a checkpoint of ours names in its description.
+fn described(checkpoint: &Checkpoint) -> Option<(Uuid, &str)> {
+    let (run, directory) = checkpoint.description.as_deref()?.strip_prefix(DESCRIPTION)?.split_once(" in ")?;
+    Some((Uuid::parse_str(run).ok()?, directory))
 }
 
 /// Removes checkpoints of the run's own chain. One that stays slows the guest a little: the next run tries
@@ -118,8 +144,7 @@ fn remove_all<'c>(domain: &Domain, checkpoints: impl Iterator<Item = &'c Checkpo
 /// Tells the set of the old chain that it ended, where it can be reached: should the host lose its
 /// list of checkpoints, the bitmaps of the new chain bear the same names as those of the old one.
 fn mark_ended(old: &Checkpoint, plan: &Plan) {
-    let described = old.description.as_deref().and_then(|text| text.strip_prefix(DESCRIPTION)?.split_once(" in "));
-    let Some((run, directory)) = described else { return };
+    let Some((run, directory)) = described(old) else { return };
     let layout = Layout::new(directory);
     let is_it = layout.file(&format!("manifest.{run}.json")).is_ok_and(|manifest| manifest.exists());
     if is_it {

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::base::{Base, Bases};
 use super::disks::{self, Selection};
-use super::old_chain;
+use super::{marker, old_chain};
 use crate::cli::backup::{Backup, LevelArg};
 use crate::error::{Error, Kind};
 use crate::libvirt::backup_job::{BackupDisk, BackupMode, BackupSpec};
@@ -58,6 +58,10 @@ pub struct Plan {
     pub old_chain: Vec<Checkpoint>,
     /// Checkpoints of this chain that nothing needs after this run, with the ids of their runs.
     pub spare: Vec<(Checkpoint, String)>,
+    /// Disks that are full in this run and were in earlier ones, with the runs that made them full then.
+    pub replaced: Vec<(Uuid, String)>,
+    /// Disks that have the run's marker.
+    pub marked: Vec<String>,
     /// The domain as libvirt runs it.
     pub config: DomainConfig,
     /// The job's socket.
@@ -104,7 +108,7 @@ impl Plan {
                 .into());
         }
         let selection = Selection::of(args, connection, &config)?;
-        let known = checkpoint::list(domain)?;
+        let known = marker::forget_stray(domain, checkpoint::list(domain)?)?;
         if level != Level::Copy {
             refuse_foreign(&known, domain)?;
         }
@@ -125,6 +129,8 @@ impl Plan {
             others: selection.others,
             old_chain: bases.old_chain.clone(),
             spare: Vec::new(),
+            replaced: Vec::new(),
+            marked: Vec::new(),
             config,
             socket: socket(args, run)?,
             scratch: args.places.scratchdir.clone(),
@@ -158,6 +164,12 @@ impl Plan {
             None if self.level.needs_base() => Level::Full,
             _ => self.level,
         };
+        if base.is_none() && self.level.makes_checkpoint() {
+            let before = catalogue.runs.iter().rev().find(|run| run.is_base() && run.stream(&target).is_some());
+            // A gap in the old files is no matter to a full.
+            let root = before.and_then(|run| marker::root(catalogue, run, &target).ok().flatten());
+            self.replaced.extend(root.map(|root| (root, target.clone())));
+        }
         let is_new = catalogue.runs.iter().all(|run| run.stream(&target).is_none());
         // Where a base was lost the name stays that of an increment: the meta says that it is full.
         let named = if level == Level::Full && is_new { Level::Full } else { self.level };

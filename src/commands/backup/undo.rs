@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::plan::domain_uuid;
-use super::{Context, commit, old_chain};
+use super::{Context, commit, marker, old_chain};
 use crate::commands::connect;
 use crate::error::{self, Error, Kind};
 use crate::libvirt::backup_job;
@@ -107,7 +107,7 @@ fn remove_checkpoint(domain: &Domain, intent: &Intent) -> Result<()> {
             tracing::info!("removed checkpoint {name} of run {run}");
         }
     }
-    Ok(())
+    marker::remove(domain, intent.run)
 }
 
 fn remove_files(layout: &Layout, intent: &Intent) -> Result<()> {

@@ -70,14 +70,22 @@ fn a_bitmap_that_nobody_knows_gives_its_name_up() {
 }
 
 impl Case<'_> {
-    /// The names of the bitmaps in an image; the domain is stopped for it.
-    fn bitmaps(&self, disk: &str) -> Vec<String> {
-        self.domain.stop();
+    /// The names of the bitmaps in a stopped domain's image.
+    pub fn all_bitmaps(&self, disk: &str) -> Vec<String> {
         let info = run("qemu-img", &[&"info", &"--output=json", &self.domain.image(disk)]).succeeds();
         let info: serde_json::Value = serde_json::from_str(&info.stdout).unwrap();
         let bitmaps = info["format-specific"]["data"]["bitmaps"].as_array().unwrap().iter();
         let mut names: Vec<String> = bitmaps.map(|bitmap| bitmap["name"].as_str().unwrap().to_owned()).collect();
         names.sort();
+        names
+    }
+
+    /// Those of checkpoints; beside them there is one marker. The domain is stopped for it.
+    fn bitmaps(&self, disk: &str) -> Vec<String> {
+        self.domain.stop();
+        let (markers, names): (Vec<_>, Vec<_>) =
+            self.all_bitmaps(disk).into_iter().partition(|name| name.starts_with("virtkeep."));
+        assert_eq!(markers.len(), 1, "{markers:?}");
         self.domain.start();
         names
     }
