@@ -14,7 +14,7 @@ mod copy;
 pub(super) mod disks;
 mod estimate;
 pub(super) mod guest;
-mod marker;
+pub(super) mod marker;
 pub(super) mod old_chain;
 pub(super) mod plan;
 pub(super) mod undo;

@@ -59,11 +59,12 @@ pub fn free_orphans(domain: &Domain, plan: &Plan, error: &Error) -> Result<bool>
 /// The first of those that kept a checkpoint of the old chain; the others are gone.
 pub fn remove(domain: &Domain, plan: &Plan) -> Result<()> {
     remove_spare(domain, plan);
-    remove_markers(domain, plan);
     for old in &plan.old_chain {
         mark_ended(old, plan);
     }
-    remove_all(domain, plan.old_chain.iter().filter(|old| old.name != plan.checkpoint))
+    let result = remove_all(domain, plan.old_chain.iter().filter(|old| old.name != plan.checkpoint));
+    remove_markers(domain, plan);
+    result
 }
 
 /// Removes the markers of fulls that nothing builds on any more. One that stays is a bitmap too many, and
@@ -76,9 +77,13 @@ fn remove_markers(domain: &Domain, plan: &Plan) {
             Some(target) => marker::remove_on(domain, run, std::slice::from_ref(target)),
             None => marker::remove(domain, run),
         };
-        if let Err(error) = result {
-            tracing::debug!("the marker of run {run} stays: {}", error::report(error.as_ref()));
-        }
+        forget_marker(run, result);
+    }
+}
+
+fn forget_marker(run: Uuid, result: Result<()>) {
+    if let Err(error) = result {
+        tracing::debug!("the marker of run {run} stays: {}", error::report(error.as_ref()));
     }
 }
 
@@ -122,9 +127,15 @@ pub fn remove_of(domain: &Domain, manifest: &Manifest) -> Result<()> {
     if known.iter().find(is_first).is_none() {
         return Ok(());
     }
-    let old =
-        known.iter().filter(|checkpoint| !is_first(checkpoint) && checkpoint_position(&checkpoint.name).is_some());
-    remove_all(domain, old)
+    let old: Vec<&Checkpoint> = known
+        .iter()
+        .filter(|checkpoint| !is_first(checkpoint) && checkpoint_position(&checkpoint.name).is_some())
+        .collect();
+    let result = remove_all(domain, old.iter().copied());
+    for run in old.iter().filter_map(|old| described(old)).map(|(run, _)| run) {
+        forget_marker(run, marker::remove(domain, run));
+    }
+    result
 }
 
 fn remove_all<'c>(domain: &Domain, checkpoints: impl Iterator<Item = &'c Checkpoint>) -> Result<()> {

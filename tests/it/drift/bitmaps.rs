@@ -69,6 +69,35 @@ fn a_bitmap_that_nobody_knows_gives_its_name_up() {
     case.backs_up(&[], &disks).says(&["removed bitmap virtnbdbackup.3 on vda, vdb,", "vdb: inc since virtnbdbackup.2"]);
 }
 
+#[test]
+fn a_marker_left_in_the_list_is_forgotten() {
+    let lab = Lab::up();
+    let case = chain(&lab, &["vda:8M"], &["vda"]);
+    case.domain.stop();
+    let marker = case.all_bitmaps("vda").into_iter().find(|name| name.starts_with("virtkeep.")).unwrap();
+    let xml = format!(
+        "<domaincheckpoint><name>{marker}</name><creationTime>1</creationTime>\
+         <disks><disk name='vda' checkpoint='bitmap'/></disks></domaincheckpoint>"
+    );
+    lab.virsh(&[&"checkpoint-create", &"d", &case.file(&xml), &"--redefine"]);
+    case.domain.start();
+    case.domain.write("vda", 0xb0, MIB, 65536);
+    case.backs_up(&["--strict"], &["vda"]).says(&["vda: inc since virtnbdbackup.1"]);
+    assert_eq!(case.checkpoints(), ["virtnbdbackup.0", "virtnbdbackup.1", "virtnbdbackup.2"]);
+    assert_eq!(case.bitmaps("vda"), ["virtnbdbackup.0", "virtnbdbackup.1", "virtnbdbackup.2"]);
+}
+
+/// A run that fails takes its marker back.
+#[test]
+fn a_failed_full_leaves_no_marker() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "d", &["vda:8M"]);
+    case.backup(&["-f", "/nowhere/socket"]).ends_with(1);
+    case.is_as_before(&[]);
+    case.backs_up(&[], &["vda"]);
+    assert_eq!(case.bitmaps("vda"), ["virtnbdbackup.0"]);
+}
+
 impl Case<'_> {
     /// The names of the bitmaps in a stopped domain's image.
     pub fn all_bitmaps(&self, disk: &str) -> Vec<String> {

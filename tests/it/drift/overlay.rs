@@ -130,7 +130,7 @@ fn an_overlay_made_anew_under_its_path() {
         case.hand_over(&overlay);
         case.domain.start();
         case.domain.write("vda", 0xb3, 4 * MIB, 65536);
-        case.backs_up(&[], &["vda"]).says(&[FULL]);
+        case.backs_up(&[], &["vda"]).says(&["vda: full instead of an increment, because its bitmap"]);
         case.domain.write("vda", 0xb4, 6 * MIB, 65536);
         case.backs_up(&["--strict"], &["vda"]).says(&["vda: inc since virtnbdbackup.4"]);
     }
