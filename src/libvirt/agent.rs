@@ -71,6 +71,17 @@ impl<'d> Freeze<'d> {
         Self { domain, outcome, since, done }
     }
 
+    /// No freeze: for `reason` none was tried.
+    pub fn unavailable(domain: &'d Domain, reason: &str) -> Self {
+        let outcome = FreezeOutcome::Unavailable(reason.to_owned());
+        Self { domain, outcome, since: Instant::now(), done: true }
+    }
+
+    /// When it began.
+    pub fn since(&self) -> Instant {
+        self.since
+    }
+
     /// How the freeze went.
     pub fn outcome(&self) -> &FreezeOutcome {
         &self.outcome
@@ -105,6 +116,15 @@ impl Drop for Freeze<'_> {
             tracing::warn!(domain = self.domain.name(), "the guest may still be frozen: {reason}");
         }
     }
+}
+
+/// Whether the domain has a channel for a guest agent; that one answers is not said.
+///
+/// # Errors
+/// By libvirt's code.
+pub fn is_configured(domain: &Domain) -> Result<bool> {
+    // A description with that word costs a question that libvirt refuses.
+    Ok(domain.xml(false)?.contains("org.qemu.guest_agent.0"))
 }
 
 /// Freezes the file systems mounted there, all of them if none is named. The agent gets `timeout` (whole
@@ -152,6 +172,17 @@ pub fn thaw(domain: &Domain) -> std::result::Result<u32, String> {
         attempt += 1;
         thread::sleep(THAW_PAUSE);
     }
+}
+
+/// As [`thaw`], of a guest that another process froze: each answer gets `timeout`.
+///
+/// # Errors
+/// As for [`thaw`].
+pub fn thaw_within(domain: &Domain, timeout: Duration) -> std::result::Result<u32, String> {
+    set_timeout(domain, timeout).map_err(|error| error.to_string())?;
+    let result = thaw(domain);
+    restore_timeout(domain);
+    result
 }
 
 /// Everything that the agent tells of the guest, as an object with libvirt's names (`os.name`,
