@@ -44,6 +44,15 @@ pub enum Command {
 }
 
 impl Command {
+    /// The options on how the hypervisor is reached, where there are any.
+    pub fn hypervisor(&self) -> Option<&Hypervisor> {
+        match self {
+            Self::Backup(args) => Some(&args.hypervisor),
+            Self::Restore(args) => Some(&args.hypervisor),
+            Self::Verify(_) | Self::Dump(_) | Self::Guard => None,
+        }
+    }
+
     /// The options on what is said.
     pub fn talk(&self) -> &Talk {
         const PLAIN: &Talk = &Talk { noprogress: true, quiet: false, nocolor: false, verbose: 0 };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::undo;
+use super::undo::{self, Keep};
 use crate::cancel::Cancel;
 use crate::error::{self, Error, Kind, Result};
 use crate::libvirt::backup_job;
@@ -33,21 +33,22 @@ pub fn take(domain: Uuid, holder: &Holder, patience: &Patience) -> Result<Lock> 
 /// Undoes what the last run on the domain left when it died, if that wrote to another set than `layout`.
 /// A set that can't be reached keeps its intent; the job goes in any case: its process is dead, and no
 /// other run can begin beside it.
-pub fn clear_dead(domain: &Domain, lock: &Lock, layout: &Layout, keep_partial: bool) {
+pub fn clear_dead(domain: &Domain, lock: &Lock, layout: &Layout, keep: Keep) {
     let Some(dead) = lock.dead_holder().filter(|dead| dead.directory != layout.directory()) else { return };
-    let result = clear_other_set(domain, dead, keep_partial).and_then(|()| abort_job_of(domain, dead));
+    let result = clear_other_set(domain, dead, keep).and_then(|()| abort_job_of(domain, dead));
     if let Err(error) = result {
         tracing::warn!("what a dead run left ({dead}) stays for now: {}", error::report(&error));
     }
 }
 
-fn clear_other_set(domain: &Domain, dead: &Holder, keep_partial: bool) -> Result<()> {
+fn clear_other_set(domain: &Domain, dead: &Holder, keep: Keep) -> Result<()> {
     let layout = Layout::new(&dead.directory);
     if !layout.private().is_dir() {
         return Ok(());
     }
     let _lock = set::lock::take(&layout, dead, &Patience::new(Duration::ZERO, &Cancel::new()))?;
-    undo::clear_leftovers(domain, &layout, keep_partial)
+    undo::clear_leftovers(domain, &layout, Keep { started: true, ..keep })
+        .map(drop)
         .map_err(|error| Error::new(Kind::Io, format!("its set {}", layout.directory().display())).caused_by(error))
 }
 

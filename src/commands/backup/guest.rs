@@ -71,6 +71,14 @@ impl<'r> Hold<'r> {
         Ok(reached.start_paused(false)?)
     }
 
+    /// Takes over a domain that a dead run started and left paused.
+    ///
+    /// # Errors
+    /// Where it can't be guarded.
+    pub fn adopt_started(&mut self) -> Result<()> {
+        Ok(self.guarded(|held| held.started = true)?)
+    }
+
     /// Ends a domain that was started for the run, unless somebody resumed it.
     pub fn end(mut self) {
         if self.held.started {

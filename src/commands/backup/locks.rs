@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::domain_lock;
 use super::plan::domain_uuid;
+use super::undo::Keep;
 use crate::libvirt::domain::Domain;
 use crate::lock::{Holder, Lock, Patience};
 use crate::set::intent::Intent;
@@ -40,8 +41,8 @@ impl Locks {
     }
 
     /// Undoes what a dead run of the domain left for another set.
-    pub fn clear_dead(&self, domain: &Domain, layout: &Layout, keep_partial: bool) {
-        domain_lock::clear_dead(domain, &self.domain, layout, keep_partial);
+    pub fn clear_dead(&self, domain: &Domain, layout: &Layout, keep: Keep) {
+        domain_lock::clear_dead(domain, &self.domain, layout, keep);
     }
 
     /// Notes the run that begins now.

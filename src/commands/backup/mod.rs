@@ -32,6 +32,7 @@ use self::commit::Outcome;
 use self::guest::Hold;
 use self::locks::Locks;
 use self::plan::{Plan, domain_uuid};
+use self::undo::Keep;
 use super::link::Link;
 use super::{Session, connect};
 use crate::cli::backup::Backup;
@@ -57,8 +58,11 @@ pub fn run(args: &Backup, session: &Session) -> Result<Exit> {
     let mut locks = Locks::take(&reached.domain, &layout, &patience)?;
     let mut hold = Hold::new(args, &link, domain_uuid(&reached.domain)?);
     hold.start_if_asked()?;
-    locks.clear_dead(&reached.domain, &layout, args.keep_partial);
-    undo::clear_leftovers(&reached.domain, &layout, args.keep_partial)?;
+    let keep = Keep { partial: args.keep_partial, started: args.guest.start_domain };
+    locks.clear_dead(&reached.domain, &layout, keep);
+    if undo::clear_leftovers(&reached.domain, &layout, keep)? {
+        hold.adopt_started()?;
+    }
     let catalogue = Catalogue::open(layout)?;
     let plan = Plan::make(args, &reached.connection, &reached.domain, &catalogue)?;
     drop(reached);

@@ -26,13 +26,24 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// The same for a QEMU that does not answer.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// What of a dead run is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Keep {
+    /// Its data, under another name.
+    pub partial: bool,
+    /// The domain that it started: the new run wants it started, too.
+    pub started: bool,
+}
+
 /// Ends what earlier runs into this set left undone: a committed run is completed, any other undone.
-/// What needs a running domain waits for one.
+/// What needs a running domain waits for one. True if a domain that such a run started is left as it
+/// is, because `keep` says so.
 ///
 /// # Errors
 /// Where that is not possible now: nothing new may begin on top of it.
-pub fn clear_leftovers(domain: &Domain, layout: &Layout, keep_partial: bool) -> Result<()> {
-    for intent in Intent::left_behind(layout)? {
+pub fn clear_leftovers(domain: &Domain, layout: &Layout, keep: Keep) -> Result<bool> {
+    let mut kept_started = false;
+    for mut intent in Intent::left_behind(layout)? {
         if intent.domain_uuid != domain_uuid(domain)? {
             let message = format!("an unfinished run of another domain ({}) is recorded here", intent.domain_uuid);
             return Err(Error::usage(message)
@@ -44,6 +55,9 @@ pub fn clear_leftovers(domain: &Domain, layout: &Layout, keep_partial: bool) -> 
             tracing::debug!("run {} waits for the domain to run, to be tidied up", intent.run);
             continue;
         }
+        if keep.started {
+            kept_started |= std::mem::take(&mut intent.held.started);
+        }
         let manifest = layout.file(&Layout::manifest_name(intent.run))?;
         if manifest.exists() {
             tracing::info!("run {} was committed, but not tidied up: completing it", intent.run);
@@ -53,11 +67,11 @@ pub fn clear_leftovers(domain: &Domain, layout: &Layout, keep_partial: bool) -> 
             release(domain, &intent)?;
         } else {
             tracing::warn!("run {} did not finish: undoing it", intent.run);
-            undo(domain, layout, &intent, keep_partial)?;
+            undo(domain, layout, &intent, keep.partial)?;
         }
         Intent::remove(layout, intent.run)?;
     }
-    Ok(())
+    Ok(kept_started)
 }
 
 /// Undoes the run of `intent` after its failure; true if nothing of it is left. What can't be undone now

@@ -28,11 +28,16 @@ pub struct Background {
 
 /// Starts a backup.
 pub fn spawn(case: &Case<'_>, options: &[&str]) -> Background {
+    spawn_with(case, options, "")
+}
+
+/// Starts a backup that meets `fault`, see `src/fault.rs`.
+pub fn spawn_with(case: &Case<'_>, options: &[&str], fault: &str) -> Background {
     let program = std::env::var_os("VIRTKEEP_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_virtkeep").into());
     let log = case.lab.fresh_directory().join("stderr");
     let stderr = std::fs::File::create(&log).unwrap();
     let mut command = Command::new(program);
-    command.args(case.arguments(&case.set, options));
+    command.args(case.arguments(&case.set, options)).env("VIRTKEEP_FAULT", fault);
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
     Background { child, log }
 }
@@ -48,6 +53,23 @@ impl Background {
             assert!(self.child.try_wait().unwrap().is_none(), "it ended: {}", said());
             std::thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// Waits until a fault has stopped it.
+    #[track_caller]
+    pub fn stops(&mut self) {
+        let stat = format!("/proc/{}/stat", self.child.id());
+        let begin = Instant::now();
+        while !std::fs::read_to_string(&stat).unwrap().contains(") T ") {
+            let said = || std::fs::read_to_string(&self.log).unwrap_or_default();
+            assert!(begin.elapsed() < Duration::from_secs(20), "it does not stop: {}", said());
+            assert!(self.child.try_wait().unwrap().is_none(), "it ended: {}", said());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn signal(&self, signal: &str) {
