@@ -7,7 +7,8 @@
 use std::io::{BufRead, Write};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,6 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use uuid::Uuid;
 
 use super::link::Link;
-use crate::cancel::Cancel;
 use crate::cli::Hypervisor;
 use crate::error::{self, Error};
 use crate::exit::Exit;
@@ -27,8 +27,8 @@ use crate::set::intent::Held;
 pub const READY: &str = "ready";
 /// An agent that does not answer a thaw by then is asked again, and given up.
 const THAW_TIMEOUT: Duration = Duration::from_secs(10);
-/// A daemon that dies together with the backup gets this long to come back.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// A daemon that died together with the backup, or an agent that is busy, gets this long.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The first line: how the domain is reached. It holds a password, so it goes through the pipe alone.
 #[derive(Debug, Serialize, Deserialize)]
@@ -67,11 +67,24 @@ pub fn run() -> Result<Exit> {
         held = serde_json::from_str(&line).unwrap_or(held);
     }
     if held != Held::default() {
-        let reached = link.reach_within(PATIENCE, &Cancel::new())?;
-        tracing::warn!("the backup of {} ended while it held the guest: letting it go", reached.name());
-        release(&reached, held)?;
+        tracing::warn!("the backup of {} ended while it held the guest: letting it go", link.domain());
+        persist(&link, held)?;
     }
     Ok(Exit::Done)
+}
+
+/// Tries until it is done or the time is over: an agent may be busy with the very freeze.
+fn persist(link: &Link, held: Held) -> error::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match link.reach().and_then(|reached| release(&reached, held)) {
+            Err(error) if Instant::now() < deadline => {
+                tracing::debug!("{}", error::report(&error));
+                thread::sleep(Duration::from_secs(1));
+            }
+            other => return other,
+        }
+    }
 }
 
 /// Thaws, resumes and ends what `held` says, as far as it is still so.

@@ -51,6 +51,11 @@ impl Link {
         Ok(Self { hypervisor: hypervisor.clone(), current: Arc::new(Mutex::new(Arc::new(reached))) })
     }
 
+    /// The domain's name.
+    pub fn domain(&self) -> String {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).domain.name().to_owned()
+    }
+
     /// The domain, by the connection that is open or, if that is lost, by a new one.
     ///
     /// # Errors

@@ -3,6 +3,8 @@
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
@@ -11,6 +13,9 @@ use crate::commands::connect;
 use crate::commands::guard::{READY, Way};
 use crate::error::{Error, Kind, Result};
 use crate::set::intent::Held;
+
+/// How long the end of a run waits for the guard's.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A process that lets the guest go should this one be killed. Dropped, it ends: whatever it still guards
 /// is released then.
@@ -74,7 +79,11 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         drop(self.orders.take());
-        // What it says of a failure is on stderr; waiting leaves no zombie.
-        let _ = self.child.wait();
+        // One with nothing to do ends at once. One that still tries is left to itself: it says on stderr
+        // how that ends.
+        let deadline = Instant::now() + PATIENCE;
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(2));
+        }
     }
 }

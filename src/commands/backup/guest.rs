@@ -1,6 +1,9 @@
 //! The guest around the moment of the backup: started, frozen, paused, and always let go again, by a
 //! guard process even where this one is killed.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -28,6 +31,7 @@ pub struct Hold<'r> {
     domain: Uuid,
     held: Held,
     guard: Option<Guard>,
+    thawing: Option<Thawing>,
 }
 
 /// How the quiet moment went.
@@ -42,7 +46,7 @@ pub struct Quiet {
 impl<'r> Hold<'r> {
     /// Nothing yet.
     pub fn new(args: &'r Backup, link: &'r Link, domain: Uuid) -> Self {
-        Self { args, link, domain, held: Held::default(), guard: None }
+        Self { args, link, domain, held: Held::default(), guard: None, thawing: None }
     }
 
     /// What the run is going to do to the guest, for the intent.
@@ -112,8 +116,9 @@ impl<'r> Hold<'r> {
 
     /// Tries once more to thaw a guest that may be frozen.
     pub fn retry_thaw(&mut self, quiet: &mut Quiet) {
-        if quiet.maybe_frozen && self.link.reach().is_ok_and(|reached| agent::thaw(&reached).is_ok()) {
-            tracing::info!("thawed the guest at last");
+        let thawed = self.thawing.take().is_some_and(|thawing| thawing.is_done())
+            || quiet.maybe_frozen && self.link.reach().is_ok_and(|reached| agent::thaw(&reached).is_ok());
+        if quiet.maybe_frozen && thawed {
             quiet.maybe_frozen = false;
             self.released(|held| held.frozen = false);
         }
@@ -159,7 +164,9 @@ impl<'r> Hold<'r> {
                 Err(error) => Freeze::unavailable(domain, &error::report(&error)),
             },
         };
-        if !freeze.is_frozen() {
+        if freeze.is_maybe_frozen() {
+            self.thawing = Some(Thawing::begin(self.link, options.freeze_timeout));
+        } else if !freeze.is_frozen() {
             self.released(|held| held.frozen = false);
         }
         judge(options, freeze).map(Some)
@@ -168,7 +175,7 @@ impl<'r> Hold<'r> {
     fn thaw(&mut self, freeze: Freeze<'_>) -> Quiet {
         let frozen = freeze.outcome().clone();
         let FreezeOutcome::Frozen { count } = &frozen else {
-            return Quiet { how: format!("not frozen: {}", describe(&frozen)), maybe_frozen: false };
+            return Quiet { how: format!("not frozen: {}", describe(&frozen)), maybe_frozen: freeze.is_maybe_frozen() };
         };
         let how = |held: Duration| format!("frozen: {count} filesystems for {:.1} s", held.as_secs_f64());
         let since = freeze.since();
@@ -212,6 +219,45 @@ impl<'r> Hold<'r> {
             Ok(()) => self.released(|held| held.paused = false),
             Err(error) => tracing::warn!("the domain may still be paused: {}", error::report(&error)),
         }
+    }
+}
+
+/// A thread that thaws a guest whose agent did not answer, until it does.
+#[derive(Debug)]
+struct Thawing {
+    done: Arc<AtomicBool>,
+    given_up: Arc<AtomicBool>,
+}
+
+impl Thawing {
+    fn begin(link: &Link, timeout: Duration) -> Self {
+        let (done, given_up) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+        let (link, end, stop) = (link.clone(), Arc::clone(&done), Arc::clone(&given_up));
+        let work = move || {
+            while !stop.load(Ordering::SeqCst) {
+                if link.reach().is_ok_and(|reached| agent::thaw_within(&reached, timeout).is_ok()) {
+                    tracing::info!("the guest agent answers again: thawed what it may have frozen");
+                    end.store(true, Ordering::SeqCst);
+                    break;
+                }
+                thread::sleep(Duration::from_millis(500));
+            }
+        };
+        // Without the thread the guard thaws at the end.
+        if let Err(error) = thread::Builder::new().name("thaw".to_owned()).spawn(work) {
+            tracing::warn!("the guest may be frozen until the end of the run: {error}");
+        }
+        Self { done, given_up }
+    }
+
+    fn is_done(&self) -> bool {
+        self.done.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Thawing {
+    fn drop(&mut self) {
+        self.given_up.store(true, Ordering::SeqCst);
     }
 }
 

@@ -71,6 +71,29 @@ fn a_frozen_guest_is_thawed_however_the_run_ends() {
 }
 
 #[test]
+fn a_freeze_that_came_too_late_is_thawed_all_the_same() {
+    let lab = Lab::up();
+    let case = Case { lab: &lab, domain: lab.guest("g", &["vda:64M"]), set: lab.fresh_directory().join("set") };
+    case.domain.execute("mkfs.ext4 -q /dev/vda && mount /dev/vda /mnt && echo first >/mnt/first && sync");
+    // Each attempt to thaw is in the log of the agent's hook.
+    let thawed = |freezes: usize| {
+        let log = case.domain.execute("cat /tmp/freeze.log");
+        log.matches("freeze").count() == freezes && log.lines().last().is_some_and(|line| line.starts_with("thaw"))
+    };
+    // Thawed before the run was over, or not yet: then it says to look.
+    for (runs, options, ends) in [(1, &[][..], &[0, 3][..]), (2, &["--require-freeze"], &[1])] {
+        case.domain.execute("touch /tmp/slow-freeze");
+        let run = case.backup(&[&["--freeze-timeout", "1"], options].concat());
+        assert!(ends.contains(&run.status), "{}: {}", run.status, run.stderr);
+        run.says(&["did not answer in time"]);
+        // By the run or by the guard, which outlives it.
+        waits_until("thawed", || thawed(runs));
+        case.domain.execute("echo alive >/mnt/alive && sync");
+    }
+    case.backup(&[]).succeeds().says(&["froze 1 filesystems", "thawed them"]);
+}
+
+#[test]
 fn a_domain_started_for_a_run_that_dies_is_ended() {
     let lab = Lab::up();
     let case = Case::new(&lab, "d", &["vda:4M"]);

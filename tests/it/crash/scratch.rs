@@ -74,3 +74,43 @@ fn a_run_is_given_up_before_the_guest_has_no_room() {
     assert_eq!(std::fs::read_dir(&small.0).unwrap().count(), 0);
     case.backs_up(&["-l", "inc"], &["vda"]);
 }
+
+#[test]
+fn a_guest_that_was_paused_by_a_full_scratch_goes_on() {
+    let lab = Lab::up();
+    let small = Small::mount(&lab, "8M");
+    let scratch = small.0.to_str().unwrap();
+    let case = Case { lab: &lab, domain: lab.guest("g", &["vda:256M"]), set: lab.fresh_directory().join("set") };
+    case.domain.execute("mkfs.ext4 -q /dev/vda && mount /dev/vda /mnt");
+    case.domain.execute("dd if=/dev/urandom of=/mnt/a bs=1M count=32 2>&1 && sync");
+    case.backup(&[]).succeeds();
+    let state = || lab.virsh(&[&"domstate", &"g", &"--reason"]).trim().to_owned();
+    for (place, status) in [("stream-created", 1), ("job-begun", 1)] {
+        case.domain.execute("echo more >/mnt/more && sync");
+        let options = ["--scratchdir", scratch, "--scratch-reserve", "0", "-l", "inc"];
+        let mut backup = spawn_with(&case, &options, &format!("{place}=stop"));
+        backup.stops();
+        // Asks the agent without waiting: the guest stands still before it could answer.
+        let write = "{\"execute\":\"guest-exec\",\"arguments\":{\"path\":\"/bin/sh\",\"arg\":[\"-c\",\
+                     \"dd if=/dev/zero of=/mnt/a bs=1M count=32 conv=notrunc; sync; touch /tmp/written\"]}}";
+        lab.virsh(&[&"qemu-agent-command", &"g", &write]);
+        let begin = std::time::Instant::now();
+        while state() != "paused (I/O error)" {
+            assert!(begin.elapsed().as_secs() < 60, "the guest is not paused: {}", state());
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        backup.signal("CONT");
+        let run = backup.wait();
+        // What was copied by then is whole: it may have been enough.
+        assert!([0, status].contains(&run.status), "{}: {}", run.status, run.stderr);
+        run.says(&["is resumed"]);
+        assert!(state().starts_with("running"), "{}", state());
+        case.domain.execute("while [ ! -e /tmp/written ]; do sleep 0.1; done; rm /tmp/written; cat /mnt/more");
+        case.no_traces();
+    }
+    case.backup(&["-l", "inc"]).succeeds();
+    case.domain.execute("umount /mnt");
+    case.backup(&["-l", "inc"]).succeeds();
+    let reference = case.domain.snapshot_references(&["vda"]);
+    case.restores(&[], &["vda"], &reference);
+}
