@@ -25,6 +25,7 @@ use crate::nbd::block_status::{self, ALLOCATION};
 use crate::nbd::client::Client;
 use crate::nbd::uri;
 use crate::pipeline::backup::{Source, copy};
+use crate::set::intent::Held;
 use crate::set::layout::PARTIAL;
 use crate::set::moment;
 use crate::stream::FRAME_ALIGNMENT;
@@ -100,9 +101,11 @@ fn job(run: &Context<'_>, plan: &mut Plan, hold: &mut Hold<'_>, scratch: Scratch
     // Armed before it begins: a call that fails may have begun it all the same.
     let job = JobGuard { link: run.link, spec: plan.job() };
     let (point_in_time, quiet) = hold.at_quiet_moment(|| begin(run, plan))?;
-    plan.intent.held = hold.held();
-    plan.intent.held.frozen |= quiet.maybe_frozen;
-    plan.intent.write(&run.catalogue.layout)?;
+    let held = Held { frozen: hold.held().frozen || quiet.maybe_frozen, ..hold.held() };
+    if held != plan.intent.held {
+        plan.intent.held = held;
+        plan.intent.write(&run.catalogue.layout)?;
+    }
     fault::point("job-begun")?;
     let cancel = run.session.cancel.child();
     let watch = Watch::begin(run.link, &job.spec, scratch, was_paused, &cancel)?;

@@ -50,9 +50,13 @@ impl<'r> Hold<'r> {
     }
 
     /// What the run is going to do to the guest, for the intent.
-    pub fn planned(&self) -> Held {
+    ///
+    /// # Errors
+    /// By libvirt's code.
+    pub fn planned(&self) -> Result<Held> {
         let options = &self.args.guest;
-        Held { frozen: !options.no_freeze, paused: options.pause, ..self.held }
+        let frozen = !options.no_freeze && agent::is_configured(&*self.link.reach()?)?;
+        Ok(Held { frozen, paused: options.pause, ..self.held })
     }
 
     /// What is to be undone now.
