@@ -100,7 +100,7 @@ fn a_failed_full_leaves_no_marker() {
 
 impl Case<'_> {
     /// The names of the bitmaps in a stopped domain's image.
-    pub fn all_bitmaps(&self, disk: &str) -> Vec<String> {
+    pub(super) fn all_bitmaps(&self, disk: &str) -> Vec<String> {
         let info = run("qemu-img", &[&"info", &"--output=json", &self.domain.image(disk)]).succeeds();
         let info: serde_json::Value = serde_json::from_str(&info.stdout).unwrap();
         let bitmaps = info["format-specific"]["data"]["bitmaps"].as_array().unwrap().iter();
