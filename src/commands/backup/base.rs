@@ -52,10 +52,11 @@ impl Bases {
             let old_chain = if level == Level::Full { known } else { Vec::new() };
             return Ok(Self { own: Vec::new(), old_chain });
         }
-        if let Some(other) = known.iter().find(|checkpoint| !is_of_set(args, catalogue, checkpoint)) {
+        let extra = args.places.checkpointdir.as_deref();
+        if let Some(other) = known.iter().find(|checkpoint| !is_of_set(catalogue, extra, checkpoint)) {
             return Err(other_chain(domain, catalogue, other).into());
         }
-        if redefine_lost(args, domain, catalogue, &known)? {
+        if redefine_lost(domain, catalogue, extra, &known)? {
             known = checkpoint::list(domain)?;
         }
         let mut own = Vec::new();
@@ -119,25 +120,23 @@ fn refuse_gap(catalogue: &Catalogue, run: &Run, target: &str) -> error::Result<(
 }
 
 /// Whether a checkpoint is provably that of a committed run of the set.
-fn is_of_set(args: &Backup, catalogue: &Catalogue, checkpoint: &Checkpoint) -> bool {
-    catalogue.run_of_checkpoint(&checkpoint.name).is_some_and(|run| is_of_run(args, catalogue, run, checkpoint))
+pub fn is_of_set(catalogue: &Catalogue, extra: Option<&Path>, checkpoint: &Checkpoint) -> bool {
+    catalogue.run_of_checkpoint(&checkpoint.name).is_some_and(|run| is_of_run(catalogue, extra, run, checkpoint))
 }
 
 /// Ours bear the run's UUID; virtnbdbackup's were made at the moment that the saved XML says.
-fn is_of_run(args: &Backup, catalogue: &Catalogue, run: &Run, checkpoint: &Checkpoint) -> bool {
+fn is_of_run(catalogue: &Catalogue, extra: Option<&Path>, run: &Run, checkpoint: &Checkpoint) -> bool {
     match run.run_id() {
         Some(id) => checkpoint.description.as_ref().is_some_and(|text| text.contains(&id.to_string())),
-        None => saved(args, catalogue, run).is_some_and(|saved| saved.creation_time == checkpoint.creation_time),
+        None => saved(catalogue, extra, run).is_some_and(|saved| saved.creation_time == checkpoint.creation_time),
     }
 }
 
-/// The checkpoint's XML as it was saved when the run was made.
-fn saved(args: &Backup, catalogue: &Catalogue, run: &Run) -> Option<Checkpoint> {
+/// The checkpoint's XML as it was saved when the run was made: in the set, or in the directory `extra`.
+pub fn saved(catalogue: &Catalogue, extra: Option<&Path>, run: &Run) -> Option<Checkpoint> {
     let name = format!("{}.xml", run.checkpoint.as_ref()?);
-    let places: [Option<PathBuf>; 2] = [
-        Some(catalogue.layout.checkpoints().join(&name)),
-        args.places.checkpointdir.as_ref().map(|dir| dir.join(&name)),
-    ];
+    let places: [Option<PathBuf>; 2] =
+        [Some(catalogue.layout.checkpoints().join(&name)), extra.map(|dir| dir.join(&name))];
     places.into_iter().flatten().find_map(|path| {
         let text = std::fs::read_to_string(&path).ok()?;
         Checkpoint::parse(&text)
@@ -147,13 +146,20 @@ fn saved(args: &Backup, catalogue: &Catalogue, run: &Run) -> Option<Checkpoint> 
 }
 
 /// Tells libvirt again of the set's checkpoints that it forgot, oldest first. Their bitmaps are
-/// checked: where one is not good, the checkpoint stays unknown.
-fn redefine_lost(args: &Backup, domain: &Domain, catalogue: &Catalogue, known: &[Checkpoint]) -> Result<bool> {
+/// checked: where one is not good, the checkpoint stays unknown. Returns whether there was any.
+///
+/// All that is `known` must be of the set ([`is_of_set`]): chains share the names of their bitmaps.
+pub fn redefine_lost(
+    domain: &Domain,
+    catalogue: &Catalogue,
+    extra: Option<&Path>,
+    known: &[Checkpoint],
+) -> Result<bool> {
     let mut redefined = false;
     let mut defined: Vec<String> = known.iter().map(|checkpoint| checkpoint.name.clone()).collect();
     for run in catalogue.runs.iter().filter(|run| run.is_base()) {
         let Some(name) = run.checkpoint.as_ref().filter(|name| !defined.contains(name)) else { continue };
-        let Some(mut checkpoint) = saved(args, catalogue, run) else {
+        let Some(mut checkpoint) = saved(catalogue, extra, run) else {
             tracing::info!("checkpoint {name} is unknown to libvirt, and its saved XML is gone or damaged: not used");
             continue;
         };

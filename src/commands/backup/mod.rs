@@ -7,16 +7,16 @@
 //!
 //! Until the manifest is written everything can be undone, and is, whatever fails.
 
-mod base;
+pub(super) mod base;
 mod commit;
 mod config;
 mod copy;
-mod disks;
+pub(super) mod disks;
 mod estimate;
-mod guest;
-mod old_chain;
-mod plan;
-mod undo;
+pub(super) mod guest;
+pub(super) mod old_chain;
+pub(super) mod plan;
+pub(super) mod undo;
 mod zeroes;
 
 use std::time::Instant;

@@ -98,13 +98,18 @@ pub fn unmark(layout: &Layout) -> Result<()> {
     }
 }
 
+/// Which run ended the chain in a set, if one did.
+pub fn ended_by(layout: &Layout) -> Option<String> {
+    let text = std::fs::read_to_string(layout.private().join(ENDED)).ok()?;
+    Some(text.chars().filter(|c| !c.is_control()).take(300).collect())
+}
+
 /// Refuses to continue a chain that ended.
 ///
 /// # Errors
 /// [`Kind::Busy`], saying which run ended it.
 pub fn refuse_ended(layout: &Layout) -> Result<()> {
-    let Ok(text) = std::fs::read_to_string(layout.private().join(ENDED)) else { return Ok(()) };
-    let by: String = text.chars().filter(|c| !c.is_control()).take(300).collect();
+    let Some(by) = ended_by(layout) else { return Ok(()) };
     Err(Error::new(Kind::Busy, format!("another chain took over ({by}): this one ended here"))
         .path(layout.directory())
         .hint("continue that one, or start a new chain with -l full in an empty directory; every point here can still be restored")

@@ -52,7 +52,7 @@ pub fn clear_leftovers(domain: &Domain, layout: &Layout) -> Result<()> {
 
 /// Undoes the run of `intent` after its failure. What can't be undone now stays recorded in the
 /// intent for the next run.
-pub fn failed_run(run: &Context<'_>, intent: Intent) {
+pub(super) fn failed_run(run: &Context<'_>, intent: Intent) {
     let layout = &run.catalogue.layout;
     // The commit itself failed half-way: what the next run makes of it depends on what it finds.
     if layout.file(&Layout::manifest_name(intent.run)).is_ok_and(|manifest| manifest.exists()) {
