@@ -79,7 +79,7 @@ fn bitmaps_lost_with_qemu_make_the_next_run_full() {
 }
 
 /// As a crash would: the bitmaps in its images stay marked as in use.
-fn kill_qemu(lab: &Lab, name: &str) {
+pub fn kill_qemu(lab: &Lab, name: &str) {
     let pid = std::fs::read_dir("/proc").unwrap().find_map(|entry| {
         let path = entry.unwrap().path();
         let line = std::fs::read(path.join("cmdline")).ok()?;

@@ -3,6 +3,7 @@
 
 mod chain;
 mod damage;
+mod doctor;
 mod hostile;
 mod identity;
 mod interrupt;

@@ -1,0 +1,112 @@
+//! Mending: the same code as at the start of a backup, under the same lock, and nothing that is not the
+//! set's own.
+
+use anyhow::Result;
+
+use super::facts::{Facts, SetFacts};
+use super::{bitmaps, checkpoints, domain, scratch};
+use crate::commands::backup::base::redefine_lost;
+use crate::commands::backup::{guest, undo};
+use crate::error::{Error, report};
+use crate::libvirt::checkpoint::{self, Checkpoint, CheckpointDisk};
+use crate::libvirt::domain::Domain;
+use crate::set::intent::Intent;
+
+/// Does what the findings on the set's own things say, one after the other, and says so. Facts are gathered
+/// anew by `gather` where a step has changed them. Returns whether all went well; what did not is said.
+pub fn run<'f>(gather: &dyn Fn() -> Result<Facts<'f>>) -> Result<bool> {
+    let facts = gather()?;
+    let Some(set) = facts.set.as_ref().filter(|set| set.is_usable()) else {
+        tracing::warn!("nothing is mended: the set is not this domain's, or its records can't be read");
+        return Ok(true);
+    };
+    let mut well = true;
+    if may_clear(&facts, set) {
+        // While the records are there that prove whose they are.
+        well &= step("remove bitmaps of unfinished runs", remove_bitmaps(&facts));
+        well &= step("undo or complete earlier runs", undo::clear_leftovers(facts.domain, &set.layout));
+        // Another's job, or a full image, may have paused it as well.
+        if domain::is_dead_job(&facts) {
+            guest::resume_after_full_scratch(facts.domain);
+        }
+    }
+    let dead = scratch::dead(&facts);
+    let removed = dead.iter().try_for_each(|path| remove_file(path));
+    well &= step("remove scratch files", removed);
+
+    let facts = gather()?;
+    for checkpoint in checkpoints::useless(&facts) {
+        well &= step(&format!("remove checkpoint {}", checkpoint.name), discard(facts.domain, checkpoint));
+    }
+    if facts.active && bitmaps::any_lost(&facts) {
+        well &= step("tell libvirt of lost checkpoints", redefine(&facts));
+    }
+    Ok(well)
+}
+
+/// A record of another domain's run in this set needs a person.
+fn may_clear(facts: &Facts<'_>, set: &SetFacts) -> bool {
+    let intents = set.intents.as_deref().unwrap_or_default();
+    !intents.is_empty() && intents.iter().all(|intent| intent.domain_uuid == facts.uuid)
+}
+
+fn step(what: &str, result: Result<()>) -> bool {
+    let Err(error) = result else { return true };
+    tracing::error!("{what}: {}", report(error.as_ref()));
+    if let Some(hint) = crate::error::hint(error.as_ref()) {
+        tracing::error!("hint: {hint}");
+    }
+    false
+}
+
+fn remove_bitmaps(facts: &Facts<'_>) -> Result<()> {
+    if !facts.active {
+        return Ok(());
+    }
+    for (intent, disks) in bitmaps::unfinished(facts) {
+        remove_bitmap(facts.domain, intent, disks)?;
+    }
+    Ok(())
+}
+
+/// libvirt removes bitmaps of checkpoints that it knows: it is told of this one first. That works for
+/// broken ones, too, and removes them from all layers of a disk.
+fn remove_bitmap(domain: &Domain, intent: &Intent, disks: Vec<CheckpointDisk>) -> Result<()> {
+    let Some(name) = intent.checkpoint.clone() else { return Ok(()) };
+    let targets: Vec<String> = disks.iter().map(|disk| disk.target.clone()).collect();
+    let checkpoint = Checkpoint {
+        name,
+        xml: String::new(),
+        parent: None,
+        description: Some(format!("{}{}", crate::commands::backup::plan::DESCRIPTION, intent.run)),
+        creation_time: 0,
+        disks,
+    };
+    checkpoint::redefine(domain, &checkpoint.redefine_xml()?, false)?;
+    checkpoint::discard(domain, &checkpoint)?;
+    tracing::info!("removed bitmap {} of run {} from {}", checkpoint.name, intent.run, targets.join(", "));
+    Ok(())
+}
+
+fn discard(domain: &Domain, checkpoint: &Checkpoint) -> Result<()> {
+    checkpoint::discard(domain, checkpoint)?;
+    tracing::info!("removed checkpoint {}: nothing could build on it", checkpoint.name);
+    Ok(())
+}
+
+fn redefine(facts: &Facts<'_>) -> Result<()> {
+    let Some(set) = &facts.set else { return Ok(()) };
+    let extra = facts.args.checkpointdir.as_deref();
+    // Other tools' checkpoints have other names, and are no matter here.
+    let known = checkpoint::list(facts.domain)?;
+    redefine_lost(facts.domain, &set.catalogue, extra, &known).map(drop)
+}
+
+fn remove_file(path: &std::path::Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Ok(()) => tracing::info!("removed {}", path.display()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(Error::io("remove", error).path(path).into()),
+    }
+    Ok(())
+}
