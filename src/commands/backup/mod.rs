@@ -15,6 +15,7 @@ pub(super) mod disks;
 mod estimate;
 pub(super) mod guest;
 pub(super) mod old_chain;
+pub(super) mod orphans;
 pub(super) mod plan;
 pub(super) mod undo;
 mod zeroes;

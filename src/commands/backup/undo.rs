@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::plan::domain_uuid;
-use super::{Context, commit, old_chain};
+use super::{Context, commit, old_chain, orphans};
 use crate::commands::connect;
 use crate::error::{self, Error, Kind};
 use crate::libvirt::backup_job;
@@ -43,7 +43,10 @@ pub fn clear_leftovers(domain: &Domain, layout: &Layout) -> Result<()> {
             old_chain::remove_of(domain, &manifest)?;
         } else {
             tracing::warn!("run {} did not finish: undoing it", intent.run);
+            // While libvirt still knows the checkpoint, if it does.
+            let orphans = orphans::remove(domain, &intent);
             undo(domain, layout, &intent)?;
+            orphans?;
         }
         Intent::remove(layout, intent.run)?;
     }

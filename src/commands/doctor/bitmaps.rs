@@ -8,8 +8,8 @@ use serde_json::json;
 use super::facts::{Facts, SetFacts, shell, shell_path, short};
 use super::finding::{Area, Finding};
 use crate::commands::backup::base::saved;
+use crate::commands::backup::orphans;
 use crate::libvirt::bitmap::{Condition, DiskBitmaps, Layer};
-use crate::libvirt::checkpoint::CheckpointDisk;
 use crate::set::catalogue::Run;
 use crate::set::intent::Intent;
 
@@ -24,32 +24,18 @@ pub fn findings(facts: &Facts<'_>) -> Vec<Finding> {
             ];
         }
     };
-    let orphans = orphans(facts, disks);
+    let orphans = without_checkpoint(facts, disks);
     if orphans.is_empty() {
         return vec![Finding::good(Area::Bitmap, "bitmaps without a checkpoint", "none")];
     }
     orphans.iter().map(|(name, on)| one(facts, name, on)).collect()
 }
 
-/// Bitmaps of an unfinished run of the set whose checkpoint libvirt does not know: the run's record names
-/// the checkpoint, and they are on disks of that run. With the intent and the bitmaps.
-pub fn unfinished<'a>(facts: &'a Facts<'_>) -> Vec<(&'a Intent, Vec<CheckpointDisk>)> {
-    let (Some(set), Ok(disks)) = (&facts.set, &facts.bitmaps) else { return Vec::new() };
-    let mut all = Vec::new();
-    for (name, on) in orphans(facts, disks) {
-        if let Some(intent) = intent_of(facts, set, &name, &on) {
-            let disk = |target: &String| CheckpointDisk { target: target.clone(), bitmap: name.clone() };
-            all.push((intent, on.keys().map(disk).collect()));
-        }
-    }
-    all
-}
-
 /// Whether a checkpoint of the set can be told to libvirt again: its bitmaps are there and good.
 pub fn any_lost(facts: &Facts<'_>) -> bool {
     let (Some(set), Ok(disks)) = (&facts.set, &facts.bitmaps) else { return false };
     facts.set_goes_on()
-        && orphans(facts, disks)
+        && without_checkpoint(facts, disks)
             .iter()
             .any(|(name, on)| set.catalogue.run_of_checkpoint(name).is_some_and(|run| can_be_told(facts, set, run, on)))
 }
@@ -57,7 +43,7 @@ pub fn any_lost(facts: &Facts<'_>) -> bool {
 type OnDisks = BTreeMap<String, Condition>;
 
 /// By name, the disks with a bitmap that no known checkpoint lists.
-fn orphans(facts: &Facts<'_>, disks: &[DiskBitmaps]) -> BTreeMap<String, OnDisks> {
+fn without_checkpoint(facts: &Facts<'_>, disks: &[DiskBitmaps]) -> BTreeMap<String, OnDisks> {
     let listed: BTreeSet<(&str, &str)> = facts
         .known
         .iter()
@@ -75,17 +61,12 @@ fn orphans(facts: &Facts<'_>, disks: &[DiskBitmaps]) -> BTreeMap<String, OnDisks
     orphans
 }
 
-fn intent_of<'a>(facts: &Facts<'_>, set: &'a SetFacts, name: &str, on: &OnDisks) -> Option<&'a Intent> {
-    // Another's checkpoint of the same name could be the bitmap's as well.
-    if facts.known.iter().any(|checkpoint| checkpoint.name == name) {
-        return None;
-    }
+/// The unfinished run of the set that a bitmap is of.
+fn intent_of<'a>(facts: &Facts<'_>, set: &'a SetFacts, name: &str) -> Option<&'a Intent> {
+    let disks = facts.bitmaps.as_deref().unwrap_or_default();
     set.unfinished(facts.uuid).find(|intent| {
-        let of_run = |target: &String| {
-            let end = format!(".{target}.scratch");
-            intent.scratch.iter().any(|path| path.to_string_lossy().ends_with(&end))
-        };
-        intent.checkpoint.as_deref() == Some(name) && on.keys().all(of_run)
+        let made = orphans::of_run(intent, &facts.known, disks);
+        made.iter().any(|disk| disk.bitmap == name)
     })
 }
 
@@ -108,7 +89,7 @@ fn one(facts: &Facts<'_>, name: &str, on: &OnDisks) -> Finding {
     }
     let look = |why: &str| Finding::look(Area::Bitmap, what.clone(), state(why));
     let set = facts.set.as_ref().filter(|set| set.is_usable());
-    if let Some(intent) = set.and_then(|set| intent_of(facts, set, name, on)) {
+    if let Some(intent) = set.and_then(|set| intent_of(facts, set, name)) {
         let whose = format!("this set, unfinished run {}", short(intent.run));
         if set.is_some_and(SetFacts::is_in_use) {
             return Finding::good(Area::Bitmap, what, state("of the run that goes on")).of(whose);

@@ -299,7 +299,7 @@ mod tests {
         let run = Uuid::from_u128(0x1234);
         let xml = format!("<server socket='/a/virtkeep.{run}.sock'/><scratch file='/a/virtkeep.{run}.vda.scratch'/>");
         assert_eq!(runs_in(&xml), [run]);
-        assert_eq!(runs_in("<scratch file='/virtkeep.x/virtkeep.\u{e4}'/>"), []);
+        assert!(runs_in("<scratch file='/virtkeep.x/virtkeep.\u{e4}'/>").is_empty());
         assert_eq!(run_of_file(&format!("virtkeep.{run}.vda.scratch")), Some((run, "vda.scratch")));
         assert_eq!(run_of_file(&format!("virtkeep.{run}.sock")), Some((run, "sock")));
         for name in ["virtkeep.sock", "virtkeep.x.sock", &format!("virtkeep.{run}"), &format!("virtkeep.{run}.txt"), ""]

@@ -8,9 +8,8 @@ use super::{bitmaps, checkpoints, domain, scratch};
 use crate::commands::backup::base::redefine_lost;
 use crate::commands::backup::{guest, undo};
 use crate::error::{Error, report};
-use crate::libvirt::checkpoint::{self, Checkpoint, CheckpointDisk};
+use crate::libvirt::checkpoint::{self, Checkpoint};
 use crate::libvirt::domain::Domain;
-use crate::set::intent::Intent;
 
 /// Does what the findings on the set's own things say, one after the other, and says so. Facts are gathered
 /// anew by `gather` where a step has changed them. Returns whether all went well; what did not is said.
@@ -22,8 +21,6 @@ pub fn run<'f>(gather: &dyn Fn() -> Result<Facts<'f>>) -> Result<bool> {
     };
     let mut well = true;
     if may_clear(&facts, set) {
-        // While the records are there that prove whose they are.
-        well &= step("remove bitmaps of unfinished runs", remove_bitmaps(&facts));
         well &= step("undo or complete earlier runs", undo::clear_leftovers(facts.domain, &set.layout));
         // Another's job, or a full image, may have paused it as well.
         if domain::is_dead_job(&facts) {
@@ -57,35 +54,6 @@ fn step(what: &str, result: Result<()>) -> bool {
         tracing::error!("hint: {hint}");
     }
     false
-}
-
-fn remove_bitmaps(facts: &Facts<'_>) -> Result<()> {
-    if !facts.active {
-        return Ok(());
-    }
-    for (intent, disks) in bitmaps::unfinished(facts) {
-        remove_bitmap(facts.domain, intent, disks)?;
-    }
-    Ok(())
-}
-
-/// libvirt removes bitmaps of checkpoints that it knows: it is told of this one first. That works for
-/// broken ones, too, and removes them from all layers of a disk.
-fn remove_bitmap(domain: &Domain, intent: &Intent, disks: Vec<CheckpointDisk>) -> Result<()> {
-    let Some(name) = intent.checkpoint.clone() else { return Ok(()) };
-    let targets: Vec<String> = disks.iter().map(|disk| disk.target.clone()).collect();
-    let checkpoint = Checkpoint {
-        name,
-        xml: String::new(),
-        parent: None,
-        description: Some(format!("{}{}", crate::commands::backup::plan::DESCRIPTION, intent.run)),
-        creation_time: 0,
-        disks,
-    };
-    checkpoint::redefine(domain, &checkpoint.redefine_xml()?, false)?;
-    checkpoint::discard(domain, &checkpoint)?;
-    tracing::info!("removed bitmap {} of run {} from {}", checkpoint.name, intent.run, targets.join(", "));
-    Ok(())
 }
 
 fn discard(domain: &Domain, checkpoint: &Checkpoint) -> Result<()> {
