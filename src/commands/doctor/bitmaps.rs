@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::facts::{Facts, SetFacts, shell, shell_path, short};
+use super::facts::{Facts, SetFacts};
 use super::finding::{Area, Finding};
+use super::names::{shell, shell_path, short};
 use crate::commands::backup::base::saved;
 use crate::commands::backup::orphans;
 use crate::libvirt::bitmap::{Condition, DiskBitmaps, Layer};

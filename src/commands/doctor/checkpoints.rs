@@ -1,7 +1,8 @@
 //! The checkpoints that libvirt knows, and the bitmaps behind them.
 
-use super::facts::{Facts, Owner, shell, short};
+use super::facts::{Facts, Owner, SetFacts};
 use super::finding::{Area, Finding};
+use super::names::{shell, short};
 use crate::libvirt::bitmap::Condition;
 use crate::libvirt::checkpoint::Checkpoint;
 use crate::set::catalogue::Run;
@@ -94,7 +95,7 @@ fn one(facts: &Facts<'_>, checkpoint: &Checkpoint) -> Finding {
         Owner::Run(run) => of_run(facts, checkpoint, run, &bitmaps),
         Owner::Unfinished(intent) => {
             let whose = format!("this set, unfinished run {}", short(intent.run));
-            if facts.set.as_ref().is_some_and(super::facts::SetFacts::is_in_use) {
+            if facts.set.as_ref().is_some_and(SetFacts::is_in_use) {
                 return Finding::good(Area::Checkpoint, what, state)
                     .of(format!("this set, run {} goes on", short(intent.run)));
             }

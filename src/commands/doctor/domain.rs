@@ -1,7 +1,8 @@
 //! The domain and its job.
 
-use super::facts::{Facts, short};
+use super::facts::Facts;
 use super::finding::{Area, Finding};
+use super::names::short;
 use crate::error;
 use crate::libvirt::backup_job::{self, ActiveJob};
 use crate::libvirt::domain::{DiskError, PauseReason, State};

@@ -12,6 +12,7 @@ mod checkpoints;
 mod domain;
 mod facts;
 mod finding;
+mod names;
 mod repair;
 mod scratch;
 mod set;

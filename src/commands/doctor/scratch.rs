@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use super::facts::{Facts, run_of_file, shell_path, short};
+use super::facts::{Facts, SetFacts};
 use super::finding::{Area, Finding};
+use super::names::{run_of_file, shell_path, short};
 use crate::held;
 use crate::units::format_bytes;
 
@@ -70,7 +71,7 @@ fn one(facts: &Facts<'_>, left: &Left) -> Finding {
     let what = left.path.display().to_string();
     let of_job = facts.runs_of_job().contains(&left.run);
     let ours = facts.set.as_ref().is_some_and(|set| set.has_run(left.run));
-    let in_use = facts.set.as_ref().is_some_and(super::facts::SetFacts::is_in_use);
+    let in_use = facts.set.as_ref().is_some_and(SetFacts::is_in_use);
     let whose = match ours {
         true => format!("this set, run {}", short(left.run)),
         false => format!("virtkeep, unknown run {}", short(left.run)),

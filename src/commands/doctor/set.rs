@@ -2,8 +2,9 @@
 
 use std::io::Read;
 
-use super::facts::{Facts, SetFacts, lock_path, shell_path, short};
+use super::facts::{Facts, SetFacts, lock_path};
 use super::finding::{Area, Finding};
+use super::names::{shell_path, short};
 use crate::commands::dump::chain_length;
 use crate::error::{hint, report};
 use crate::set::intent::Intent;
