@@ -44,17 +44,18 @@ pub struct Doctor {
 }
 
 const EXAMPLES: &str = "Examples:
-  virtkeep doctor -d web -o /backup/web             look; nothing is changed, even while a backup runs
-  virtkeep doctor -d web -o /backup/web --repair    and mend
-  virtkeep doctor -d web                            a domain without a set
-  virtkeep doctor -d web -o /backup/web --json | jq -r '.findings[] | select(.verdict == \"look\") | .what'
+  virtkeep doctor -d web -o /backup/web            look; works beside a backup, too
+  virtkeep doctor -d web -o /backup/web --repair   look, and mend
+  virtkeep doctor -d web                           a domain without a set
+  virtkeep doctor -d web -o /backup/web --json | jq '.findings[] | select(.verdict == \"look\")'
 
-What is not in order is marked with an exclamation mark, and the last column says what to do about it.
---repair does what the next backup would do at its start, and removes checkpoints that nothing can build
-on. It touches only what bears the UUID of a run of this set, or is named in the set's record of an
-unfinished run: jobs, checkpoints and files of other tools and other sets stay as they are.
+Looking changes nothing. What is not in order is marked with an exclamation mark, and the last
+column says what to do about it. --repair does what the next backup would do at its start, and
+removes checkpoints that nothing can build on. It touches only what bears the UUID of a run of
+this set, or is named in the set's record of an unfinished run: jobs, checkpoints and files of
+other tools and other sets stay as they are.
 
-QEMU is asked for its bitmaps past libvirt, which notes that in the domain's log (tainted:
-custom-monitor); that has no other effect.
+QEMU is asked for its bitmaps past libvirt, which notes that in the domain's log and for `virsh
+dominfo` (tainted: custom monitor commands); that has no other effect.
 
 Exit status: 0 all is in order, or has been mended; 3 something is left to look at; 1 failed.";

@@ -99,8 +99,8 @@ impl DiskBitmaps {
 /// The bitmaps of a domain that runs, by disk, as QEMU has them this moment.
 ///
 /// It asks QEMU's monitor (`query-named-block-nodes`, which changes nothing) past libvirt, as libvirt
-/// itself does not tell. libvirt notes that somebody did: the domain's log and `virsh dominfo` say
-/// `tainted: custom-monitor` from then on, until it stops.
+/// itself does not tell. libvirt notes that somebody did: the domain is `tainted: custom-monitor`, says its
+/// log, and so does `virsh dominfo` until it stops.
 ///
 /// # Errors
 /// By libvirt's code where that is refused (a read-only connection, another hypervisor);
