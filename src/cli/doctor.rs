@@ -52,8 +52,8 @@ const EXAMPLES: &str = "Examples:
 Looking changes nothing. What is not in order is marked with an exclamation mark, and the last
 column says what to do about it. --repair does what the next backup would do at its start, and
 removes checkpoints that nothing can build on. It touches only what bears the UUID of a run of
-this set, or is named in the set's record of an unfinished run: jobs, checkpoints and files of
-other tools and other sets stay as they are.
+this set, is named in its record of an unfinished run, or is left of the last run on the domain,
+should that have died: all else of other tools and other sets stays as it is.
 
 QEMU is asked for its bitmaps past libvirt, which notes that in the domain's log and for `virsh
 dominfo` (tainted: custom monitor commands); that has no other effect.

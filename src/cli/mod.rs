@@ -41,17 +41,32 @@ pub enum Command {
     Dump(read::Dump),
     /// Show what earlier runs left behind and what stands in the way of the next, and mend it.
     Doctor(doctor::Doctor),
+    /// Lets a guest go when the backup that holds it dies; started by backup itself.
+    #[command(hide = true)]
+    Guard,
 }
 
 impl Command {
+    /// The options on how the hypervisor is reached, where there are any.
+    pub fn hypervisor(&self) -> Option<&Hypervisor> {
+        match self {
+            Self::Backup(args) => Some(&args.hypervisor),
+            Self::Restore(args) => Some(&args.hypervisor),
+            Self::Doctor(args) => Some(&args.hypervisor),
+            Self::Verify(_) | Self::Dump(_) | Self::Guard => None,
+        }
+    }
+
     /// The options on what is said.
     pub fn talk(&self) -> &Talk {
+        const PLAIN: &Talk = &Talk { noprogress: true, quiet: false, nocolor: false, verbose: 0 };
         match self {
             Self::Backup(args) => &args.talk,
             Self::Restore(args) => &args.talk,
             Self::Verify(args) => &args.talk,
             Self::Dump(args) => &args.talk,
             Self::Doctor(args) => &args.talk,
+            Self::Guard => PLAIN,
         }
     }
 }

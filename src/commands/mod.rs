@@ -4,6 +4,8 @@ mod backup;
 mod connect;
 mod doctor;
 mod dump;
+pub(crate) mod guard;
+mod link;
 mod restore;
 mod verify;
 mod whole;
@@ -38,5 +40,6 @@ pub fn run(command: &Command, session: &Session) -> Result<Exit> {
         Command::Verify(args) => verify::run(args, session),
         Command::Dump(args) => dump::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Guard => guard::run(),
     }
 }

@@ -73,6 +73,7 @@ mod tests {
     use super::*;
     use crate::libvirt::bitmap::{Bitmap, Condition, Layer};
     use crate::set::Level;
+    use crate::set::intent::Held;
 
     fn disk(target: &str, bitmaps: &[&str]) -> DiskBitmaps {
         let bitmap = |name: &&str| Bitmap { name: (*name).to_owned(), condition: Condition::Broken };
@@ -92,6 +93,7 @@ mod tests {
             scratch: vec!["/v/virtkeep.R.vda.scratch".into(), "/v/virtkeep.R.vdb.scratch".into()],
             files: vec![],
             extra: vec![],
+            held: Held::default(),
         };
         let targets = |known: &[Checkpoint], disks: &[DiskBitmaps]| -> Vec<String> {
             of_run(&intent, known, disks).into_iter().map(|disk| disk.target).collect()

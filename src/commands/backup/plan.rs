@@ -1,5 +1,6 @@
 //! What a run will do, decided before anything is touched.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ use crate::libvirt::domain_xml::{Disk, DomainConfig};
 use crate::set::Level;
 use crate::set::catalogue::Catalogue;
 use crate::set::cpt;
-use crate::set::intent::Intent;
+use crate::set::intent::{Held, Intent};
 use crate::set::layout::{checkpoint_name, checkpoint_position, data_name};
 use crate::set::manifest::Skipped;
 use crate::set::moment;
@@ -64,6 +65,10 @@ pub struct Plan {
     directory: PathBuf,
     /// Name of the run's log.
     pub log: String,
+    /// What a crash of the run would leave, as it was last written.
+    pub intent: Intent,
+    /// Versions of the programs, for the manifest.
+    pub versions: BTreeMap<String, String>,
 }
 
 /// One disk of a plan.
@@ -77,6 +82,8 @@ pub struct PlannedDisk {
     pub image: PathBuf,
     /// Level of its stream.
     pub level: Level,
+    /// Its size when the run was planned.
+    pub virtual_size: u64,
     /// What its stream builds on.
     pub base: Option<Base>,
     /// Name of its data file.
@@ -111,6 +118,19 @@ impl Plan {
         let started = moment::now();
         let unixtime = free_time(&catalogue.layout.names()?, started.timestamp().as_second());
         let run = Uuid::new_v4();
+        let socket = socket(args, run)?;
+        let intent = Intent {
+            run,
+            domain_uuid,
+            uri: connection.requested_uri().to_owned(),
+            level,
+            checkpoint: None,
+            socket: socket.clone(),
+            scratch: Vec::new(),
+            files: Vec::new(),
+            extra: Vec::new(),
+            held: Held::default(),
+        };
         let mut plan = Self {
             run,
             domain_uuid,
@@ -123,13 +143,15 @@ impl Plan {
             others: selection.others,
             old_chain: bases.old_chain.clone(),
             config,
-            socket: socket(args, run)?,
+            socket,
             scratch: args.places.scratchdir.clone(),
             directory: catalogue.layout.directory().to_owned(),
             // Never a name of virtnbdbackup's: it would append to a log that the manifest has sealed.
             log: format!("backup.{level}.{}.{run}.log", started.strftime("%m%d%Y%H%M%S")),
             started,
             unixtime,
+            intent,
+            versions: versions(connection)?,
         };
         plan.ident = match level {
             Level::Copy => "copy".to_owned(),
@@ -139,6 +161,9 @@ impl Plan {
         for (disk, image) in selection.disks {
             plan.add(disk, image, &bases, domain, catalogue)?;
         }
+        plan.intent.checkpoint = plan.made_checkpoint().map(str::to_owned);
+        plan.intent.scratch = plan.disks.iter().map(|disk| plan.scratch_file(&disk.target)).collect();
+        plan.intent.files = plan.disks.iter().map(|disk| disk.file.clone()).collect();
         Ok(plan)
     }
 
@@ -153,7 +178,8 @@ impl Plan {
         // Where a base was lost the name stays that of an increment: the meta says that it is full.
         let named = if level == Level::Full && is_new { Level::Full } else { self.level };
         let file = data_name(&target, named, &self.checkpoint, self.unixtime);
-        self.disks.push(PlannedDisk { target, disk, image, level, base, file });
+        let virtual_size = domain.disk_size(&target)?;
+        self.disks.push(PlannedDisk { target, disk, image, level, virtual_size, base, file });
         Ok(())
     }
 
@@ -182,21 +208,6 @@ impl Plan {
     /// The checkpoint that the run makes.
     pub fn made_checkpoint(&self) -> Option<&str> {
         self.level.makes_checkpoint().then_some(self.checkpoint.as_str())
-    }
-
-    /// What a crash of this run would leave.
-    pub fn intent(&self, connection: &Connection) -> Intent {
-        Intent {
-            run: self.run,
-            domain_uuid: self.domain_uuid,
-            uri: connection.requested_uri().to_owned(),
-            level: self.level,
-            checkpoint: self.made_checkpoint().map(str::to_owned),
-            socket: self.socket.clone(),
-            scratch: self.disks.iter().map(|disk| self.scratch_file(&disk.target)).collect(),
-            files: self.disks.iter().map(|disk| disk.file.clone()).collect(),
-            extra: Vec::new(),
-        }
     }
 
     fn scratch_file(&self, target: &str) -> PathBuf {
@@ -234,6 +245,18 @@ impl Plan {
 pub fn domain_uuid(domain: &Domain) -> Result<Uuid> {
     Ok(Uuid::parse_str(domain.uuid())
         .map_err(|error| Error::new(Kind::Protocol, "the domain has no valid UUID").caused_by(error))?)
+}
+
+fn versions(connection: &Connection) -> Result<BTreeMap<String, String>> {
+    let mut versions = BTreeMap::from([("virtkeep".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
+    versions.insert("libvirt_daemon".to_owned(), format_version(connection.daemon_version()?));
+    versions.insert("hypervisor".to_owned(), format_version(connection.hypervisor_version()?));
+    Ok(versions)
+}
+
+/// libvirt's numbers: 9001002 is 9.1.2.
+fn format_version(version: u64) -> String {
+    format!("{}.{}.{}", version / 1_000_000, version / 1_000 % 1_000, version % 1_000)
 }
 
 fn decide_level(asked: LevelArg, catalogue: &Catalogue) -> Result<Level> {

@@ -2,7 +2,6 @@
 //! that runs.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use anyhow::Result;
 use uuid::Uuid;
@@ -14,17 +13,18 @@ use crate::commands::backup::disks;
 use crate::commands::backup::old_chain::ended_by;
 use crate::commands::backup::plan::{DESCRIPTION, domain_uuid};
 use crate::error::{Error, report};
-use crate::held;
 use crate::libvirt::backup_job::{self, ActiveJob};
 use crate::libvirt::bitmap::{self, Bitmap, Condition, DiskBitmaps, Layer};
 use crate::libvirt::checkpoint::{self, Checkpoint};
 use crate::libvirt::connection::Connection;
 use crate::libvirt::domain::{DiskError, Domain, State};
 use crate::libvirt::domain_xml::DomainConfig;
+use crate::proc_locks;
 use crate::qemu::img;
 use crate::set::catalogue::{Catalogue, Run};
 use crate::set::intent::Intent;
 use crate::set::layout::{Layout, checkpoint_position};
+use crate::set::lock;
 
 /// The domain, and the set if one was named.
 pub struct Facts<'f> {
@@ -170,7 +170,7 @@ impl SetFacts {
     fn gather(layout: &Layout, uuid: Uuid, we_hold_it: bool) -> Result<Self> {
         let catalogue = Catalogue::open(layout.clone())?;
         let other_domain = disks::refuse_other_domain(&catalogue, uuid).err();
-        let in_use = if we_hold_it { Some(false) } else { held::is_locked(&lock_path(layout)) };
+        let in_use = if we_hold_it { Some(false) } else { proc_locks::is_locked(&lock::path(layout)) };
         Ok(Self {
             intents: Intent::left_behind(layout),
             in_use,
@@ -210,11 +210,6 @@ impl SetFacts {
         self.catalogue.runs.iter().any(|committed| committed.run_id() == Some(run))
             || self.intents.as_deref().unwrap_or_default().iter().any(|intent| intent.run == run)
     }
-}
-
-/// The lock of a set.
-pub fn lock_path(layout: &Layout) -> PathBuf {
-    layout.private().join("lock")
 }
 
 /// The bitmaps in the images of a domain that is off.

@@ -18,20 +18,23 @@ mod scratch;
 mod set;
 
 use std::io::Write;
+use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::json;
 
 use self::facts::Facts;
 use self::finding::Finding;
+use super::backup::locks::Locks;
 use super::connect;
+use crate::cancel::Cancel;
 use crate::cli::doctor::Doctor;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::libvirt::connection::Connection;
 use crate::libvirt::domain::Domain;
+use crate::lock::Patience;
 use crate::set::layout::Layout;
-use crate::set::lock::Lock;
 
 /// The advice where only a domain that runs can be mended.
 const START: &str = "start the domain: the next backup then does it by itself, and --repair does";
@@ -56,12 +59,10 @@ pub fn run(args: &Doctor) -> Result<Exit> {
 }
 
 fn mend(args: &Doctor, connection: &Connection, domain: &Domain, layout: &Layout) -> Result<Exit> {
-    // A set of virtnbdbackup has no place for the lock yet.
-    layout.create()?;
-    let _lock = Lock::acquire(layout)?;
+    let locks = Locks::take(domain, layout, &Patience::new(Duration::ZERO, &Cancel::new()))?;
     let gather = || Facts::gather(args, connection, domain, Some(layout), true);
     let before = look(&gather()?);
-    let well = repair::run(&gather)?;
+    let well = repair::run(&gather, &locks)?;
     let after = look(&gather()?);
     tell(args, domain, &finding::compared(before, &after))?;
     Ok(exit(well, &after))

@@ -6,22 +6,29 @@ use anyhow::Result;
 use super::facts::{Facts, SetFacts};
 use super::{bitmaps, checkpoints, domain, scratch};
 use crate::commands::backup::base::redefine_lost;
+use crate::commands::backup::locks::Locks;
+use crate::commands::backup::undo::Keep;
 use crate::commands::backup::{guest, undo};
 use crate::error::{Error, report};
 use crate::libvirt::checkpoint::{self, Checkpoint};
 use crate::libvirt::domain::Domain;
 
+/// Nothing of a run that did not finish is kept: nobody asked for it here.
+const KEEP: Keep = Keep { partial: false, started: false };
+
 /// Does what the findings on the set's own things say, one after the other, and says so. Facts are gathered
 /// anew by `gather` where a step has changed them. Returns whether all went well; what did not is said.
-pub fn run<'f>(gather: &dyn Fn() -> Result<Facts<'f>>) -> Result<bool> {
+pub fn run<'f>(gather: &dyn Fn() -> Result<Facts<'f>>, locks: &Locks) -> Result<bool> {
     let facts = gather()?;
     let Some(set) = facts.set.as_ref().filter(|set| set.is_usable()) else {
         tracing::warn!("nothing is mended: the set is not this domain's, or its records can't be read");
         return Ok(true);
     };
+    // The lock of the domain remembers them only once.
+    locks.clear_dead(facts.domain, &set.layout, KEEP);
     let mut well = true;
     if may_clear(&facts, set) {
-        well &= step("undo or complete earlier runs", undo::clear_leftovers(facts.domain, &set.layout));
+        well &= step("undo or complete earlier runs", undo::clear_leftovers(facts.domain, &set.layout, KEEP).map(drop));
         // Another's job, or a full image, may have paused it as well.
         if domain::is_dead_job(&facts) {
             guest::resume_after_full_scratch(facts.domain);

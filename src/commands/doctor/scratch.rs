@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::facts::{Facts, SetFacts};
 use super::finding::{Area, Finding};
 use super::names::{run_of_file, shell_path, short};
-use crate::held;
+use crate::proc_locks;
 use crate::units::format_bytes;
 
 /// A file of a run in the scratch directory.
@@ -64,7 +64,7 @@ fn files(directory: &Path) -> std::io::Result<Vec<Left>> {
 /// Whether somebody listens at the socket, or has the file locked as QEMU does with images.
 fn is_used(path: &Path) -> bool {
     let is_socket = path.symlink_metadata().is_ok_and(|metadata| metadata.file_type().is_socket());
-    if is_socket { UnixStream::connect(path).is_ok() } else { held::is_locked(path) != Some(false) }
+    if is_socket { UnixStream::connect(path).is_ok() } else { proc_locks::is_locked(path) != Some(false) }
 }
 
 fn one(facts: &Facts<'_>, left: &Left) -> Finding {

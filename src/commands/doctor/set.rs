@@ -2,16 +2,18 @@
 
 use std::io::Read;
 
-use super::facts::{Facts, SetFacts, lock_path};
+use super::facts::{Facts, SetFacts};
 use super::finding::{Area, Finding};
 use super::names::{shell_path, short};
 use crate::commands::dump::chain_length;
 use crate::error::{hint, report};
+use crate::lock::Holder;
 use crate::set::intent::Intent;
 use crate::set::layout::PARTIAL;
+use crate::set::lock;
 
-/// A note of who holds a lock is a line; more of it is not shown.
-const MAX_NOTE: u64 = 300;
+/// A note of who holds a lock is a line.
+const MAX_NOTE: u64 = 16 << 10;
 
 /// What is found of it.
 pub fn findings(facts: &Facts<'_>) -> Vec<Finding> {
@@ -32,7 +34,7 @@ pub fn findings(facts: &Facts<'_>) -> Vec<Finding> {
         Finding::note(Area::Set, "chain of the set", format!("ended: another chain took over ({by})"))
             .advice("every point can still be restored")
     }));
-    findings.extend(lock(set));
+    findings.extend(lock_of(set));
     match &set.intents {
         Ok(intents) => findings.extend(intents.iter().map(|intent| one_intent(facts, set, intent))),
         Err(error) => findings.push(
@@ -55,7 +57,7 @@ fn overview(set: &SetFacts) -> Finding {
     Finding::good(Area::Set, format!("set {}", set.layout.directory().display()), points)
 }
 
-fn lock(set: &SetFacts) -> Option<Finding> {
+fn lock_of(set: &SetFacts) -> Option<Finding> {
     match set.in_use {
         Some(false) => None,
         Some(true) => Some(
@@ -68,11 +70,11 @@ fn lock(set: &SetFacts) -> Option<Finding> {
     }
 }
 
-/// Who holds the lock, in the holder's own words.
+/// Who holds the lock, by its note.
 fn holder(set: &SetFacts) -> Option<String> {
     let mut note = String::new();
-    std::fs::File::open(lock_path(&set.layout)).ok()?.take(MAX_NOTE).read_to_string(&mut note).ok()?;
-    Some(note.trim().to_owned())
+    std::fs::File::open(lock::path(&set.layout)).ok()?.take(MAX_NOTE).read_to_string(&mut note).ok()?;
+    serde_json::from_str::<Holder>(&note).ok().map(|holder| holder.to_string())
 }
 
 fn one_intent(facts: &Facts<'_>, set: &SetFacts, intent: &Intent) -> Finding {
@@ -86,11 +88,16 @@ fn one_intent(facts: &Facts<'_>, set: &SetFacts, intent: &Intent) -> Finding {
     if set.is_in_use() {
         return Finding::good(Area::Set, what, format!("{} backup goes on", intent.level)).of(whose);
     }
+    let guest = match (intent.held.frozen, intent.held.paused) {
+        (true, _) => "; the guest may be frozen",
+        (_, true) => "; the guest may be paused by it",
+        _ => "",
+    };
     let (state, repair) = match set.is_committed(intent) {
         true => ("committed, but not tidied up", "completes it"),
         false => ("DID NOT FINISH: its process is gone", "undoes it: the next increment goes on from the run before"),
     };
-    let finding = Finding::look(Area::Set, what, format!("{} backup {state}", intent.level)).of(whose);
+    let finding = Finding::look(Area::Set, what, format!("{} backup {state}{guest}", intent.level)).of(whose);
     if facts.active { finding.repair(repair) } else { finding.advice(super::START) }
 }
 
