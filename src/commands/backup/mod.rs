@@ -7,20 +7,21 @@
 //!
 //! Until the manifest is written everything can be undone, and is, whatever fails.
 
-mod base;
+pub(super) mod base;
 mod commit;
 mod config;
 mod copy;
-mod disks;
+pub(super) mod disks;
 mod domain_lock;
 mod estimate;
 mod guard;
-mod guest;
+pub(super) mod guest;
 mod locks;
-mod old_chain;
-mod plan;
+pub(super) mod marker;
+pub(super) mod old_chain;
+pub(super) mod plan;
 mod scratch;
-mod undo;
+pub(super) mod undo;
 mod watch;
 mod zeroes;
 

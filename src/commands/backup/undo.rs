@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::plan::domain_uuid;
-use super::{Context, commit, old_chain};
+use super::{Context, commit, marker, old_chain};
 use crate::cancel::Cancel;
 use crate::commands::guard;
 use crate::commands::link::bounded;
@@ -76,7 +76,7 @@ pub fn clear_leftovers(domain: &Domain, layout: &Layout, keep: Keep) -> Result<b
 
 /// Undoes the run of `intent` after its failure; true if nothing of it is left. What can't be undone now
 /// stays recorded in the intent for the next run.
-pub fn failed_run(run: &Context<'_>, intent: &Intent) -> bool {
+pub(super) fn failed_run(run: &Context<'_>, intent: &Intent) -> bool {
     let layout = &run.catalogue.layout;
     // The commit itself failed half-way: what the next run makes of it depends on what it finds.
     if layout.file(&Layout::manifest_name(intent.run)).is_ok_and(|manifest| manifest.exists()) {
@@ -141,7 +141,7 @@ fn remove_checkpoint(domain: &Domain, intent: &Intent) -> Result<()> {
             tracing::info!("removed checkpoint {name} of run {run}");
         }
     }
-    Ok(())
+    marker::remove(domain, intent.run)
 }
 
 /// Removes what the run wrote into the set; its data stays under a name of its own where that is asked for.
