@@ -72,6 +72,12 @@ pub struct Backup {
     #[arg(long, value_name = "MODE", default_value = "0600", value_parser = parse_mode)]
     pub mode: u32,
 
+    /// Remove older checkpoints of the chain than the newest N from the domain once the run is committed:
+    /// their bitmaps cost the guest memory. Every point can still be restored, but a disk that was in none
+    /// of the newest N runs is full in its next one [default: keep all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(2..))]
+    pub keep_checkpoints: Option<u64>,
+
     /// The guest.
     #[command(flatten)]
     pub guest: Guest,

@@ -6,6 +6,7 @@
 
 mod bad;
 mod crash;
+mod drift;
 mod guest;
 mod interop;
 mod lab;

@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use uuid::Uuid;
 
+use super::marker;
 use super::plan::DESCRIPTION;
 use crate::cli::backup::Backup;
 use crate::error::{self, Error, Kind};
-use crate::libvirt::checkpoint::{self, Checkpoint};
+use crate::libvirt::checkpoint::{self, Checkpoint, CheckpointDisk};
 use crate::libvirt::domain::Domain;
 use crate::libvirt::probe;
-use crate::set::Level;
 use crate::set::catalogue::{Catalogue, Run};
-use crate::set::chain;
+use crate::set::layout::checkpoint_position;
+use crate::set::{Level, chain, dropped};
 
 /// What one disk's stream builds on.
 #[derive(Debug, Clone)]
@@ -61,41 +62,104 @@ impl Bases {
         }
         let mut own = Vec::new();
         for checkpoint in known {
+            let checkpoint = completed(domain, catalogue, checkpoint)?;
             let good = probe::valid_targets(domain, &checkpoint)?;
             own.push((checkpoint, good));
         }
         Ok(Self { own, old_chain: Vec::new() })
     }
 
+    /// The checkpoints of this set that nothing needs once the run is committed, each with the id of the
+    /// run that made it: those without a good bitmap on any of the domain's `disks`, and the oldest of more than `keep`.
+    pub fn spare(&self, catalogue: &Catalogue, disks: &[String], keep: Option<u64>) -> Vec<(Checkpoint, String)> {
+        let is_useless = |good: &[String]| !disks.iter().any(|disk| good.contains(disk));
+        let mut useful: Vec<&Checkpoint> =
+            self.own.iter().filter(|(_, good)| !is_useless(good)).map(|(checkpoint, _)| checkpoint).collect();
+        useful.sort_by_key(|checkpoint| checkpoint_position(&checkpoint.name));
+        // One of those that are kept is the run's own.
+        let kept = keep.map_or(useful.len(), |keep| usize::try_from(keep).unwrap_or(usize::MAX).saturating_sub(1));
+        let too_many = &useful[..useful.len().saturating_sub(kept)];
+        let useless = self.own.iter().filter(|(_, good)| is_useless(good)).map(|(checkpoint, _)| checkpoint);
+        let spare = useless.chain(too_many.iter().copied());
+        spare
+            .filter_map(|checkpoint| {
+                Some((checkpoint.clone(), catalogue.run_of_checkpoint(&checkpoint.name)?.id.clone()))
+            })
+            .collect()
+    }
+
     /// The base of disk `target`; none, with the reason in the log, where it must be full.
     pub fn of_disk(&self, catalogue: &Catalogue, domain: &Domain, target: &str, image: &Path) -> Result<Option<Base>> {
-        let mut reason = format!("{target} is new to the chain");
+        let mut reason = None;
         let size = domain.disk_size(target)?;
         for run in catalogue.runs.iter().rev().filter(|run| run.is_base()) {
             let (Some(stream), Some(name)) = (run.stream(target), run.checkpoint.as_ref()) else { continue };
             if size != stream.virtual_size {
-                reason = format!("its size changed from {} to {size} bytes", stream.virtual_size);
+                let changed = format!("its size changed from {} to {size} bytes", stream.virtual_size);
+                reason.get_or_insert(changed);
                 break;
             }
             // Bitmaps of one name are on every image of the domain: after disks changed places they
             // would be taken for each other's.
             let recorded = run.manifest.as_ref().and_then(|manifest| manifest.disk(target));
             if let Some(disk) = recorded.filter(|disk| Path::new(&disk.image) != image) {
-                reason = format!("its image was {} and now is {}", disk.image, image.display());
+                reason.get_or_insert(format!("its image was {} and now is {}", disk.image, image.display()));
                 break;
             }
-            match self.own.iter().find(|(checkpoint, _)| checkpoint.name == *name) {
-                None => reason = format!("checkpoint {name} is gone from the domain"),
+            // The reason is the newest base's; an older one will do, where there is one.
+            let missing = match self.own.iter().find(|(checkpoint, _)| checkpoint.name == *name) {
+                None => format!("checkpoint {name} is gone from the domain"),
                 Some((_, good)) if good.iter().any(|good| good == target) => {
                     refuse_gap(catalogue, run, target)?;
-                    let base = Base { checkpoint: name.clone(), run: run.run_id(), virtual_size: size };
-                    return Ok(Some(base));
+                    if is_marked(domain, catalogue, run, target)? {
+                        let base = Base { checkpoint: name.clone(), run: run.run_id(), virtual_size: size };
+                        return Ok(Some(base));
+                    }
+                    reason.get_or_insert(format!(
+                        "bitmap {name} is on its image, but not the marker of this chain: the image seems to have \
+                         been replaced, by an older copy perhaps"
+                    ));
+                    break;
                 }
-                Some(_) => reason = format!("its bitmap {name} is missing or broken"),
-            }
+                Some(_) => format!("its bitmap {name} is missing or broken"),
+            };
+            reason.get_or_insert(missing);
         }
+        let reason = reason.unwrap_or_else(|| format!("{target} is new to the chain"));
         tracing::warn!("{target}: full instead of an increment, because {reason}");
         Ok(None)
+    }
+}
+
+/// What libvirt should know of a checkpoint. A crash in the middle of checking its bitmaps disk by disk
+/// leaves it with one disk alone.
+fn completed(domain: &Domain, catalogue: &Catalogue, known: Checkpoint) -> Result<Checkpoint> {
+    let streams = catalogue.run_of_checkpoint(&known.name).map_or(&[][..], |run| &run.streams);
+    let is_missing = |target: &str| known.disks.iter().all(|disk| disk.target != target);
+    let missing: Vec<CheckpointDisk> = streams
+        .iter()
+        .filter(|stream| is_missing(&stream.target))
+        .map(|stream| CheckpointDisk { target: stream.target.clone(), bitmap: known.name.clone() })
+        .collect();
+    if missing.is_empty() {
+        return Ok(known);
+    }
+    let targets: Vec<&str> = missing.iter().map(|disk| disk.target.as_str()).collect();
+    tracing::info!("checkpoint {} is told again of {}: libvirt had lost them", known.name, targets.join(", "));
+    let mut whole = known;
+    whole.disks.extend(missing);
+    checkpoint::redefine(domain, &whole.redefine_xml()?, false)?;
+    // As libvirt has it: the definition is what its bitmaps are checked by.
+    let listed = checkpoint::list(domain)?.into_iter().find(|checkpoint| checkpoint.name == whole.name);
+    Ok(listed.unwrap_or(whole))
+}
+
+/// Whether the image is of the chain that `run` belongs to, see [`marker`]. Chains that virtnbdbackup began
+/// have no marker: what they have is believed.
+fn is_marked(domain: &Domain, catalogue: &Catalogue, run: &Run, target: &str) -> error::Result<bool> {
+    match marker::root(catalogue, run, target)? {
+        Some(root) => marker::is_on(domain, root, target),
+        None => Ok(true),
     }
 }
 
@@ -157,7 +221,8 @@ pub fn redefine_lost(
 ) -> Result<bool> {
     let mut redefined = false;
     let mut defined: Vec<String> = known.iter().map(|checkpoint| checkpoint.name.clone()).collect();
-    for run in catalogue.runs.iter().filter(|run| run.is_base()) {
+    let dropped = dropped::read(&catalogue.layout);
+    for run in catalogue.runs.iter().filter(|run| run.is_base() && !dropped.contains(&run.id)) {
         let Some(name) = run.checkpoint.as_ref().filter(|name| !defined.contains(name)) else { continue };
         let Some(mut checkpoint) = saved(catalogue, extra, run) else {
             tracing::info!("checkpoint {name} is unknown to libvirt, and its saved XML is gone or damaged: not used");

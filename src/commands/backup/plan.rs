@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::base::{Base, Bases};
 use super::disks::{self, Selection};
-use super::old_chain;
+use super::{marker, old_chain};
 use crate::cli::backup::{Backup, LevelArg};
 use crate::error::{Error, Kind};
 use crate::libvirt::backup_job::{BackupDisk, BackupMode, BackupSpec};
@@ -57,6 +57,12 @@ pub struct Plan {
     pub others: Vec<String>,
     /// Checkpoints of an older chain, which a new one ends.
     pub old_chain: Vec<Checkpoint>,
+    /// Checkpoints of this chain that nothing needs after this run, with the ids of their runs.
+    pub spare: Vec<(Checkpoint, String)>,
+    /// Disks that are full in this run and were in earlier ones, with the runs that made them full then.
+    pub replaced: Vec<(Uuid, String)>,
+    /// Disks that have the run's marker.
+    pub marked: Vec<String>,
     /// The domain as libvirt runs it.
     pub config: DomainConfig,
     /// The job's socket.
@@ -109,7 +115,7 @@ impl Plan {
                 .into());
         }
         let selection = Selection::of(args, connection, &config)?;
-        let known = checkpoint::list(domain)?;
+        let known = marker::forget_stray(domain, checkpoint::list(domain)?)?;
         if level != Level::Copy {
             refuse_foreign(&known, domain)?;
         }
@@ -142,6 +148,9 @@ impl Plan {
             missed: selection.missed,
             others: selection.others,
             old_chain: bases.old_chain.clone(),
+            spare: Vec::new(),
+            replaced: Vec::new(),
+            marked: Vec::new(),
             config,
             socket,
             scratch: args.places.scratchdir.clone(),
@@ -164,6 +173,12 @@ impl Plan {
         plan.intent.checkpoint = plan.made_checkpoint().map(str::to_owned);
         plan.intent.scratch = plan.disks.iter().map(|disk| plan.scratch_file(&disk.target)).collect();
         plan.intent.files = plan.disks.iter().map(|disk| disk.file.clone()).collect();
+        if level.makes_checkpoint() {
+            // Those that this run leaves out may be in the next one.
+            let planned = plan.disks.iter().map(|disk| &disk.target);
+            let targets: Vec<String> = planned.chain(&plan.others).cloned().collect();
+            plan.spare = bases.spare(catalogue, &targets, args.keep_checkpoints);
+        }
         Ok(plan)
     }
 
@@ -174,6 +189,12 @@ impl Plan {
             None if self.level.needs_base() => Level::Full,
             _ => self.level,
         };
+        if base.is_none() && self.level.makes_checkpoint() {
+            let before = catalogue.runs.iter().rev().find(|run| run.is_base() && run.stream(&target).is_some());
+            // A gap in the old files is no matter to a full.
+            let root = before.and_then(|run| marker::root(catalogue, run, &target).ok().flatten());
+            self.replaced.extend(root.map(|root| (root, target.clone())));
+        }
         let is_new = catalogue.runs.iter().all(|run| run.stream(&target).is_none());
         // Where a base was lost the name stays that of an increment: the meta says that it is full.
         let named = if level == Level::Full && is_new { Level::Full } else { self.level };
@@ -233,6 +254,11 @@ impl Plan {
         let Some(name) = self.made_checkpoint() else { return Ok(None) };
         let targets: Vec<String> = self.disks.iter().map(|disk| disk.target.clone()).collect();
         Ok(Some(checkpoint::new_xml(name, &self.description(), &targets, &self.others)?))
+    }
+
+    /// The set's directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// What the run's checkpoint says of itself: which run, and where its set is.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::plan::domain_uuid;
-use super::{Context, commit, old_chain, orphans};
+use super::{Context, commit, marker, old_chain};
 use crate::cancel::Cancel;
 use crate::commands::guard;
 use crate::commands::link::bounded;
@@ -67,10 +67,7 @@ pub fn clear_leftovers(domain: &Domain, layout: &Layout, keep: Keep) -> Result<b
             release(domain, &intent)?;
         } else {
             tracing::warn!("run {} did not finish: undoing it", intent.run);
-            // While libvirt still knows the checkpoint, if it does.
-            let orphans = orphans::remove(domain, &intent);
             undo(domain, layout, &intent, keep.partial)?;
-            orphans?;
         }
         Intent::remove(layout, intent.run)?;
     }
@@ -144,7 +141,7 @@ fn remove_checkpoint(domain: &Domain, intent: &Intent) -> Result<()> {
             tracing::info!("removed checkpoint {name} of run {run}");
         }
     }
-    Ok(())
+    marker::remove(domain, intent.run)
 }
 
 /// Removes what the run wrote into the set; its data stays under a name of its own where that is asked for.

@@ -8,9 +8,10 @@ use serde_json::json;
 use super::facts::{Facts, SetFacts};
 use super::finding::{Area, Finding};
 use super::names::{shell, shell_path, short};
+use super::orphans;
 use crate::commands::backup::base::saved;
-use crate::commands::backup::orphans;
-use crate::libvirt::bitmap::{Condition, DiskBitmaps, Layer};
+use crate::commands::backup::marker;
+use crate::libvirt::block_nodes::{Condition, DiskBitmaps, Layer};
 use crate::set::catalogue::Run;
 use crate::set::intent::Intent;
 
@@ -25,7 +26,9 @@ pub fn findings(facts: &Facts<'_>) -> Vec<Finding> {
             ];
         }
     };
-    let orphans = without_checkpoint(facts, disks);
+    let mut orphans = without_checkpoint(facts, disks);
+    // That they have no checkpoint is as it should be.
+    orphans.retain(|name, _| !is_marker_in_order(facts, name));
     if orphans.is_empty() {
         return vec![Finding::good(Area::Bitmap, "bitmaps without a checkpoint", "none")];
     }
@@ -39,6 +42,12 @@ pub fn any_lost(facts: &Facts<'_>) -> bool {
         && without_checkpoint(facts, disks)
             .iter()
             .any(|(name, on)| set.catalogue.run_of_checkpoint(name).is_some_and(|run| can_be_told(facts, set, run, on)))
+}
+
+/// Whether it is the marker of a committed run of the set, or of one that goes on.
+fn is_marker_in_order(facts: &Facts<'_>, name: &str) -> bool {
+    let (Some(run), Some(set)) = (marker::run_of(name), &facts.set) else { return false };
+    set.has_run(run) && (set.is_in_use() || set.unfinished(facts.uuid).all(|intent| intent.run != run))
 }
 
 type OnDisks = BTreeMap<String, Condition>;
@@ -66,12 +75,14 @@ fn without_checkpoint(facts: &Facts<'_>, disks: &[DiskBitmaps]) -> BTreeMap<Stri
 fn intent_of<'a>(facts: &Facts<'_>, set: &'a SetFacts, name: &str) -> Option<&'a Intent> {
     let disks = facts.bitmaps.as_deref().unwrap_or_default();
     set.unfinished(facts.uuid).find(|intent| {
-        let made = orphans::of_run(intent, &facts.known, disks);
-        made.iter().any(|disk| disk.bitmap == name)
+        intent.checkpoint.as_deref() == Some(name) && !orphans::of_run(intent, &facts.known, disks).is_empty()
     })
 }
 
 fn can_be_told(facts: &Facts<'_>, set: &SetFacts, run: &Run, on: &OnDisks) -> bool {
+    if set.dropped.contains(&run.id) {
+        return false;
+    }
     let Some(checkpoint) = saved(&set.catalogue, facts.args.checkpointdir.as_deref(), run) else { return false };
     !checkpoint.disks.is_empty() && checkpoint.disks.iter().all(|disk| on.get(&disk.target) == Some(&Condition::Good))
 }
@@ -82,6 +93,15 @@ fn one(facts: &Facts<'_>, name: &str, on: &OnDisks) -> Finding {
     let state = |why: &str| format!("{why}; on {}", list.join(", "));
     if facts.known.iter().any(|checkpoint| checkpoint.name == name) {
         return Finding::note(Area::Bitmap, what, state("the checkpoint of that name does not list these disks"));
+    }
+    if let Some(run) = marker::run_of(name) {
+        if facts.set.as_ref().is_some_and(|set| set.is_usable() && set.has_run(run)) {
+            let finding = Finding::look(Area::Bitmap, what, state("marker that was left behind"))
+                .of(format!("this set, unfinished run {}", short(run)));
+            return if facts.active { finding.repair("removes it with the run") } else { finding.advice(super::START) };
+        }
+        return Finding::note(Area::Bitmap, what, state("marker of a full backup"))
+            .of(format!("virtkeep, another set, run {}", short(run)));
     }
     if facts.active && on.values().all(|condition| *condition == Condition::Below) {
         return Finding::note(Area::Bitmap, what, state("no checkpoint, and nothing uses it"))

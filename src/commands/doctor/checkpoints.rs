@@ -3,8 +3,8 @@
 use super::facts::{Facts, Owner, SetFacts};
 use super::finding::{Area, Finding};
 use super::names::{shell, short};
-use crate::libvirt::bitmap::Condition;
-use crate::libvirt::checkpoint::Checkpoint;
+use crate::libvirt::block_nodes::Condition;
+use crate::libvirt::checkpoint::{Checkpoint, CheckpointDisk};
 use crate::set::catalogue::Run;
 
 /// What is found of them.
@@ -26,7 +26,7 @@ struct Bitmaps {
 impl Bitmaps {
     fn of(facts: &Facts<'_>, checkpoint: &Checkpoint) -> Self {
         let mut all = Self::default();
-        for disk in &checkpoint.disks {
+        for disk in disks(facts, checkpoint) {
             let Some(conditions) = facts.conditions(&disk.bitmap) else { return Self::default() };
             let target = disk.target.clone();
             match conditions.get(disk.target.as_str()) {
@@ -74,16 +74,32 @@ impl Bitmaps {
     }
 }
 
+/// The disks of a checkpoint, and those that its run has and libvirt has lost: a crash while a backup looked
+/// at them one by one leaves the checkpoint with one of them.
+fn disks(facts: &Facts<'_>, checkpoint: &Checkpoint) -> Vec<CheckpointDisk> {
+    let mut disks = checkpoint.disks.clone();
+    if let Owner::Run(run) = facts.owner(checkpoint) {
+        let lost = run.streams.iter().filter(|stream| checkpoint.disks.iter().all(|disk| disk.target != stream.target));
+        disks.extend(
+            lost.map(|stream| CheckpointDisk { target: stream.target.clone(), bitmap: checkpoint.name.clone() }),
+        );
+    }
+    disks
+}
+
 /// Checkpoints of committed runs that no increment can build on any more, and that can be removed now.
-pub fn useless<'a>(facts: &'a Facts<'_>) -> Vec<&'a Checkpoint> {
-    let is_useless = |checkpoint: &&Checkpoint| {
-        let bitmaps = Bitmaps::of(facts, checkpoint);
-        // Of a domain that is off the bitmap would stay, and nobody would know whose it is.
-        matches!(facts.owner(checkpoint), Owner::Run(_))
-            && bitmaps.is_useless()
-            && (facts.active || bitmaps.all_missing())
-    };
-    facts.known.iter().filter(is_useless).collect()
+pub fn useless<'a>(facts: &'a Facts<'_>) -> Vec<(&'a Checkpoint, &'a Run)> {
+    let of_run = facts.known.iter().filter_map(|checkpoint| match facts.owner(checkpoint) {
+        Owner::Run(run) => Some((checkpoint, run)),
+        _ => None,
+    });
+    of_run
+        .filter(|(checkpoint, _)| {
+            let bitmaps = Bitmaps::of(facts, checkpoint);
+            // Of a domain that is off the bitmap would stay, and nobody would know whose it is.
+            bitmaps.is_useless() && (facts.active || bitmaps.all_missing())
+        })
+        .collect()
 }
 
 fn one(facts: &Facts<'_>, checkpoint: &Checkpoint) -> Finding {
@@ -112,6 +128,11 @@ fn one(facts: &Facts<'_>, checkpoint: &Checkpoint) -> Finding {
                 }
                 _ => Finding::note(Area::Checkpoint, what, state).of(whose),
             }
+        }
+        Owner::Marker => {
+            Finding::look(Area::Checkpoint, what, format!("a marker that a crash left in libvirt's list; {state}"))
+                .of("virtkeep")
+                .repair("makes libvirt forget it")
         }
         Owner::Foreign => Finding::look(Area::Checkpoint, what, format!("only -l copy works beside it; {state}"))
             .of("another tool")

@@ -1,7 +1,7 @@
 //! Everything that is looked at, read once: nothing here changes anything, and it works beside a backup
 //! that runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use uuid::Uuid;
@@ -10,11 +10,12 @@ use super::names::{runs_in, shell};
 use crate::cli::doctor::Doctor;
 use crate::commands::backup::base::{is_of_run, is_of_set};
 use crate::commands::backup::disks;
+use crate::commands::backup::marker;
 use crate::commands::backup::old_chain::ended_by;
 use crate::commands::backup::plan::{DESCRIPTION, domain_uuid};
 use crate::error::{Error, report};
 use crate::libvirt::backup_job::{self, ActiveJob};
-use crate::libvirt::bitmap::{self, Bitmap, Condition, DiskBitmaps, Layer};
+use crate::libvirt::block_nodes::{self, Bitmap, Condition, DiskBitmaps, Layer};
 use crate::libvirt::checkpoint::{self, Checkpoint};
 use crate::libvirt::connection::Connection;
 use crate::libvirt::domain::{DiskError, Domain, State};
@@ -22,6 +23,7 @@ use crate::libvirt::domain_xml::DomainConfig;
 use crate::proc_locks;
 use crate::qemu::img;
 use crate::set::catalogue::{Catalogue, Run};
+use crate::set::dropped;
 use crate::set::intent::Intent;
 use crate::set::layout::{Layout, checkpoint_position};
 use crate::set::lock;
@@ -64,6 +66,8 @@ pub struct SetFacts {
     pub in_use: Option<bool>,
     /// The run that ended its chain.
     pub ended: Option<String>,
+    /// Ids of the runs whose checkpoints were removed on purpose.
+    pub dropped: BTreeSet<String>,
     /// It holds backups of another domain.
     pub other_domain: Option<Error>,
 }
@@ -77,6 +81,8 @@ pub enum Owner<'f> {
     Unfinished(&'f Intent),
     /// Another chain: its description, if virtkeep made it.
     OtherChain(Option<&'f str>),
+    /// Nobody: a marker that a crash left in libvirt's list, where it is for a moment only.
+    Marker,
     /// Another tool.
     Foreign,
 }
@@ -96,7 +102,7 @@ impl<'f> Facts<'f> {
         let uuid = domain_uuid(domain)?;
         let config = DomainConfig::parse(&domain.xml(false)?)?;
         let active = domain.is_active()?;
-        let bitmaps = if active { bitmap::of_running(domain) } else { of_images(connection, &config) };
+        let bitmaps = if active { block_nodes::of_running(domain) } else { of_images(connection, &config) };
         Ok(Self {
             args,
             domain,
@@ -121,6 +127,9 @@ impl<'f> Facts<'f> {
 
     /// Whose a checkpoint is.
     pub fn owner<'a>(&'a self, checkpoint: &'a Checkpoint) -> Owner<'a> {
+        if marker::is_marker(checkpoint) {
+            return Owner::Marker;
+        }
         let described = |id: &Uuid| checkpoint.description.as_ref().is_some_and(|text| text.contains(&id.to_string()));
         if let Some(set) = &self.set {
             if let Some(run) = set.catalogue.run_of_checkpoint(&checkpoint.name) {
@@ -175,6 +184,7 @@ impl SetFacts {
             intents: Intent::left_behind(layout),
             in_use,
             ended: ended_by(layout),
+            dropped: dropped::read(layout),
             other_domain: other_domain.map(|error| {
                 let text = report(error.as_ref());
                 error.downcast().unwrap_or_else(|_| Error::usage(text))

@@ -13,6 +13,7 @@ mod domain;
 mod facts;
 mod finding;
 mod names;
+mod orphans;
 mod repair;
 mod scratch;
 mod set;

@@ -4,14 +4,18 @@
 use anyhow::Result;
 
 use super::facts::{Facts, SetFacts};
-use super::{bitmaps, checkpoints, domain, scratch};
+use super::{bitmaps, checkpoints, domain, orphans, scratch};
 use crate::commands::backup::base::redefine_lost;
 use crate::commands::backup::locks::Locks;
+use crate::commands::backup::marker;
+use crate::commands::backup::plan::DESCRIPTION;
 use crate::commands::backup::undo::Keep;
 use crate::commands::backup::{guest, undo};
 use crate::error::{Error, report};
+use crate::libvirt::bitmap;
 use crate::libvirt::checkpoint::{self, Checkpoint};
-use crate::libvirt::domain::Domain;
+use crate::set::catalogue::Run;
+use crate::set::dropped;
 
 /// Nothing of a run that did not finish is kept: nobody asked for it here.
 const KEEP: Keep = Keep { partial: false, started: false };
@@ -28,6 +32,8 @@ pub fn run<'f>(gather: &dyn Fn() -> Result<Facts<'f>>, locks: &Locks) -> Result<
     locks.clear_dead(facts.domain, &set.layout, KEEP);
     let mut well = true;
     if may_clear(&facts, set) {
+        // While the records are there that prove whose they are.
+        well &= step("remove bitmaps of unfinished runs", remove_bitmaps(&facts, set));
         well &= step("undo or complete earlier runs", undo::clear_leftovers(facts.domain, &set.layout, KEEP).map(drop));
         // Another's job, or a full image, may have paused it as well.
         if domain::is_dead_job(&facts) {
@@ -39,8 +45,10 @@ pub fn run<'f>(gather: &dyn Fn() -> Result<Facts<'f>>, locks: &Locks) -> Result<
     well &= step("remove scratch files", removed);
 
     let facts = gather()?;
-    for checkpoint in checkpoints::useless(&facts) {
-        well &= step(&format!("remove checkpoint {}", checkpoint.name), discard(facts.domain, checkpoint));
+    let known = facts.known.clone();
+    well &= step("forget stray markers", marker::forget_stray(facts.domain, known).map(drop).map_err(Into::into));
+    for (checkpoint, run) in checkpoints::useless(&facts) {
+        well &= step(&format!("remove checkpoint {}", checkpoint.name), discard(&facts, checkpoint, run));
     }
     if facts.active && bitmaps::any_lost(&facts) {
         well &= step("tell libvirt of lost checkpoints", redefine(&facts));
@@ -63,8 +71,24 @@ fn step(what: &str, result: Result<()>) -> bool {
     false
 }
 
-fn discard(domain: &Domain, checkpoint: &Checkpoint) -> Result<()> {
-    checkpoint::discard(domain, checkpoint)?;
+fn remove_bitmaps(facts: &Facts<'_>, set: &SetFacts) -> Result<()> {
+    let Some(disks) = facts.bitmaps.as_ref().ok().filter(|_| facts.active) else { return Ok(()) };
+    for intent in set.unfinished(facts.uuid) {
+        let targets = orphans::of_run(intent, &facts.known, disks);
+        let Some(name) = intent.checkpoint.as_ref().filter(|_| !targets.is_empty()) else { continue };
+        let description = format!("{DESCRIPTION}{}", intent.run);
+        let removed = bitmap::remove(facts.domain, name, &description, &targets)?;
+        tracing::info!("removed bitmap {name} of run {} from {}", intent.run, removed.join(", "));
+    }
+    Ok(())
+}
+
+fn discard(facts: &Facts<'_>, checkpoint: &Checkpoint, run: &Run) -> Result<()> {
+    if let Some(set) = &facts.set {
+        // No backup looks for it from now on.
+        dropped::add(&set.layout, [run.id.clone()])?;
+    }
+    checkpoint::discard(facts.domain, checkpoint)?;
     tracing::info!("removed checkpoint {}: nothing could build on it", checkpoint.name);
     Ok(())
 }

@@ -24,7 +24,7 @@ fn a_killed_run_is_shown_and_undone() {
     beside.has("lock of the set", &["process"]);
     beside.has(".vda.scratch", &["in use"]);
     beside.has("checkpoint virtnbdbackup.1", &["goes on"]);
-    case.doctor_of(&case.set, &["--repair"]).ends_with(1).says(&["another run", "hint: "]);
+    case.doctor_of(&case.set, &["--repair"]).ends_with(1).says(&["being backed up already", "process"]);
     killed.signal("KILL");
     killed.wait().ends_with(137);
 

@@ -1,17 +1,14 @@
 //! Bitmaps of a run that did not finish, whose checkpoint libvirt has lost: a transient domain that was
-//! started again, a cluster's restart. They would take the name that the next run needs.
+//! started again, a cluster's restart.
 
-use super::plan::DESCRIPTION;
-use crate::error::{Result, report};
-use crate::libvirt::bitmap::{self, DiskBitmaps};
-use crate::libvirt::checkpoint::{self, Checkpoint, CheckpointDisk};
-use crate::libvirt::domain::Domain;
+use crate::libvirt::block_nodes::DiskBitmaps;
+use crate::libvirt::checkpoint::Checkpoint;
 use crate::set::intent::Intent;
 
-/// Those of the run of `intent`, which is neither committed nor undone. A bitmap has a name and nothing
+/// The targets of the disks with one of the run of `intent`, which is neither committed nor undone. A bitmap has a name and nothing
 /// else: it is the run's where the run was to make a checkpoint of that name, libvirt knows no other of
 /// it, and no disk has it that the run did not copy.
-pub fn of_run(intent: &Intent, known: &[Checkpoint], disks: &[DiskBitmaps]) -> Vec<CheckpointDisk> {
+pub fn of_run(intent: &Intent, known: &[Checkpoint], disks: &[DiskBitmaps]) -> Vec<String> {
     let Some(name) = &intent.checkpoint else { return Vec::new() };
     if known.iter().any(|checkpoint| checkpoint.name == *name) {
         return Vec::new();
@@ -25,45 +22,7 @@ pub fn of_run(intent: &Intent, known: &[Checkpoint], disks: &[DiskBitmaps]) -> V
     if !with_it.iter().all(copied) {
         return Vec::new();
     }
-    with_it.into_iter().map(|target| CheckpointDisk { target: target.to_owned(), bitmap: name.clone() }).collect()
-}
-
-/// Removes those of the run of `intent`. Where QEMU can't be asked for its bitmaps they stay.
-///
-/// # Errors
-/// By libvirt's code.
-pub fn remove(domain: &Domain, intent: &Intent) -> Result<()> {
-    let Some(name) = &intent.checkpoint else { return Ok(()) };
-    let known = checkpoint::list(domain)?;
-    // The usual case, in which QEMU need not be asked: it goes with its bitmaps.
-    if known.iter().any(|checkpoint| checkpoint.name == *name) {
-        return Ok(());
-    }
-    let disks = match bitmap::of_running(domain) {
-        Ok(disks) => of_run(intent, &known, &disks),
-        Err(error) => {
-            tracing::debug!("whether run {} left bitmaps is not known: {}", intent.run, report(&error));
-            return Ok(());
-        }
-    };
-    if disks.is_empty() {
-        return Ok(());
-    }
-    let targets: Vec<String> = disks.iter().map(|disk| disk.target.clone()).collect();
-    // libvirt removes the bitmaps of checkpoints that it knows, from all images of a disk and broken ones,
-    // too: so it is told of this one first.
-    let checkpoint = Checkpoint {
-        name: name.clone(),
-        xml: String::new(),
-        parent: None,
-        description: Some(format!("{DESCRIPTION}{}", intent.run)),
-        creation_time: 0,
-        disks,
-    };
-    checkpoint::redefine(domain, &checkpoint.redefine_xml()?, false)?;
-    checkpoint::discard(domain, &checkpoint)?;
-    tracing::info!("removed bitmap {name} of run {} from {}", intent.run, targets.join(", "));
-    Ok(())
+    with_it.into_iter().map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -71,7 +30,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::libvirt::bitmap::{Bitmap, Condition, Layer};
+    use crate::libvirt::block_nodes::{Bitmap, Condition, Layer};
     use crate::set::Level;
     use crate::set::intent::Held;
 
@@ -95,9 +54,7 @@ mod tests {
             extra: vec![],
             held: Held::default(),
         };
-        let targets = |known: &[Checkpoint], disks: &[DiskBitmaps]| -> Vec<String> {
-            of_run(&intent, known, disks).into_iter().map(|disk| disk.target).collect()
-        };
+        let targets = |known: &[Checkpoint], disks: &[DiskBitmaps]| -> Vec<String> { of_run(&intent, known, disks) };
         let disks = [disk("vda", &["virtnbdbackup.0", "virtnbdbackup.1"]), disk("vdb", &["virtnbdbackup.1"])];
         assert_eq!(targets(&[], &disks), ["vda", "vdb"]);
         assert_eq!(targets(&[], &disks[..1]), ["vda"]);
