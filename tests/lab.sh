@@ -24,6 +24,10 @@ usage: tests/lab.sh COMMAND DIR [ARGUMENT...]
   remove DIR NAME             end and undefine a domain, remove its images
   guest DIR NAME [DISK...]    boot a small Linux with its agent, wait until it answers
   exec DIR NAME COMMAND       run a shell command inside that guest, print its output
+  qemu-pid DIR NAME           print the process id of a running domain's QEMU
+  qemu-kill DIR NAME          kill a running domain's QEMU (SIGKILL), as a crash would
+  daemon-kill DIR             kill libvirtd (SIGKILL); its domains go on
+  daemon-start DIR            start it again, wait until it answers
   down DIR                    end everything and remove DIR
 
   DISK is TARGET:SIZE[:OPTION,...]: vda:64M, sdb:17826304:cluster_size=2M, vdc:64M:raw
@@ -57,17 +61,24 @@ virsh() { command virsh -q -c "$(uri)" "$@"; }
 
 need_lab() { [ -e "$dir/lab" ] || die "no lab in '$dir'" "make one with: tests/lab.sh up $dir"; }
 
-# Our libvirtd and QEMU processes: by name, and DIR on the command line.
+# Our processes by name, all or those of one PATTERN: libvirtd, its keeper, QEMUs; and DIR on the
+# command line.
 processes() {
     local entry name
     for entry in /proc/[0-9]*; do
         name=$(cat "$entry/comm" 2>/dev/null) || continue
-        case $name in libvirtd | qemu-system*) ;; *) continue ;; esac
-        if tr '\0' '\n' <"$entry/cmdline" 2>/dev/null | grep -qF -e "$dir/config/" -e "$dir/libvirtd.pid"; then
-            echo "${entry#/proc/}"
-        fi
+        # shellcheck disable=SC2254 # a pattern
+        case $name in ${1-*}) ;; *) continue ;; esac
+        case $name in
+        libvirtd | tini | bash) is_argument "$entry" -x "$dir/libvirtd.pid" || continue ;;
+        qemu-system*) is_argument "$entry" "$dir/config/" || continue ;;
+        *) continue ;;
+        esac
+        echo "${entry#/proc/}"
     done
 }
+
+is_argument() { tr '\0' '\n' <"$1/cmdline" 2>/dev/null | grep -qF "${@:2}"; }
 
 # A zombie is not: it has no command line. Containers may reap late.
 is_alive() {
@@ -124,18 +135,65 @@ make_directories() {
     as_lab test -w "$dir/run" || die "nobody cannot reach '$dir'" "take a directory below /tmp"
 }
 
-# The timeout is for labs that nobody took down. tini reaps ended QEMUs at once: libvirt waits for
-# that, and the first process of a container may do it late or never.
-start_daemon() {
-    local log=$dir/libvirtd.log reaper=() round
+# The keeper starts a libvirtd for each line in a pipe, and ends with one that ended by itself (the
+# timeout is for labs that nobody took down). It outlives killed daemons, and with it tini, which
+# reaps ended QEMUs at once: libvirt waits for that, and the first process of a container may do it
+# late or never.
+# shellcheck disable=SC2016 # expanded by the keeper
+keeper='exec 3<>"$1" && while read -r _ <&3; do libvirtd --pid-file "$2" --timeout 3600 3<&- && exit; done'
+
+start_keeper() {
+    local reaper=()
     if command -v tini >/dev/null; then reaper=(tini -s --); fi
-    as_lab setsid "${reaper[@]}" libvirtd --pid-file "$dir/libvirtd.pid" --timeout 3600 </dev/null >"$log" 2>&1 &
+    as_lab mkfifo "$dir/run/start-daemon"
+    as_lab setsid "${reaper[@]}" bash -c "$keeper" keeper "$dir/run/start-daemon" "$dir/libvirtd.pid" \
+        </dev/null >"$dir/libvirtd.log" 2>&1 &
+}
+
+daemon() { processes libvirtd; }
+
+# A killed daemon leaves its socket: only an answer tells.
+daemon_start() {
+    local round
+    [ -z "$(daemon)" ] || die "libvirtd is running"
+    # Opened for reading too: does not wait for a keeper that is not there.
+    echo start 1<>"$dir/run/start-daemon"
     for round in {1..200}; do
-        [ ! -S "$dir/run/libvirt/libvirt-sock" ] || return 0
-        kill -0 $! 2>/dev/null || break
+        if virsh version >/dev/null 2>&1; then return; fi
+        [ -n "$(processes bash)" ] || break
         sleep 0.05
     done
-    die "libvirtd does not start: $(tail -n 3 "$log")"
+    die "libvirtd does not start: $(tail -n 3 "$dir/libvirtd.log")"
+}
+
+# Kills at once, waits until they are gone.
+slay() {
+    local pid
+    [ $# -gt 0 ] || return 0
+    kill -9 "$@" 2>/dev/null || true
+    for pid; do while is_alive "$pid"; do sleep 0.01; done; done
+}
+
+daemon_kill() {
+    local pids
+    mapfile -t pids < <(daemon)
+    [ ${#pids[@]} -gt 0 ] || die "libvirtd is not running"
+    slay "${pids[@]}"
+}
+
+# The id of a domain's QEMU: libvirt calls it guest=NAME.
+qemu_pid() {
+    local pid
+    for pid in $(processes 'qemu-system*'); do
+        if is_argument "/proc/$pid" "guest=$1,"; then echo "$pid"; fi
+    done
+}
+
+qemu_kill() {
+    local pid
+    pid=$(qemu_pid "$1")
+    [ -n "$pid" ] || die "domain '$1' is not running"
+    slay "$pid"
 }
 
 up() {
@@ -143,8 +201,8 @@ up() {
     if [ "${1-}" = --owner ]; then owner=${2:?}; fi
     command -v libvirtd >/dev/null || die "libvirtd is not installed" "run tests/install.sh --tests"
     make_directories
-    start_daemon
-    virsh version >/dev/null
+    start_keeper
+    daemon_start
     save_capabilities
     if [ -n "$owner" ]; then
         setsid "$here/lab.sh" watch "$dir" "$owner" </dev/null >/dev/null 2>&1 &
@@ -458,6 +516,7 @@ up | down) "$command" "$@" ;;
 watch) watch "$1" ;;
 uri | virsh | domain | hmp | reference | image | stop | remove | guest) need_lab && "$command" "$@" ;;
 start) need_lab && virsh start "$1" --paused >/dev/null ;;
+qemu-pid | qemu-kill | daemon-kill | daemon-start) need_lab && "${command/-/_}" "$@" ;;
 exec) need_lab && guest_exec "$@" ;;
 *) usage >&2 && exit 2 ;;
 esac
