@@ -8,6 +8,7 @@ mod identity;
 mod interrupt;
 mod loss;
 mod names;
+mod power_loss;
 mod restore;
 mod stopped;
 mod target;

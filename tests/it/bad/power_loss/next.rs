@@ -1,0 +1,1 @@
+//! The run after a power loss.
