@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use self::disk::{Disk, Loss, Tree};
 use self::trace::{Call, Event, Trace};
 use super::Case;
-use crate::support::{Lab, compare, run, virtkeep};
+use crate::support::{Lab, run, virtkeep};
 
 const LOSSES: [Loss; 5] = [Loss::None, Loss::Everything, Loss::Contents, Loss::Zeroes, Loss::Names];
 
@@ -40,8 +40,9 @@ impl Traced {
         Traced { trace: Trace::read(&output), before }
     }
 
-    /// Calls `visit` with the disk before each event and after all.
-    fn replay(self, mut visit: impl FnMut(&Disk, Option<&Call>, bool)) {
+    /// Calls `visit` with the disk before each event and after all: with the call that begins, and
+    /// whether the disk is not as at the visit before. Returns the disk at the end.
+    fn replay(self, mut visit: impl FnMut(&Disk, Option<&Call>, bool)) -> Disk {
         let Traced { trace, before: mut disk } = self;
         let mut changed = true;
         for event in &trace.events {
@@ -52,7 +53,8 @@ impl Traced {
             visit(&disk, beginning, changed);
             changed = disk.apply(&trace, *event);
         }
-        visit(&disk, None, true);
+        visit(&disk, None, changed);
+        disk
     }
 }
 
@@ -74,8 +76,7 @@ fn change(case: &Case<'_>) {
     case.domain.write("vdb", 0xdd, 512, 1024);
 }
 
-/// The runs whose order counts: the first into a new directory, an increment, a full that replaces
-/// nothing, compressed.
+/// The runs whose order counts: the first one, into a new directory, and such that build on it.
 const RUNS: [&[&str]; 3] = [&[], &["-l", "inc"], &["-l", "diff", "--compress"]];
 
 fn is_named(path: &Path, start: &str, end: &str) -> bool {
@@ -109,7 +110,7 @@ fn everything_is_durable_before_what_relies_on_it() {
                 files.iter().filter(|path| counts(path) && keep(path)).collect()
             };
             match call.name.as_str() {
-                "write" if call.bytes(1).windows(13).any(|bytes| bytes == b"<domainbackup") => {
+                "write" if begins_job(call) => {
                     begins += 1;
                     durable("the job begins", &intents);
                 }
@@ -153,7 +154,7 @@ fn a_power_loss_leaves_a_run_that_is_whole_or_never_was() {
         let traced = Traced::backup(&case, options);
         std::fs::rename(&case.set, &after).unwrap();
         let (mut seen, mut may_be) = (HashSet::new(), false);
-        traced.replay(|disk, call, changed| {
+        let end = traced.replay(|disk, call, changed| {
             may_be |= call.is_some_and(|call| call.name.starts_with("rename") && names_manifest(call));
             if !changed {
                 return;
@@ -174,6 +175,7 @@ fn a_power_loss_leaves_a_run_that_is_whole_or_never_was() {
             }
         });
         // What a successful run leaves is durable.
+        lay_out(&end.tree(Loss::Everything), root(&case));
         assert_eq!(look(&case, true), earlier + 1, "the run is lost");
         std::fs::remove_dir_all(&case.set).unwrap();
         std::fs::rename(&after, &case.set).unwrap();
@@ -186,6 +188,11 @@ fn a_power_loss_leaves_a_run_that_is_whole_or_never_was() {
 fn committed_is_new(committed: &mut usize) -> bool {
     *committed += 1;
     *committed % 4 == 1
+}
+
+/// The request to libvirt.
+fn begins_job(call: &Call) -> bool {
+    call.name == "write" && call.bytes(1).windows(13).any(|bytes| bytes == b"<domainbackup")
 }
 
 fn names_manifest(call: &Call) -> bool {
