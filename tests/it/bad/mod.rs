@@ -12,6 +12,7 @@ mod power_loss;
 mod restore;
 mod stopped;
 mod target;
+mod write_errors;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
