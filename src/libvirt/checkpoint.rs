@@ -135,7 +135,9 @@ pub fn discard(domain: &Domain, checkpoint: &Checkpoint) -> Result<Discarded> {
             // "bitmap not found in backing chain" has no code of its own.
             Err(error) if super::code_of(&error) == Some(code::INTERNAL_ERROR) => {
                 tracing::debug!(domain = domain.name(), checkpoint = %name, "a bitmap is missing: disk by disk");
-                discard_disk_by_disk(domain, checkpoint)?;
+                // As libvirt has it now: its parent may have been deleted since it was listed.
+                let current = list(domain)?.into_iter().find(|known| known.name == *name);
+                discard_disk_by_disk(domain, current.as_ref().unwrap_or(checkpoint))?;
                 return Ok(Discarded::Whole);
             }
             Err(error) => return Err(error),

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a broken assumption ends the test")]
 
 mod bad;
+mod fuzz;
 mod guest;
 mod interop;
 mod lab;
