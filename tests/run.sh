@@ -1,6 +1,7 @@
 #!/bin/bash
 # Runs all tests; brings what they need. A test that cannot run is a failure.
-# VIRTKEEP_TEST_SEQUENCES and VIRTKEEP_TEST_SEED are for the randomized one, see tests/it/random.rs.
+# VIRTKEEP_TEST_SEQUENCES and VIRTKEEP_TEST_SEED are for the randomized one, see tests/it/random.rs;
+# VIRTKEEP_CHAOS_ROUNDS and VIRTKEEP_CHAOS_SEED for tests/chaos.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PATH:$HOME/.cargo/bin:/usr/sbin:/sbin
@@ -20,7 +21,7 @@ cargo test --locked "$@" || failed+=("cargo test")
 
 # Programs of their own: shell tests beside the Rust ones.
 shopt -s nullglob
-for script in tests/sh/*.sh; do
+for script in tests/sh/*.sh tests/chaos.sh; do
     echo "== $script"
     "$script" || failed+=("$script")
 done

@@ -1,6 +1,7 @@
 //! The command line: exactly what was typed, in clap structs. Meaning comes in [`crate::commands`].
 
 pub mod backup;
+pub mod doctor;
 pub mod read;
 
 use clap::builder::styling::{AnsiColor, Styles};
@@ -38,6 +39,8 @@ pub enum Command {
     Verify(read::Verify),
     /// List the restore points of a set.
     Dump(read::Dump),
+    /// Show what earlier runs left behind and what stands in the way of the next, and mend it.
+    Doctor(doctor::Doctor),
     /// Lets a guest go when the backup that holds it dies; started by backup itself.
     #[command(hide = true)]
     Guard,
@@ -49,6 +52,7 @@ impl Command {
         match self {
             Self::Backup(args) => Some(&args.hypervisor),
             Self::Restore(args) => Some(&args.hypervisor),
+            Self::Doctor(args) => Some(&args.hypervisor),
             Self::Verify(_) | Self::Dump(_) | Self::Guard => None,
         }
     }
@@ -61,6 +65,7 @@ impl Command {
             Self::Restore(args) => &args.talk,
             Self::Verify(args) => &args.talk,
             Self::Dump(args) => &args.talk,
+            Self::Doctor(args) => &args.talk,
             Self::Guard => PLAIN,
         }
     }

@@ -76,7 +76,7 @@ fn sum(run: &Run, size: impl Fn(&Stream) -> u64) -> String {
 }
 
 /// How many runs a restore of this point reads, or why it can't be done.
-fn chain_length(catalogue: &Catalogue, run: &Run) -> Result<usize, &'static str> {
+pub(super) fn chain_length(catalogue: &Catalogue, run: &Run) -> Result<usize, &'static str> {
     if !whole::missing_files(catalogue, run).is_empty() {
         return Err("MISSING FILES");
     }

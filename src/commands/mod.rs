@@ -2,6 +2,7 @@
 
 mod backup;
 mod connect;
+mod doctor;
 mod dump;
 pub(crate) mod guard;
 mod link;
@@ -38,6 +39,7 @@ pub fn run(command: &Command, session: &Session) -> Result<Exit> {
         Command::Restore(args) => restore::run(args, session),
         Command::Verify(args) => verify::run(args, session),
         Command::Dump(args) => dump::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Guard => guard::run(),
     }
 }

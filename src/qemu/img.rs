@@ -222,6 +222,60 @@ pub fn compress(from: &Path, path: &Path, options: &CreateOptions, cancel: &Canc
     })
 }
 
+/// An image of a chain and the bitmaps that are stored in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageBitmaps {
+    /// The image's path as QEMU says it.
+    pub filename: String,
+    /// Its bitmaps.
+    pub bitmaps: Vec<StoredBitmap>,
+}
+
+/// A bitmap in an image that no program has open.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct StoredBitmap {
+    /// Its name.
+    pub name: String,
+    /// `in-use`: it was not stored cleanly, or is open; `auto`: it records.
+    pub flags: Vec<String>,
+}
+
+/// The bitmaps in the qcow2 image at `path` and in those below it, which is last. Takes no lock; of an
+/// image that is in use the answer is that of the time when it was opened.
+///
+/// # Errors
+/// As for [`info`]; [`Kind::Protocol`] where the answer makes no sense.
+pub fn bitmaps(path: &Path) -> Result<Vec<ImageBitmaps>> {
+    path.metadata().map_err(|error| Error::io("open", error).path(path))?;
+    let mut command = process::command(TOOL);
+    command.args(["info", "--output=json", "-U", "--backing-chain", "-f", "qcow2", "--"]).arg(file_name(path));
+    let output = process::run(command).map_err(|error| error.path(path))?;
+    parse_bitmaps(&output).map_err(|error| error.path(path))
+}
+
+fn parse_bitmaps(json: &[u8]) -> Result<Vec<ImageBitmaps>> {
+    #[derive(Deserialize)]
+    struct Image {
+        filename: String,
+        #[serde(rename = "format-specific")]
+        specific: Option<Specific>,
+    }
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Data {
+        bitmaps: Vec<StoredBitmap>,
+    }
+    let bad = |error| Error::new(Kind::Protocol, "qemu-img info makes no sense").caused_by(error);
+    let images: Vec<Image> = serde_json::from_slice(json).map_err(bad)?;
+    let mut all = Vec::with_capacity(images.len());
+    for Image { filename, specific } in images {
+        let data = specific.filter(|specific| specific.kind == "qcow2").and_then(|specific| specific.data);
+        let data: Data = data.map(serde_json::from_value).transpose().map_err(bad)?.unwrap_or_default();
+        all.push(ImageBitmaps { filename, bitmaps: data.bitmaps });
+    }
+    Ok(all)
+}
+
 /// Reserves a name: qemu-img itself would overwrite what is there.
 fn reserve(path: &Path) -> Result<()> {
     std::fs::File::create_new(path).map(drop).map_err(|error| match error.kind() {

@@ -108,3 +108,25 @@ fn names_are_taken_for_paths() {
             .starts_with(b"driver=qcow2,,file.x=y,file.driver=file,")
     );
 }
+
+#[test]
+fn bitmaps_are_listed_down_the_chain() {
+    let directory = TempDir::new().unwrap();
+    let (base, overlay) = (directory.path().join("base.qcow2"), directory.path().join("over lay.qcow2"));
+    create(&base, 1 << 20, &CreateOptions::default()).unwrap();
+    tool("qemu-img", &["bitmap", "--add", text(&base), "virtnbdbackup.0"]);
+    tool("qemu-img", &["bitmap", "--add", "--disable", text(&base), "b"]);
+    tool("qemu-img", &["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", text(&base), text(&overlay)]);
+    let before = std::fs::read(&base).unwrap();
+    let images = bitmaps(&overlay).unwrap();
+    assert_eq!(images.len(), 2);
+    assert_eq!((images[0].filename.as_str(), images[0].bitmaps.len()), (text(&overlay), 0));
+    let flags: Vec<_> = images[1].bitmaps.iter().map(|bitmap| (bitmap.name.as_str(), bitmap.flags.join(","))).collect();
+    assert_eq!(flags, [("virtnbdbackup.0", "auto".to_owned()), ("b", String::new())]);
+    assert_eq!(std::fs::read(&base).unwrap(), before);
+    assert_eq!(bitmaps(&directory.path().join("none")).unwrap_err().kind(), Kind::NotFound);
+    for json in ["", "{}", r#"[{"filename": 1}]"#, r#"[{"filename":"a","format-specific":{"type":"qcow2","data":3}}]"#]
+    {
+        assert_eq!(parse_bitmaps(json.as_bytes()).unwrap_err().kind(), Kind::Protocol, "{json}");
+    }
+}

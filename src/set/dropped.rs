@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
 
-use super::layout::{Layout, write_atomically};
+use super::layout::Layout;
 use crate::error::{Error, Result};
 
 /// A list of as many runs as there can be is smaller.
@@ -35,7 +35,7 @@ pub fn add(layout: &Layout, runs: impl IntoIterator<Item = String>) -> Result<()
     let mut all = read(layout);
     all.extend(runs);
     let text = serde_json::to_vec(&all).map_err(|error| Error::corrupt("can't be encoded").caused_by(error))?;
-    write_atomically(&path(layout), &text)
+    layout.write_atomically(&path(layout), &text)
 }
 
 /// Forgets all of them: a new chain begins in the set.

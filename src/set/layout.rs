@@ -137,7 +137,8 @@ impl Layout {
         format!("manifest.{run}.json")
     }
 
-    /// Creates those of the set's directories that are missing.
+    /// Creates those of the set's directories that are missing, and makes their names durable: a power
+    /// loss after a run must not take the whole set.
     ///
     /// # Errors
     /// [`Kind::Io`]/[`Kind::NotFound`] naming the directory, with a hint.
@@ -147,6 +148,7 @@ impl Layout {
                 .path(&self.directory)
                 .hint("-o takes the directory of the set; it is made where it is missing"));
         }
+        let missing: Vec<&Path> = self.directory.ancestors().take_while(|path| !path.is_dir()).collect();
         for directory in [self.directory.clone(), self.private(), self.checkpoints()] {
             let exists = directory.is_dir();
             let made = DirBuilder::new().recursive(true).mode(0o700).create(&directory);
@@ -161,6 +163,15 @@ impl Layout {
                     .path(&directory)
                     .hint("the target directory must be writable: choose another with -o")
             })?;
+        }
+        // Also where they were there already: a run that was killed may not have come to it.
+        sync_directory(&self.directory)?;
+        for made in &missing {
+            sync_directory(parent(made))?;
+        }
+        if missing.is_empty() {
+            // A directory of somebody else's need not be readable for us.
+            let _ = sync_directory(parent(&self.directory));
         }
         Ok(())
     }
@@ -217,7 +228,7 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
 
 fn write_with(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     use std::io::Write;
-    let directory = path.parent().unwrap_or(Path::new("."));
+    let directory = parent(path);
     let place = |operation: &'static str| move |error: std::io::Error| Error::io(operation, error).path(path);
     let mut file = tempfile::Builder::new().prefix(".virtkeep-").tempfile_in(directory).map_err(place("create"))?;
     file.as_file().set_permissions(Permissions::from_mode(mode)).map_err(place("set the permissions"))?;
@@ -225,6 +236,11 @@ fn write_with(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     file.as_file().sync_all().map_err(place("sync"))?;
     file.persist(path).map_err(|error| Error::io("rename", error.error).path(path))?;
     sync_directory(directory)
+}
+
+/// The directory that holds `path`; it may be named relative to the working directory.
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Makes the names in `directory` durable.

@@ -93,6 +93,23 @@ fn lab_goes_down_with_its_owner() {
     wait_until("the lab is gone", || !directory.exists() && processes_naming(&directory).is_empty());
 }
 
+#[test]
+fn daemon_and_qemu_are_killed_and_come_back() {
+    let lab = Lab::up();
+    let domain = lab.domain("d", &["vda:1M"]);
+    let qemu = || lab.command("qemu-pid", &[&"d"]).succeeds().stdout;
+    let before = qemu();
+    lab.command("daemon-kill", &[]).succeeds();
+    lab.command("virsh", &[&"list"]).ends_with(1);
+    lab.command("daemon-start", &[]).succeeds();
+    assert_eq!(lab.virsh(&[&"list", &"--name"]).trim(), "d");
+    assert_eq!(qemu(), before);
+    lab.command("qemu-kill", &[&"d"]).succeeds();
+    wait_until("the domain is off", || lab.virsh(&[&"domstate", &"d"]).trim() == "shut off");
+    domain.start();
+    assert_ne!(qemu(), before);
+}
+
 #[track_caller]
 fn wait_until(what: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();

@@ -7,6 +7,7 @@
 mod bad;
 mod crash;
 mod drift;
+mod fuzz;
 mod guest;
 mod interop;
 mod lab;

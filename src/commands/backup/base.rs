@@ -189,7 +189,7 @@ pub fn is_of_set(catalogue: &Catalogue, extra: Option<&Path>, checkpoint: &Check
 }
 
 /// Ours bear the run's UUID; virtnbdbackup's were made at the moment that the saved XML says.
-fn is_of_run(catalogue: &Catalogue, extra: Option<&Path>, run: &Run, checkpoint: &Checkpoint) -> bool {
+pub fn is_of_run(catalogue: &Catalogue, extra: Option<&Path>, run: &Run, checkpoint: &Checkpoint) -> bool {
     match run.run_id() {
         Some(id) => checkpoint.description.as_ref().is_some_and(|text| text.contains(&id.to_string())),
         None => saved(catalogue, extra, run).is_some_and(|saved| saved.creation_time == checkpoint.creation_time),

@@ -100,6 +100,7 @@ fn wait_until_idle(run: &Context<'_>) -> Result<()> {
 fn job(run: &Context<'_>, plan: &mut Plan, hold: &mut Hold<'_>, scratch: Scratch, was_paused: bool) -> Result<Copied> {
     // Armed before it begins: a call that fails may have begun it all the same.
     let job = JobGuard { link: run.link, spec: plan.job() };
+    prepare(run, plan)?;
     let (point_in_time, quiet) = hold.at_quiet_moment(|| begin(run, plan))?;
     let held = Held { frozen: hold.held().frozen || quiet.maybe_frozen, ..hold.held() };
     if held != plan.intent.held {
@@ -122,16 +123,21 @@ fn job(run: &Context<'_>, plan: &mut Plan, hold: &mut Hold<'_>, scratch: Scratch
     Ok(Copied { disks, point_in_time, config, quiet })
 }
 
+/// What the job needs of the domain, and what need not be done while the guest stands still.
+fn prepare(run: &Context<'_>, plan: &mut Plan) -> Result<()> {
+    let reached = run.link.reach()?;
+    old_chain::free_name(&reached, plan)?;
+    fault::point("name-freed")?;
+    marker::place(&reached, plan)?;
+    Ok(fault::point("marked")?)
+}
+
 /// Begins the job. Where libvirt finds a base unusable after all, every disk is made full.
 fn begin(run: &Context<'_>, plan: &mut Plan) -> Result<jiff::Zoned> {
     let reached = run.link.reach()?;
     let domain = &reached.domain;
     let preserve = reached.connection.daemon_version()? >= PRESERVE_SHUTDOWN_VERSION;
     let checkpoint = plan.checkpoint_xml()?;
-    old_chain::free_name(domain, plan)?;
-    fault::point("name-freed")?;
-    marker::place(domain, plan)?;
-    fault::point("marked")?;
     match backup_job::begin(domain, &plan.job(), checkpoint.as_deref(), preserve) {
         Err(error) if is_base_refused(&error) && plan.disks.iter().any(|disk| disk.base.is_some()) => {
             tracing::warn!(

@@ -90,7 +90,7 @@ fn refuse_unknown(args: &Backup, config: &DomainConfig) -> Result<()> {
 }
 
 /// Where the image is; a volume is looked up in its pool.
-fn image(connection: &Connection, disk: &Disk) -> Result<PathBuf> {
+pub fn image(connection: &Connection, disk: &Disk) -> Result<PathBuf> {
     match &disk.source {
         Source::File(path) | Source::Block(path) => Ok(path.clone()),
         Source::Volume { pool, volume } => {

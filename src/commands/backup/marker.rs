@@ -109,5 +109,10 @@ pub fn forget_stray(domain: &Domain, known: Vec<Checkpoint>) -> error::Result<Ve
 
 /// Whether it is a marker that a crash left in libvirt's list.
 pub fn is_marker(checkpoint: &Checkpoint) -> bool {
-    checkpoint.name.strip_prefix(PREFIX).is_some_and(|run| Uuid::parse_str(run).is_ok())
+    run_of(&checkpoint.name).is_some()
+}
+
+/// The run whose marker bears that name.
+pub fn run_of(name: &str) -> Option<Uuid> {
+    Uuid::parse_str(name.strip_prefix(PREFIX)?).ok()
 }

@@ -16,7 +16,7 @@ mod domain_lock;
 mod estimate;
 mod guard;
 pub(super) mod guest;
-mod locks;
+pub(super) mod locks;
 pub(super) mod marker;
 pub(super) mod old_chain;
 pub(super) mod plan;

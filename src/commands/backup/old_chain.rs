@@ -12,7 +12,7 @@ use crate::libvirt::bitmap;
 use crate::libvirt::checkpoint::{self, Checkpoint};
 use crate::libvirt::domain::Domain;
 use crate::libvirt::{code, code_of};
-use crate::set::layout::{Layout, checkpoint_position, write_atomically};
+use crate::set::layout::{Layout, checkpoint_position};
 use crate::set::manifest::Manifest;
 use crate::set::{Level, dropped};
 
@@ -160,7 +160,7 @@ fn mark_ended(old: &Checkpoint, plan: &Plan) {
     let is_it = layout.file(&format!("manifest.{run}.json")).is_ok_and(|manifest| manifest.exists());
     if is_it {
         let text = plan.description();
-        if let Err(error) = write_atomically(&layout.private().join(ENDED), text.as_bytes()) {
+        if let Err(error) = layout.write_atomically(&layout.private().join(ENDED), text.as_bytes()) {
             tracing::debug!("the old set could not be told that its chain ended: {}", error::report(&error));
         }
     }

@@ -170,15 +170,15 @@ impl Plan {
         for (disk, image) in selection.disks {
             plan.add(disk, image, &bases, domain, catalogue)?;
         }
+        plan.intent.checkpoint = plan.made_checkpoint().map(str::to_owned);
+        plan.intent.scratch = plan.disks.iter().map(|disk| plan.scratch_file(&disk.target)).collect();
+        plan.intent.files = plan.disks.iter().map(|disk| disk.file.clone()).collect();
         if level.makes_checkpoint() {
             // Those that this run leaves out may be in the next one.
             let planned = plan.disks.iter().map(|disk| &disk.target);
             let targets: Vec<String> = planned.chain(&plan.others).cloned().collect();
             plan.spare = bases.spare(catalogue, &targets, args.keep_checkpoints);
         }
-        plan.intent.checkpoint = plan.made_checkpoint().map(str::to_owned);
-        plan.intent.scratch = plan.disks.iter().map(|disk| plan.scratch_file(&disk.target)).collect();
-        plan.intent.files = plan.disks.iter().map(|disk| disk.file.clone()).collect();
         Ok(plan)
     }
 

@@ -181,6 +181,24 @@ impl Dom {
         unsafe { Checkpoint::from_raw(c::virDomainCheckpointCreateXML(self.raw(), xml.as_ptr(), flags)) }
     }
 
+    /// QEMU's answer to a command of its monitor protocol. From libvirt-qemu, a library beside libvirt's
+    /// own in the same package.
+    pub(in crate::libvirt) fn monitor_command(&self, command: &str) -> Result<String> {
+        let command = c_string(command)?;
+        let mut answer = ptr::null_mut();
+        // SAFETY: a domain, a C string, and a place for the answer.
+        check(unsafe {
+            c::virDomainQemuMonitorCommand(
+                self.raw(),
+                command.as_ptr(),
+                &mut answer,
+                c::VIR_DOMAIN_QEMU_MONITOR_COMMAND_DEFAULT,
+            )
+        })?;
+        // SAFETY: on success the answer is a C string, the caller's to free.
+        unsafe { take_string(answer) }
+    }
+
     /// Freezes the file systems mounted there, all of them if none is named; returns how many.
     pub(in crate::libvirt) fn freeze(&self, mountpoints: &[String]) -> Result<i32> {
         let owned = mountpoints.iter().map(|path| c_string(path)).collect::<Result<Vec<_>>>()?;

@@ -3,14 +3,17 @@
 
 mod chain;
 mod damage;
+mod doctor;
 mod hostile;
 mod identity;
 pub(crate) mod interrupt;
 pub(crate) mod loss;
 mod names;
+mod power_loss;
 mod restore;
 mod stopped;
 mod target;
+mod write_errors;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

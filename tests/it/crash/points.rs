@@ -7,9 +7,9 @@ use crate::support::{Lab, Run, TestDomain, virtkeep};
 /// Places before the commit, in their order.
 const BEFORE: &[&str] = &[
     "intent-written",
-    "frozen",
     "name-freed",
     "marked",
+    "frozen",
     "begun-unthawed",
     "job-begun",
     "config-gathered",

@@ -1,0 +1,240 @@
+//! What every input must stand: no panic, no hang, and answers that agree with each other.
+//!
+//! Each function is a fuzz target, and a normal test on the corpus.
+
+#![allow(dead_code, reason = "each target uses one of them")]
+
+use std::cell::OnceCell;
+use std::path::Path;
+
+use virtkeep::cancel::Cancel;
+use virtkeep::extent::Kind as ExtentKind;
+use virtkeep::libvirt::backup_job::job_socket;
+use virtkeep::libvirt::checkpoint::Checkpoint;
+use virtkeep::libvirt::domain_xml::{Adjustment, DomainConfig, NewSource, adjust};
+use virtkeep::qemu::img::ImageInfo;
+use virtkeep::set::catalogue::Catalogue;
+use virtkeep::set::intent::Intent;
+use virtkeep::set::layout::Layout;
+use virtkeep::set::manifest::Manifest;
+use virtkeep::set::{chain, config, cpt};
+use virtkeep::stream::meta::Meta;
+use virtkeep::stream::reader::{Scratch, StreamReader};
+use virtkeep::stream::verify::verify;
+use virtkeep::stream::{BLOCK, head, index};
+
+/// Blocks that are read of a stream.
+const READS: usize = 4;
+
+/// A stream of anybody.
+pub fn stream(bytes: &[u8]) {
+    in_directory(|directory| {
+        let path = directory.join("vda.full.data");
+        std::fs::write(&path, bytes).unwrap();
+        look_at_stream(&path);
+    });
+}
+
+/// A stream of ours whose index says what its maker wanted: the digests over meta and index are put
+/// right, so that what they protect is reached.
+pub fn stream_sealed(bytes: &[u8]) {
+    stream(&sealed(bytes).unwrap_or_else(|| bytes.to_vec()));
+}
+
+fn look_at_stream(path: &Path) {
+    let whole = |quick| verify(path, None, quick, &|_| (), &Cancel::new()).unwrap();
+    let (full, quick) = (whole(false), whole(true));
+    assert!(quick.is_sound() || !full.is_sound(), "{:?}", quick.findings);
+    let meta = head::read(path);
+    let reader = match StreamReader::open(path) {
+        Ok(reader) => reader,
+        Err(error) => {
+            assert!(!full.is_sound(), "sound, but {error:?}");
+            return;
+        }
+    };
+    assert_eq!(&meta.unwrap(), reader.meta());
+    let size = reader.meta().virtual_size;
+    let mut end = 0;
+    let mut scratch = Scratch::default();
+    let mut reads = 0;
+    for extent in reader.content() {
+        assert!(extent.offset == end && extent.length > 0, "{extent:?} after {end}");
+        end = extent.end();
+        if extent.kind == ExtentKind::Data && reads < READS {
+            reads += 1;
+            let start = extent.offset / BLOCK * BLOCK;
+            let range = start..(start + BLOCK).min(size);
+            let mut buffer = vec![0; (range.end - range.start) as usize];
+            let read = reader.read(range, &mut buffer, &mut scratch);
+            assert!(read.is_ok() || !full.is_sound(), "sound, but {read:?}");
+        }
+    }
+    assert_eq!(end, size);
+}
+
+fn sealed(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut bytes = bytes.to_vec();
+    let length = u64::from_str_radix(std::str::from_utf8(bytes.get(22..38)?).ok()?, 16).ok()?;
+    let meta_end = 40usize.checked_add(usize::try_from(length).ok()?)?;
+    let meta = Meta::decode(bytes.get(40..meta_end)?).ok()?;
+    let meta_hash = *blake3::hash(&bytes[..meta_end]).as_bytes();
+    let start = find(&bytes, &index::MAGIC, meta_end)?;
+    let header = find(&bytes, b"\r\nindx ", start)?;
+    let len = header - start;
+    if len < index::HEADER_LEN + index::HASH_LEN || bytes.len() < header + 42 {
+        return None;
+    }
+    let part = &mut bytes[start..header];
+    part[16..24].copy_from_slice(&meta.virtual_size.to_le_bytes());
+    part[24..32].copy_from_slice(&(meta_end as u64 + 2).to_le_bytes());
+    part[72..104].copy_from_slice(&meta_hash);
+    let hash = *blake3::hash(&part[..len - index::HASH_LEN]).as_bytes();
+    part[len - index::HASH_LEN..].copy_from_slice(&hash);
+    let line = format!("indx {:016x} {len:016x}\r\n", 0);
+    bytes[header + 2..header + 42].copy_from_slice(line.as_bytes());
+    Some(bytes)
+}
+
+fn find(bytes: &[u8], part: &[u8], from: usize) -> Option<usize> {
+    Some(from + bytes.get(from..)?.windows(part.len()).position(|window| window == part)?)
+}
+
+/// A manifest, damaged, or of somebody who can seal; and the catalogue of a set with it.
+pub fn manifest(bytes: &[u8]) {
+    in_directory(|directory| {
+        let layout = Layout::new(directory);
+        let raw = directory.join("manifest.00000000-0000-0000-0000-000000000001.json");
+        std::fs::write(&raw, bytes).unwrap();
+        let _ = Manifest::read(&raw);
+        look_at_set(&layout);
+        std::fs::remove_file(&raw).unwrap();
+        let Ok(manifest) = serde_json::from_slice::<Manifest>(bytes) else { return };
+        let path = layout.file(&Layout::manifest_name(manifest.run)).unwrap();
+        manifest.commit(&layout).unwrap();
+        match Manifest::read(&path) {
+            // Moments are written to the microsecond: read once, nothing changes any more.
+            Ok(read) => {
+                read.commit(&layout).unwrap();
+                assert_eq!(Manifest::read(&path).unwrap(), read);
+            }
+            Err(error) => assert!(manifest.virtkeep_manifest != virtkeep::set::manifest::VERSION, "{error:?}"),
+        }
+        look_at_set(&layout);
+    });
+}
+
+fn look_at_set(layout: &Layout) {
+    let catalogue = Catalogue::open(layout.clone()).unwrap();
+    let _ = chain::find_point(&catalogue, None);
+    for run in &catalogue.runs {
+        for stream in &run.streams {
+            let _ = chain::resolve(&catalogue, run, &stream.target);
+            if let Ok(path) = catalogue.stream_path(stream) {
+                is_inside(layout, &path);
+            }
+        }
+        for file in config::files(&catalogue, run).into_iter().flatten() {
+            let _ = file.read();
+        }
+    }
+}
+
+fn is_inside(layout: &Layout, path: &Path) {
+    let rest = path.strip_prefix(layout.directory()).unwrap();
+    assert!(rest.components().all(|part| matches!(part, std::path::Component::Normal(_))), "{}", path.display());
+}
+
+/// The record of an unfinished run.
+pub fn intent(bytes: &[u8]) {
+    in_directory(|directory| {
+        let layout = Layout::new(directory);
+        std::fs::create_dir(layout.private()).unwrap();
+        std::fs::write(layout.private().join("intent.x.json"), bytes).unwrap();
+        for intent in Intent::left_behind(&layout).into_iter().flatten() {
+            for name in intent.files.iter().chain(&intent.extra) {
+                if let Ok(path) = layout.file(name) {
+                    is_inside(&layout, &path);
+                }
+            }
+            assert_eq!(serde_json::from_slice::<Intent>(&serde_json::to_vec(&intent).unwrap()).unwrap(), intent);
+        }
+    });
+}
+
+/// JSON and lists: a stream's meta, an image's description, a chain's checkpoints.
+pub fn meta(bytes: &[u8]) {
+    if let Ok(meta) = Meta::decode(bytes) {
+        match meta.encode() {
+            Ok(text) => assert_eq!(Meta::decode(&text).unwrap(), meta),
+            // Only what takes more room than it may.
+            Err(_) => assert!(bytes.len() > 100_000),
+        }
+    }
+    let _ = cpt::decode(bytes);
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = ImageInfo::parse(text);
+    }
+}
+
+/// A domain's XML: read, and adjusted as a restore does.
+pub fn domain_xml(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(domain) = DomainConfig::parse(text) else {
+        assert!(adjust(text, &Adjustment::default()).is_err());
+        return;
+    };
+    let mut plan = Adjustment {
+        name: Some("new <&\"'> name".to_owned()),
+        drop_uuid: true,
+        drop_mac: true,
+        loader: Some("/new/loader".into()),
+        nvram: Some("/new/nvram".into()),
+        kernel: Some("/new/kernel".into()),
+        initrd: Some("/new/initrd".into()),
+        varstore: Some("/new/varstore".into()),
+        ..Adjustment::default()
+    };
+    for disk in domain.disks.iter().step_by(2) {
+        let source = NewSource { path: format!("/new/{}", disk.target).into(), format: "qcow2".to_owned() };
+        plan.disks.insert(disk.target.clone(), source);
+    }
+    let Ok(adjusted) = adjust(text, &plan) else { return };
+    let new = DomainConfig::parse(&adjusted.xml).unwrap_or_else(|error| panic!("{error:?}: {}", adjusted.xml));
+    assert_eq!(Some(&new.name), plan.name.as_ref());
+    for (target, source) in &plan.disks {
+        let disk = new.disk(target).unwrap_or_else(|| panic!("{target} is gone: {}", adjusted.xml));
+        assert_eq!(disk.source.path(), Some(&source.path), "{}", adjusted.xml);
+    }
+}
+
+/// The XML of a checkpoint, and of a backup job.
+pub fn checkpoint_xml(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let _ = job_socket(text);
+    let Ok(checkpoint) = Checkpoint::parse(text) else { return };
+    let same = |xml: &str| {
+        let again = Checkpoint::parse(xml).unwrap_or_else(|error| panic!("{error:?}: {xml}"));
+        assert_eq!((&again.name, again.creation_time), (&checkpoint.name, checkpoint.creation_time), "{xml}");
+        assert_eq!(again.disks, checkpoint.disks, "{xml}");
+    };
+    same(&checkpoint.xml);
+    same(&checkpoint.root_xml().unwrap());
+    if let Ok(xml) = checkpoint.redefine_xml() {
+        same(&xml);
+    }
+}
+
+/// Calls `look` with an empty directory, in memory where the system has one.
+fn in_directory(look: impl FnOnce(&Path)) {
+    thread_local! {
+        static PLACE: OnceCell<tempfile::TempDir> = const { OnceCell::new() };
+    }
+    PLACE.with(|place| {
+        let place = place.get_or_init(|| tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap());
+        let directory = place.path().join("set");
+        let _ = std::fs::remove_dir_all(&directory);
+        std::fs::create_dir(&directory).unwrap();
+        look(&directory);
+    });
+}

@@ -1,0 +1,164 @@
+//! What is the set's own: killed runs, lost checkpoints, bitmaps that are gone or broken.
+
+use super::super::interrupt::{random_disk, spawn};
+use super::super::loss::kill_qemu;
+use super::super::{Case, MIB};
+use super::{Report, findings};
+use crate::support::{Lab, run};
+
+#[test]
+fn a_killed_run_is_shown_and_undone() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "d", &[&random_disk(&lab, 48)]);
+    case.backs_up(&[], &["vda"]);
+    case.looks(0).has("checkpoint virtnbdbackup.0", &["good: vda", "this set, run"]);
+    case.domain.write("vda", 0xaa, 0, 32 * MIB);
+    let reference = case.domain.snapshot_reference("vda");
+    let mut killed = spawn(&case, &["--compress=16", "-l", "inc"]);
+    killed.copies(&case);
+    // It would be over before all has been looked at.
+    killed.signal("STOP");
+    let beside = case.doctor_of(&case.set, &["--json"]).succeeds();
+    let beside = Report { table: String::new(), findings: findings(&beside) };
+    beside.has("backup job", &["good", "running", "this set"]);
+    beside.has("lock of the set", &["process"]);
+    beside.has(".vda.scratch", &["in use"]);
+    beside.has("checkpoint virtnbdbackup.1", &["goes on"]);
+    case.doctor_of(&case.set, &["--repair"]).ends_with(1).says(&["being backed up already", "process"]);
+    killed.signal("KILL");
+    killed.wait().ends_with(137);
+
+    let report = case.looks(3);
+    report.has("run ", &["look", "DID NOT FINISH", "undoes it"]);
+    report.has("backup job", &["look", "DEAD", "aborts it"]);
+    report.has("checkpoint virtnbdbackup.1", &["look", "left behind", "unfinished run"]);
+    report.has(".vda.scratch", &["look", "dead job"]);
+    report.has("checkpoint virtnbdbackup.0", &["good"]);
+    case.mends(&["did not finish: undoing it", "aborted the backup job", "removed checkpoint virtnbdbackup.1"]);
+    case.is_as_before(&["virtnbdbackup.0"]);
+    case.backup(&["-l", "inc"]).succeeds().says(&["vda: inc since virtnbdbackup.0"]);
+    case.restores(&[], &["vda"], &[reference]);
+}
+
+#[test]
+fn a_killed_run_whose_checkpoint_is_lost_leaves_a_bitmap() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "d", &[&random_disk(&lab, 48), "vdb:4M"]);
+    case.backup(&[]).succeeds();
+    let lose = || {
+        case.domain.write("vda", 0xaa, 0, 32 * MIB);
+        let mut killed = spawn(&case, &["--compress=16", "-l", "inc"]);
+        killed.copies(&case);
+        killed.signal("KILL");
+        killed.wait().ends_with(137);
+        lab.virsh(&[&"checkpoint-delete", &"d", &"virtnbdbackup.1", &"--metadata"]);
+    };
+    lose();
+
+    // A domain that is off can't be mended, and is told so.
+    case.domain.stop();
+    let off = case.looks(3);
+    off.has("bitmap virtnbdbackup.1", &["look", "left behind", "vda (good), vdb (good)", "start the domain"]);
+    off.has("run ", &["DID NOT FINISH", "start the domain"]);
+    case.doctor_of(&case.set, &["--repair"]).ends_with(3);
+    case.domain.start();
+    case.looks(3).has("bitmap virtnbdbackup.1", &["look", "left behind", "removes it"]);
+    case.mends(&["removed bitmap virtnbdbackup.1", "vda, vdb", "did not finish: undoing it"]);
+    case.is_as_before(&["virtnbdbackup.0"]);
+    case.domain.write("vdb", 0xbb, 0, MIB);
+    let reference = case.domain.snapshot_reference("vdb");
+
+    // The next backup does it by itself.
+    lose();
+    let next = case.backup(&["-l", "inc"]).succeeds();
+    next.says(&["removed bitmap virtnbdbackup.1", "vdb: inc since virtnbdbackup.0"]);
+    case.restores(&[], &["vdb"], &[reference]);
+    case.looks(0);
+}
+
+#[test]
+fn lost_checkpoints_are_told_again() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "d", &["vda:4M", "vdb:4M"]);
+    case.backup(&[]).succeeds();
+    case.backup(&[]).succeeds();
+    lab.virsh(&[
+        &"snapshot-create-as",
+        &"d",
+        &"s",
+        &"--disk-only",
+        &"--no-metadata",
+        &"--diskspec",
+        &"vdb,snapshot=no",
+    ]);
+    case.looks(0).has("checkpoint virtnbdbackup.1", &["good: vda, vdb"]);
+    lab.virsh(&[&"checkpoint-delete", &"d", &"virtnbdbackup.1", &"--metadata"]);
+    lab.virsh(&[&"checkpoint-delete", &"d", &"virtnbdbackup.0", &"--metadata"]);
+    for name in ["bitmap virtnbdbackup.0", "bitmap virtnbdbackup.1"] {
+        case.looks(3)
+            .has(name, &["look", "lost its checkpoint", "vda (good), vdb (good)", "tells libvirt of it again"]);
+    }
+    case.mends(&["Redefine missing checkpoint virtnbdbackup.0", "Redefine missing checkpoint virtnbdbackup.1"]);
+    assert_eq!(case.checkpoints(), ["virtnbdbackup.0", "virtnbdbackup.1"]);
+
+    // Without the saved XML nobody can say on which disks it was.
+    lab.virsh(&[&"checkpoint-delete", &"d", &"virtnbdbackup.1", &"--metadata"]);
+    std::fs::remove_file(case.set.join("checkpoints/virtnbdbackup.1.xml")).unwrap();
+    let report = case.looks(3);
+    report.has("bitmap virtnbdbackup.1", &["look", "can't be told again", "block-dirty-bitmap-remove"]);
+    case.mends_nothing();
+    report.follow("bitmap virtnbdbackup.1");
+    // QEMU has the image below the overlay open for reading.
+    let below = case.looks(0);
+    below.has("bitmap virtnbdbackup.1", &["note", "vda (only below an overlay)", "once the domain is off"]);
+    case.domain.stop();
+    below.follow("bitmap virtnbdbackup.1");
+    case.looks(0).has_not("bitmap virtnbdbackup.1");
+    case.domain.start();
+    case.backup(&["-l", "inc"]).succeeds().says(&["vdb: inc since virtnbdbackup.0"]);
+}
+
+#[test]
+fn checkpoints_without_good_bitmaps_are_removed() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "d", &["vda:4M", "vdb:4M"]);
+    let disks = &["vda", "vdb"];
+    case.domain.write("vda", 0xaa, 0, MIB);
+    case.backs_up(&[], disks);
+    case.domain.stop();
+    let remove = |disk: &str| {
+        run("qemu-img", &[&"bitmap", &"--remove", &case.domain.image(disk), &"virtnbdbackup.0"]).succeeds();
+    };
+    remove("vdb");
+    case.looks(0).has("checkpoint virtnbdbackup.0", &["note", "good: vda; missing: vdb"]);
+    case.domain.start();
+    // It still serves the other disk.
+    case.looks(0).has("checkpoint virtnbdbackup.0", &["note", "good: vda; missing: vdb"]);
+    case.domain.stop();
+    remove("vda");
+    case.looks(3).has("checkpoint virtnbdbackup.0", &["look", "USELESS", "missing: vda; missing: vdb"]);
+    case.mends(&["removed checkpoint virtnbdbackup.0"]);
+    assert_eq!(case.checkpoints(), [""; 0]);
+    case.looks(0).has("next backup", &["virtnbdbackup.0 is gone"]);
+    case.domain.start();
+    case.backs_up(&[], disks).says(&["vda: full instead of an increment"]);
+
+    // Stored once, then open when QEMU dies: broken for ever.
+    case.domain.stop();
+    case.domain.start();
+    case.backs_up(&[], disks);
+    kill_qemu(&lab, "d");
+    case.looks(3).has("checkpoint virtnbdbackup.1", &["look", "broken: vda", "start the domain"]);
+    case.looks(3).has("checkpoint virtnbdbackup.2", &["look", "USELESS", "missing: vda; missing: vdb"]);
+    // What has a bitmap left keeps its checkpoint, which says whose it is.
+    let half = case.doctor_of(&case.set, &["--repair"]).ends_with(3).says(&["removed checkpoint virtnbdbackup.2"]);
+    assert!(half.stdout.contains("start the domain"), "{}", half.stdout);
+    assert_eq!(case.checkpoints(), ["virtnbdbackup.1"]);
+    case.domain.start();
+    case.looks(3).has("checkpoint virtnbdbackup.1", &["look", "USELESS", "broken: vda; broken: vdb"]);
+    case.mends(&["removed checkpoint virtnbdbackup.1"]);
+    assert_eq!(case.checkpoints(), [""; 0]);
+    case.looks(0).has("bitmaps without a checkpoint", &["none"]);
+    case.domain.write("vdb", 0xbb, 0, MIB);
+    case.backs_up(&[], disks).says(&["vdb: full instead of an increment"]);
+}
