@@ -162,3 +162,18 @@ fn checkpoints_without_good_bitmaps_are_removed() {
     case.domain.write("vdb", 0xbb, 0, MIB);
     case.backs_up(&[], disks).says(&["vdb: full instead of an increment"]);
 }
+
+#[test]
+fn a_marker_in_libvirts_list_is_forgotten() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "d", &["vda:4M"]);
+    case.backup(&[]).succeeds();
+    // As left by a run that was killed in the moment when libvirt knew it.
+    let marker = "virtkeep.11111111-2222-3333-4444-555555555555";
+    lab.virsh(&[&"checkpoint-create-as", &"d", &marker]);
+    case.looks(3).has(&format!("checkpoint {marker}"), &["look", "makes libvirt forget it"]);
+    case.mends(&[]);
+    assert_eq!(case.checkpoints(), ["virtnbdbackup.0"]);
+    case.looks(0).has(&format!("bitmap {marker}"), &["note", "marker", "another set"]);
+    case.backs_up(&["-l", "inc"], &["vda"]);
+}
