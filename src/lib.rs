@@ -5,7 +5,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | base | [`units`], [`error`], [`cancel`], [`extent`] |
+//! | base | [`units`], [`error`], [`fault`], [`cancel`], [`lock`], [`extent`] |
 //! | formats | [`stream`] (one disk in one backup), [`set`] (all files of a domain) |
 //! | drivers | [`libvirt`], [`nbd`], [`qemu`]: one outside system each; `unsafe` only in their `sys` files |
 //! | engine | [`block`], [`chain_device`], [`pipeline`], [`target`] |
@@ -21,7 +21,9 @@ pub mod commands;
 pub mod error;
 pub mod exit;
 pub mod extent;
+pub mod fault;
 pub mod libvirt;
+pub mod lock;
 pub mod nbd;
 pub mod pipeline;
 pub mod qemu;

@@ -1,8 +1,13 @@
 //! The `virtkeep` program: parse, run, print how it ended.
 
-use std::process::exit;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, exit};
 
 use clap::Parser;
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use virtkeep::cancel::Cancel;
 use virtkeep::cli::Cli;
@@ -15,11 +20,50 @@ use virtkeep::ui::progress::Display;
 
 fn main() {
     let cli = Cli::parse();
+    hide_password(&cli);
     let display = Display::new(cli.command.talk());
     let log = Log::install(cli.command.talk(), display.bars());
     let session = Session { display, log, cancel: Cancel::new() };
     raise_file_limit();
     exit(run(&cli, &session).code());
+}
+
+/// A password on the command line can be read by every user of this machine for as long as the process
+/// lives: the program starts itself again, with the password in a file without a name.
+fn hide_password(cli: &Cli) {
+    let Some(password) = cli.command.hypervisor().and_then(|options| options.password.as_deref()) else { return };
+    // Without it the command works all the same.
+    let error = match password_file(password) {
+        Ok(file) => restart_with(&file),
+        Err(error) => error,
+    };
+    tracing::debug!("the password stays in the list of processes: {error}");
+}
+
+fn password_file(password: &str) -> std::io::Result<File> {
+    let mut file = File::from(memfd_create("password", MemfdFlags::empty())?);
+    file.write_all(password.as_bytes())?;
+    Ok(file)
+}
+
+/// Only returns with an error.
+fn restart_with(password: &File) -> std::io::Error {
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_default();
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0(name);
+    while let Some(argument) = arguments.next() {
+        let text = argument.as_encoded_bytes();
+        if text == b"--password" {
+            let _ = arguments.next();
+        }
+        if text == b"--password" || text.starts_with(b"--password=") {
+            command.arg("--password-file").arg(format!("/proc/self/fd/{}", password.as_raw_fd()));
+        } else {
+            command.arg(argument);
+        }
+    }
+    command.exec()
 }
 
 /// A chain has all of its streams open: hundreds of increments of several disks are more than the usual

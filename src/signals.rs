@@ -1,18 +1,24 @@
-//! INT, TERM and HUP: the first asks the work to stop and clean up, another one ends it at once. One
-//! that comes right behind counts as the same: service managers and closed terminals send two.
+//! INT, TERM and HUP: the first asks the work to stop and clean up, and gives it a few seconds; another
+//! one ends it at once. One that comes right behind counts as the same: service managers and closed
+//! terminals send two.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use signal_hook::low_level;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 
 /// Signals within this time are one.
 const SAME: Duration = Duration::from_secs(1);
+/// Time to clean up. A daemon, a QEMU or a file server that does not answer can hold up any call for
+/// ever; what is not done by then is left to the next run, which finds it in the intent.
+const CLEAN_UP: Duration = Duration::from_millis(4500);
 
 /// Remembers which signal came.
 #[derive(Debug, Clone, Default)]
@@ -28,28 +34,45 @@ impl Received {
     }
 }
 
-/// From here on a signal sets `cancel`; a second one ends the process with 128+N.
+/// From here on a signal sets `cancel`; the process ends with 128+N when the work has ended, after a
+/// second signal, or when cleaning up has lasted too long.
 pub fn watch(cancel: &Cancel) -> Result<Received> {
     let received = Received::default();
     let mut signals =
         Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(|error| Error::io("set up signal handling", error))?;
     let (first, cancel) = (received.clone(), cancel.clone());
-    std::thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(move || {
-            let mut begin: Option<Instant> = None;
-            for signal in signals.forever() {
-                if begin.is_some_and(|begin| begin.elapsed() < SAME) {
-                    continue;
-                }
-                begin.get_or_insert_with(Instant::now);
-                if first.0.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_err() {
-                    std::process::exit(128 + signal);
-                }
-                tracing::warn!("interrupted: stopping and cleaning up (again to leave at once)");
-                cancel.cancel();
+    start("signals", move || {
+        let mut begin: Option<Instant> = None;
+        for signal in signals.forever() {
+            if begin.is_some_and(|begin| begin.elapsed() < SAME) {
+                continue;
             }
-        })
-        .map_err(|error| Error::io("start a thread", error))?;
+            begin.get_or_insert_with(Instant::now);
+            if first.0.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+                leave(signal);
+            }
+            tracing::warn!("interrupted: stopping and cleaning up (again to leave at once)");
+            cancel.cancel();
+            // Without the thread there is no limit; the second signal still works.
+            let _ = start("deadline", move || {
+                thread::sleep(CLEAN_UP);
+                tracing::warn!(
+                    "cleaning up takes too long, leaving: an unfinished backup is recorded and undone by the \
+                     next run, an unfinished restore leaves .partial files"
+                );
+                leave(signal);
+            });
+        }
+    })?;
     Ok(received)
+}
+
+fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+    let thread = thread::Builder::new().name(name.to_owned()).spawn(work);
+    thread.map(drop).map_err(|error| Error::io("start a thread", error))
+}
+
+/// Ends the process without the libraries' clean-up, which could wait for what does not answer.
+fn leave(signal: i32) -> ! {
+    low_level::exit(128 + signal)
 }

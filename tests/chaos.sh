@@ -342,10 +342,11 @@ for ((round = 1; round <= rounds; round++)); do
     if [ $((round % 10)) = 0 ]; then
         "$program" verify -n --quiet -i "$set" >"$log/verify" 2>&1 || fail "the set is not whole" "$log/verify"
         compare_older
+        echo "chaos: $round rounds, $((SECONDS - begin)) seconds, $mismatches mismatches, $failures failures"
     fi
 done
 
-echo "chaos: $rounds rounds in $((SECONDS - begin)) seconds, $mismatches mismatches, $failures failures"
+echo "chaos: done: $rounds rounds in $((SECONDS - begin)) seconds, $mismatches mismatches, $failures failures"
 printf '%-20s %8s %8s %10s %8s\n' fault struck failed committed 'too late'
 for fault in "${faults[@]}"; do
     printf '%-20s %8d %8d %10d %8d\n' "$fault" "${struck[$fault]-0}" "${failed[$fault]-0}" "${committed[$fault]-0}" "${missed[$fault]-0}"

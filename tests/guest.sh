@@ -111,7 +111,12 @@ while :; do
 done
 INIT
     # Tests see in it that file systems were frozen, and thawed.
-    printf '#!/bin/sh\ncut -d" " -f1 /proc/uptime | sed "s/^/$1 /" >>/tmp/freeze.log\n' >root/bin/freeze-hook
+    # A file /tmp/slow-freeze keeps the agent busy with the next freeze for longer than anybody waits.
+    cat >root/bin/freeze-hook <<'HOOK'
+#!/bin/sh
+if [ "$1" = freeze ] && [ -e /tmp/slow-freeze ]; then rm /tmp/slow-freeze && sleep 7; fi
+cut -d" " -f1 /proc/uptime | sed "s/^/$1 /" >>/tmp/freeze.log
+HOOK
     printf 'NAME="Lab guest"\nID=lab\nVERSION_ID=1\nPRETTY_NAME="Lab guest 1"\n' >root/etc/os-release
     chmod 755 root/init root/bin/freeze-hook
 }

@@ -60,6 +60,24 @@ pub struct Backup {
     #[arg(short = 'e', long)]
     pub strict: bool,
 
+    /// Wait so long for another backup of the domain or into the directory to end [default: not at all]
+    #[arg(long, value_name = "SECONDS", default_value = "0", hide_default_value = true, value_parser = parse_wait)]
+    pub wait: Duration,
+
+    /// Keep the data of a failed run, as NAME.RUN.partial: for a look, nothing uses it.
+    #[arg(long)]
+    pub keep_partial: bool,
+
+    /// Permissions of new files in the set, in octal; directories get x where there is an r.
+    #[arg(long, value_name = "MODE", default_value = "0600", value_parser = parse_mode)]
+    pub mode: u32,
+
+    /// Remove older checkpoints of the chain than the newest N from the domain once the run is committed:
+    /// their bitmaps cost the guest memory. Every point can still be restored, but a disk that was in none
+    /// of the newest N runs is full in its next one [default: keep all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(2..))]
+    pub keep_checkpoints: Option<u64>,
+
     /// The guest.
     #[command(flatten)]
     pub guest: Guest,
@@ -119,6 +137,16 @@ pub struct Places {
     #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
     pub scratchdir: PathBuf,
 
+    /// Fail where the scratch directory has less room than the size of the disks, which is what the guest
+    /// could overwrite meanwhile; else that is a warning.
+    #[arg(long)]
+    pub scratch_required: bool,
+
+    /// Give the run up when less than this is left free in the scratch directory, so that the guest's
+    /// writes don't fail [default: the larger of 1G and 5 %, of a small file system a quarter]
+    #[arg(long, value_name = "BYTES", value_parser = crate::units::parse_bytes)]
+    pub scratch_reserve: Option<u64>,
+
     /// Socket on the domain's host at which QEMU serves the disks [default: a new one in the
     /// scratch directory]
     #[arg(short = 'f', long, value_name = "PATH")]
@@ -144,6 +172,17 @@ fn parse_seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<u32>() {
         Ok(seconds @ 1..=3600) => Ok(Duration::from_secs(seconds.into())),
         _ => Err("seconds from 1 to 3600".to_owned()),
+    }
+}
+
+fn parse_wait(text: &str) -> Result<Duration, String> {
+    text.parse::<u32>().map(|seconds| Duration::from_secs(seconds.into())).map_err(|_| "a number of seconds".to_owned())
+}
+
+fn parse_mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode & 0o600 == 0o600 && mode & !0o666 == 0 => Ok(mode),
+        _ => Err("octal digits such as 0640; the owner reads and writes, nobody executes".to_owned()),
     }
 }
 

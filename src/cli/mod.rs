@@ -38,16 +38,30 @@ pub enum Command {
     Verify(read::Verify),
     /// List the restore points of a set.
     Dump(read::Dump),
+    /// Lets a guest go when the backup that holds it dies; started by backup itself.
+    #[command(hide = true)]
+    Guard,
 }
 
 impl Command {
+    /// The options on how the hypervisor is reached, where there are any.
+    pub fn hypervisor(&self) -> Option<&Hypervisor> {
+        match self {
+            Self::Backup(args) => Some(&args.hypervisor),
+            Self::Restore(args) => Some(&args.hypervisor),
+            Self::Verify(_) | Self::Dump(_) | Self::Guard => None,
+        }
+    }
+
     /// The options on what is said.
     pub fn talk(&self) -> &Talk {
+        const PLAIN: &Talk = &Talk { noprogress: true, quiet: false, nocolor: false, verbose: 0 };
         match self {
             Self::Backup(args) => &args.talk,
             Self::Restore(args) => &args.talk,
             Self::Verify(args) => &args.talk,
             Self::Dump(args) => &args.talk,
+            Self::Guard => PLAIN,
         }
     }
 }

@@ -1,9 +1,7 @@
 //! Reaching the hypervisor as the options say.
 
-use anyhow::Result;
-
 use crate::cli::Hypervisor;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::libvirt::connection::{Connection, Credentials};
 
 /// Opens the connection that the options name.
@@ -11,7 +9,7 @@ pub fn open(args: &Hypervisor) -> Result<Connection> {
     let uri = uri(args);
     let credentials = Credentials { user: args.user.clone(), password: password(args)? };
     tracing::debug!("connecting to {uri}");
-    Ok(Connection::open(&uri, Some(&credentials))?)
+    Connection::open(&uri, Some(&credentials))
 }
 
 /// Refuses a daemon on another machine: the disks are read through a socket in its file system.
@@ -23,8 +21,7 @@ pub fn require_local(connection: &Connection) -> Result<()> {
     match remote_host(uri) {
         None => Ok(()),
         Some(host) => Err(Error::unsupported(format!("{host} is another machine: its disks can't be read from here"))
-            .hint("run virtkeep there, onto a directory that both can reach")
-            .into()),
+            .hint("run virtkeep there, onto a directory that both can reach")),
     }
 }
 
@@ -36,14 +33,18 @@ fn remote_host(uri: &str) -> Option<&str> {
 }
 
 /// The URI asked for, or the daemon that this user would talk to with virsh.
-fn uri(args: &Hypervisor) -> String {
+pub fn uri(args: &Hypervisor) -> String {
     args.uri.clone().unwrap_or_else(|| {
         let root = rustix::process::geteuid().is_root();
         if root { "qemu:///system" } else { "qemu:///session" }.to_owned()
     })
 }
 
-fn password(args: &Hypervisor) -> Result<Option<String>> {
+/// The password as the options give it.
+///
+/// # Errors
+/// Where its file can't be read.
+pub fn password(args: &Hypervisor) -> Result<Option<String>> {
     if let Some(password) = &args.password {
         return Ok(Some(password.clone()));
     }

@@ -3,6 +3,8 @@
 mod backup;
 mod connect;
 mod dump;
+pub(crate) mod guard;
+mod link;
 mod restore;
 mod verify;
 mod whole;
@@ -36,5 +38,6 @@ pub fn run(command: &Command, session: &Session) -> Result<Exit> {
         Command::Restore(args) => restore::run(args, session),
         Command::Verify(args) => verify::run(args, session),
         Command::Dump(args) => dump::run(args),
+        Command::Guard => guard::run(),
     }
 }

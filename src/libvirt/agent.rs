@@ -32,7 +32,7 @@ pub enum FreezeOutcome {
     Unavailable(String),
     /// The agent refused.
     Failed(String),
-    /// The agent did not answer in time; the guest has been told to thaw.
+    /// The agent did not answer in time. It may do it later, see [`Freeze::is_maybe_frozen`].
     TimedOut,
 }
 
@@ -60,15 +60,27 @@ pub struct Freeze<'d> {
     outcome: FreezeOutcome,
     since: Instant,
     done: bool,
+    maybe_frozen: bool,
 }
 
 impl<'d> Freeze<'d> {
     /// Freezes as [`freeze`] does.
     pub fn begin(domain: &'d Domain, mountpoints: &[String], timeout: Duration) -> Self {
         let since = Instant::now();
-        let outcome = freeze(domain, mountpoints, timeout);
+        let (outcome, maybe_frozen) = freeze(domain, mountpoints, timeout);
         let done = !matches!(outcome, FreezeOutcome::Frozen { .. });
-        Self { domain, outcome, since, done }
+        Self { domain, outcome, since, done, maybe_frozen }
+    }
+
+    /// No freeze: for `reason` none was tried.
+    pub fn unavailable(domain: &'d Domain, reason: &str) -> Self {
+        let outcome = FreezeOutcome::Unavailable(reason.to_owned());
+        Self { domain, outcome, since: Instant::now(), done: true, maybe_frozen: false }
+    }
+
+    /// When it began.
+    pub fn since(&self) -> Instant {
+        self.since
     }
 
     /// How the freeze went.
@@ -79,6 +91,12 @@ impl<'d> Freeze<'d> {
     /// Whether anything stands still.
     pub fn is_frozen(&self) -> bool {
         !self.done
+    }
+
+    /// Whether the freeze failed, but may have been done or still be done, and the thaw that followed was
+    /// not confirmed: [`thaw_within`] is to be tried until it is.
+    pub fn is_maybe_frozen(&self) -> bool {
+        self.maybe_frozen
     }
 
     /// Lets the guest go on.
@@ -107,32 +125,44 @@ impl Drop for Freeze<'_> {
     }
 }
 
+/// Whether the domain has a channel for a guest agent; that one answers is not said.
+///
+/// # Errors
+/// By libvirt's code.
+pub fn is_configured(domain: &Domain) -> Result<bool> {
+    // A description with that word costs a question that libvirt refuses.
+    Ok(domain.xml(false)?.contains("org.qemu.guest_agent.0"))
+}
+
 /// Freezes the file systems mounted there, all of them if none is named. The agent gets `timeout` (whole
 /// seconds, at least one) for each answer; after [`FreezeOutcome::Frozen`] that holds for the thaw too.
 ///
-/// Call [`thaw`] after it, or use [`Freeze`], which does.
-pub fn freeze(domain: &Domain, mountpoints: &[String], timeout: Duration) -> FreezeOutcome {
+/// The second value is as [`Freeze::is_maybe_frozen`] says.
+fn freeze(domain: &Domain, mountpoints: &[String], timeout: Duration) -> (FreezeOutcome, bool) {
     match domain.state() {
         Ok(State::Running) => {}
-        Ok(_) => return FreezeOutcome::Unavailable("the guest is not running".to_owned()),
-        Err(error) => return FreezeOutcome::Failed(crate::error::report(&error)),
+        Ok(_) => return (FreezeOutcome::Unavailable("the guest is not running".to_owned()), false),
+        Err(error) => return (FreezeOutcome::Failed(crate::error::report(&error)), false),
     }
     if let Err(error) = set_timeout(domain, timeout) {
-        return refusal(&error, Duration::ZERO);
+        return (refusal(&error, Duration::ZERO), false);
     }
     let since = Instant::now();
     let error = match domain.sys.freeze(mountpoints) {
-        Ok(count) => return FreezeOutcome::Frozen { count: u32::try_from(count).unwrap_or(0) },
+        Ok(count) => return (FreezeOutcome::Frozen { count: u32::try_from(count).unwrap_or(0) }, false),
         Err(error) => error,
     };
     let outcome = refusal(&error, since.elapsed());
-    if may_be_frozen(&outcome, &error) {
-        if let Err(reason) = thaw(domain) {
-            tracing::warn!(domain = domain.name(), "after a freeze that went wrong, no thaw either: {reason}");
+    let mut maybe_frozen = may_be_frozen(&outcome, &error);
+    if maybe_frozen {
+        // An agent that is busy with the freeze answers the thaw after it, or not in time.
+        match domain.sys.thaw() {
+            Ok(_) => maybe_frozen = false,
+            Err(error) => tracing::debug!(domain = domain.name(), "after a freeze that went wrong, no thaw: {error}"),
         }
     }
     restore_timeout(domain);
-    outcome
+    (outcome, maybe_frozen)
 }
 
 /// Thaws all file systems of the guest; returns how many, or why not. Tries more than once.
@@ -152,6 +182,17 @@ pub fn thaw(domain: &Domain) -> std::result::Result<u32, String> {
         attempt += 1;
         thread::sleep(THAW_PAUSE);
     }
+}
+
+/// As [`thaw`], of a guest that another process froze: each answer gets `timeout`.
+///
+/// # Errors
+/// As for [`thaw`].
+pub fn thaw_within(domain: &Domain, timeout: Duration) -> std::result::Result<u32, String> {
+    set_timeout(domain, timeout).map_err(|error| error.to_string())?;
+    let result = thaw(domain);
+    restore_timeout(domain);
+    result
 }
 
 /// Everything that the agent tells of the guest, as an object with libvirt's names (`os.name`,

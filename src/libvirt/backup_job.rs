@@ -19,6 +19,8 @@ use crate::error::{Error, Kind, Result};
 const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often to look whether it has gone.
 const ABORT_POLL: Duration = Duration::from_millis(10);
+/// Two nodes for each scratch file, and a daemon that died more than once.
+const MAX_LEFTOVER_NODES: usize = 64;
 /// The first release of libvirt that can keep a domain that shuts down during the job: 11.10.0.
 pub const PRESERVE_SHUTDOWN_VERSION: u64 = 11_010_000;
 
@@ -147,11 +149,19 @@ pub fn begin(
 ) -> Result<()> {
     let xml = spec.to_xml()?;
     refuse_busy(domain)?;
-    let flags = if preserve_on_shutdown { c::VIR_DOMAIN_BACKUP_BEGIN_PRESERVE_SHUTDOWN_DOMAIN } else { 0 };
+    let mut flags = if preserve_on_shutdown { c::VIR_DOMAIN_BACKUP_BEGIN_PRESERVE_SHUTDOWN_DOMAIN } else { 0 };
     let mut result = domain.sys.backup_begin(&xml, checkpoint_xml, flags);
     if flags != 0 && result.as_ref().is_err_and(super::LibvirtError::is_unknown_flag) {
         tracing::debug!(domain = domain.name(), "this libvirt does not keep a domain that shuts down");
-        result = domain.sys.backup_begin(&xml, checkpoint_xml, 0);
+        flags = 0;
+        result = domain.sys.backup_begin(&xml, checkpoint_xml, flags);
+    }
+    for _ in 0..MAX_LEFTOVER_NODES {
+        if !result.as_ref().is_err_and(is_name_taken_by_leftover) {
+            break;
+        }
+        tracing::debug!(domain = domain.name(), "a dead daemon left a node in QEMU: libvirt takes the next name");
+        result = domain.sys.backup_begin(&xml, checkpoint_xml, flags);
     }
     let error = match result {
         Ok(()) => return Ok(()),
@@ -163,6 +173,13 @@ pub fn begin(
         Some(hint) => error.hint(hint),
         None => error,
     })
+}
+
+/// A daemon that died while it began a job left a block node in QEMU, and its successor, which counts from
+/// where the last job had ended, gives the same name again. It counts on with every try.
+fn is_name_taken_by_leftover(error: &super::LibvirtError) -> bool {
+    // QEMU's words, in no language but English; libvirt has no code for them.
+    error.code == code::INTERNAL_ERROR && error.message.contains("Duplicate nodes with node-name")
 }
 
 /// What to do about a job that would not begin.

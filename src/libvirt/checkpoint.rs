@@ -150,19 +150,21 @@ pub fn discard(domain: &Domain, checkpoint: &Checkpoint) -> Result<Discarded> {
     }
 }
 
-/// libvirt deletes all bitmaps of a checkpoint or none: each disk in turn is made its only one.
-fn discard_disk_by_disk(domain: &Domain, checkpoint: &Checkpoint) -> Result<()> {
+/// libvirt deletes all bitmaps of a checkpoint or none: each disk in turn is made its only one. Returns
+/// the positions of the disks that had a bitmap.
+pub(super) fn discard_disk_by_disk(domain: &Domain, checkpoint: &Checkpoint) -> Result<Vec<usize>> {
+    let mut found = Vec::new();
     for index in 0..checkpoint.disks.len() {
         redefine(domain, &checkpoint.redefine_xml_with(|disk| disk == index)?, false)?;
         match delete(domain, &checkpoint.name, DeleteMode::Whole) {
-            Ok(()) => {}
+            Ok(()) => found.push(index),
             Err(error) if super::code_of(&error) == Some(code::INTERNAL_ERROR) => {}
             Err(error) => return Err(error),
         }
     }
     match delete(domain, &checkpoint.name, DeleteMode::MetadataOnly) {
         Err(error) if error.kind() != Kind::NotFound => Err(error),
-        _ => Ok(()),
+        _ => Ok(found),
     }
 }
 

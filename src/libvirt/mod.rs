@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod backup_job;
+pub mod bitmap;
 pub mod checkpoint;
 pub mod connection;
 pub mod domain;

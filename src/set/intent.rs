@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Level;
-use super::layout::{Layout, sync_directory, write_atomically};
+use super::layout::{Layout, sync_directory};
 use crate::error::{Error, Result};
 
 /// An intent names a few files per disk; more than this is not one of ours.
@@ -35,6 +35,23 @@ pub struct Intent {
     /// Names of the run's other files; they exist only once the data is complete.
     #[serde(default)]
     pub extra: Vec<String>,
+    /// What the run does to the guest at the moment.
+    #[serde(default)]
+    pub held: Held,
+}
+
+/// What a run does to a guest and has to undo whatever happens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Its filesystems are frozen, or are about to be.
+    #[serde(default)]
+    pub frozen: bool,
+    /// It is paused, or about to be.
+    #[serde(default)]
+    pub paused: bool,
+    /// The domain was off and is started, paused, for the run.
+    #[serde(default)]
+    pub started: bool,
 }
 
 impl Intent {
@@ -46,7 +63,7 @@ impl Intent {
     pub fn write(&self, layout: &Layout) -> Result<()> {
         let text = serde_json::to_vec_pretty(self)
             .map_err(|error| Error::corrupt("intent can't be encoded").caused_by(error))?;
-        write_atomically(&layout.file(&Self::name(self.run))?, &text)
+        layout.write_atomically(&layout.file(&Self::name(self.run))?, &text)
     }
 
     /// Removes the intent of `run`: the run is over, committed or undone.
@@ -113,6 +130,7 @@ mod tests {
             scratch: vec![],
             files: vec!["vda.inc.virtnbdbackup.1.data".into()],
             extra: vec![],
+            held: Held { frozen: true, ..Held::default() },
         };
         intent.write(&layout).unwrap();
         assert_eq!(Intent::left_behind(&layout).unwrap(), std::slice::from_ref(&intent));

@@ -4,14 +4,17 @@
 //! own is called so that none of virtnbdrestore's globs (`DISK*.data`, `*.partial`,
 //! `vmconfig*.xml`, `DISK*.qcow.json*`, `autostart.*`) matches it.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
 use super::Level;
 use crate::error::{Error, Kind, Result};
+
+/// Permissions of files that nobody asked to be otherwise: a disk holds everything.
+const PRIVATE: u32 = 0o600;
 
 /// Ending of a data file that is not committed.
 pub const PARTIAL: &str = ".partial";
@@ -83,12 +86,18 @@ impl DataName {
 #[derive(Debug, Clone)]
 pub struct Layout {
     directory: PathBuf,
+    mode: u32,
 }
 
 impl Layout {
     /// The names in `directory`, which need not exist.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into() }
+        Self { directory: directory.into(), mode: PRIVATE }
+    }
+
+    /// With `mode` as the permissions of new files, whatever the umask; directories get x where it has r.
+    pub fn with_mode(self, mode: u32) -> Self {
+        Self { mode, ..self }
     }
 
     /// The set's directory.
@@ -128,8 +137,8 @@ impl Layout {
         format!("manifest.{run}.json")
     }
 
-    /// Creates the set's directories, readable by their owner only, and makes their names durable: a
-    /// power loss after a run must not take the whole set.
+    /// Creates those of the set's directories that are missing, and makes their names durable: a power
+    /// loss after a run must not take the whole set.
     ///
     /// # Errors
     /// [`Kind::Io`]/[`Kind::NotFound`] naming the directory, with a hint.
@@ -141,7 +150,15 @@ impl Layout {
         }
         let missing: Vec<&Path> = self.directory.ancestors().take_while(|path| !path.is_dir()).collect();
         for directory in [self.directory.clone(), self.private(), self.checkpoints()] {
-            DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(|error| {
+            let exists = directory.is_dir();
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(&directory);
+            let made = made.and_then(|()| match exists {
+                true => Ok(()),
+                false => {
+                    std::fs::set_permissions(&directory, Permissions::from_mode(self.mode | (self.mode & 0o444) >> 2))
+                }
+            });
+            made.map_err(|error| {
                 Error::io("create directory", error)
                     .path(&directory)
                     .hint("the target directory must be writable: choose another with -o")
@@ -157,6 +174,34 @@ impl Layout {
             let _ = sync_directory(parent(&self.directory));
         }
         Ok(())
+    }
+
+    /// Creates a new file of the set.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`] where it exists, else [`Kind::Io`].
+    pub fn create_new(&self, path: &Path) -> Result<File> {
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(PRIVATE).open(path);
+        let file = file.map_err(|error| {
+            if error.kind() == std::io::ErrorKind::AlreadyExists {
+                Error::new(Kind::Busy, "exists already").path(path)
+            } else {
+                Error::io("create", error).path(path)
+            }
+        })?;
+        if self.mode != PRIVATE {
+            let set = file.set_permissions(Permissions::from_mode(self.mode));
+            set.map_err(|error| Error::io("set the permissions", error).path(path))?;
+        }
+        Ok(file)
+    }
+
+    /// As [`write_atomically`], with the set's permissions.
+    ///
+    /// # Errors
+    /// [`Kind::Io`]: the old file is there, or none.
+    pub fn write_atomically(&self, path: &Path, content: &[u8]) -> Result<()> {
+        write_with(path, content, self.mode)
     }
 
     /// The names of the plain files in the set's directory, sorted.
@@ -175,27 +220,18 @@ impl Layout {
     }
 }
 
-/// Creates a new file, readable by its owner only.
-///
-/// # Errors
-/// [`Kind::Busy`] where it exists, else [`Kind::Io`].
-pub fn create_new(path: &Path) -> Result<File> {
-    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path).map_err(|error| {
-        if error.kind() == std::io::ErrorKind::AlreadyExists {
-            Error::new(Kind::Busy, "exists already").path(path)
-        } else {
-            Error::io("create", error).path(path)
-        }
-    })
+/// Writes `content` as a whole, readable by its owner only: to a temporary name, synced, renamed, the
+/// directory synced. A crash leaves the old file or the new one.
+pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
+    write_with(path, content, PRIVATE)
 }
 
-/// Writes `content` as a whole: to a temporary name, synced, renamed, the directory synced. A crash
-/// leaves the old file or the new one.
-pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
+fn write_with(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     use std::io::Write;
     let directory = parent(path);
     let place = |operation: &'static str| move |error: std::io::Error| Error::io(operation, error).path(path);
     let mut file = tempfile::Builder::new().prefix(".virtkeep-").tempfile_in(directory).map_err(place("create"))?;
+    file.as_file().set_permissions(Permissions::from_mode(mode)).map_err(place("set the permissions"))?;
     file.write_all(content).map_err(place("write"))?;
     file.as_file().sync_all().map_err(place("sync"))?;
     file.persist(path).map_err(|error| Error::io("rename", error.error).path(path))?;

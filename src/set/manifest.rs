@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Level;
-use super::layout::{Layout, write_atomically};
+use super::layout::Layout;
 use super::moment;
 use crate::error::{Error, Result};
 
@@ -177,7 +177,7 @@ impl Manifest {
     /// not, unless not even its name could be taken back.
     pub fn commit(&self, layout: &Layout) -> Result<()> {
         let path = layout.file(&Layout::manifest_name(self.run))?;
-        write_atomically(&path, self.encode()?.as_bytes()).inspect_err(|_| {
+        layout.write_atomically(&path, self.encode()?.as_bytes()).inspect_err(|_| {
             let _ = std::fs::remove_file(&path);
         })
     }

@@ -8,6 +8,7 @@ pub mod catalogue;
 pub mod chain;
 pub mod config;
 pub mod cpt;
+pub mod dropped;
 pub mod intent;
 pub mod layout;
 pub mod lock;

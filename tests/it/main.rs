@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a broken assumption ends the test")]
 
 mod bad;
+mod crash;
+mod drift;
 mod fuzz;
 mod guest;
 mod interop;

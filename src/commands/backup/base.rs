@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use uuid::Uuid;
 
+use super::marker;
 use super::plan::DESCRIPTION;
 use crate::cli::backup::Backup;
 use crate::error::{self, Error, Kind};
-use crate::libvirt::checkpoint::{self, Checkpoint};
+use crate::libvirt::checkpoint::{self, Checkpoint, CheckpointDisk};
 use crate::libvirt::domain::Domain;
 use crate::libvirt::probe;
-use crate::set::Level;
 use crate::set::catalogue::{Catalogue, Run};
-use crate::set::chain;
+use crate::set::layout::checkpoint_position;
+use crate::set::{Level, chain, dropped};
 
 /// What one disk's stream builds on.
 #[derive(Debug, Clone)]
@@ -52,49 +53,113 @@ impl Bases {
             let old_chain = if level == Level::Full { known } else { Vec::new() };
             return Ok(Self { own: Vec::new(), old_chain });
         }
-        if let Some(other) = known.iter().find(|checkpoint| !is_of_set(args, catalogue, checkpoint)) {
+        let extra = args.places.checkpointdir.as_deref();
+        if let Some(other) = known.iter().find(|checkpoint| !is_of_set(catalogue, extra, checkpoint)) {
             return Err(other_chain(domain, catalogue, other).into());
         }
-        if redefine_lost(args, domain, catalogue, &known)? {
+        if redefine_lost(domain, catalogue, extra, &known)? {
             known = checkpoint::list(domain)?;
         }
         let mut own = Vec::new();
         for checkpoint in known {
+            let checkpoint = completed(domain, catalogue, checkpoint)?;
             let good = probe::valid_targets(domain, &checkpoint)?;
             own.push((checkpoint, good));
         }
         Ok(Self { own, old_chain: Vec::new() })
     }
 
+    /// The checkpoints of this set that nothing needs once the run is committed, each with the id of the
+    /// run that made it: those without a good bitmap on any of the domain's `disks`, and the oldest of more than `keep`.
+    pub fn spare(&self, catalogue: &Catalogue, disks: &[String], keep: Option<u64>) -> Vec<(Checkpoint, String)> {
+        let is_useless = |good: &[String]| !disks.iter().any(|disk| good.contains(disk));
+        let mut useful: Vec<&Checkpoint> =
+            self.own.iter().filter(|(_, good)| !is_useless(good)).map(|(checkpoint, _)| checkpoint).collect();
+        useful.sort_by_key(|checkpoint| checkpoint_position(&checkpoint.name));
+        // One of those that are kept is the run's own.
+        let kept = keep.map_or(useful.len(), |keep| usize::try_from(keep).unwrap_or(usize::MAX).saturating_sub(1));
+        let too_many = &useful[..useful.len().saturating_sub(kept)];
+        let useless = self.own.iter().filter(|(_, good)| is_useless(good)).map(|(checkpoint, _)| checkpoint);
+        let spare = useless.chain(too_many.iter().copied());
+        spare
+            .filter_map(|checkpoint| {
+                Some((checkpoint.clone(), catalogue.run_of_checkpoint(&checkpoint.name)?.id.clone()))
+            })
+            .collect()
+    }
+
     /// The base of disk `target`; none, with the reason in the log, where it must be full.
     pub fn of_disk(&self, catalogue: &Catalogue, domain: &Domain, target: &str, image: &Path) -> Result<Option<Base>> {
-        let mut reason = format!("{target} is new to the chain");
+        let mut reason = None;
         let size = domain.disk_size(target)?;
         for run in catalogue.runs.iter().rev().filter(|run| run.is_base()) {
             let (Some(stream), Some(name)) = (run.stream(target), run.checkpoint.as_ref()) else { continue };
             if size != stream.virtual_size {
-                reason = format!("its size changed from {} to {size} bytes", stream.virtual_size);
+                let changed = format!("its size changed from {} to {size} bytes", stream.virtual_size);
+                reason.get_or_insert(changed);
                 break;
             }
             // Bitmaps of one name are on every image of the domain: after disks changed places they
             // would be taken for each other's.
             let recorded = run.manifest.as_ref().and_then(|manifest| manifest.disk(target));
             if let Some(disk) = recorded.filter(|disk| Path::new(&disk.image) != image) {
-                reason = format!("its image was {} and now is {}", disk.image, image.display());
+                reason.get_or_insert(format!("its image was {} and now is {}", disk.image, image.display()));
                 break;
             }
-            match self.own.iter().find(|(checkpoint, _)| checkpoint.name == *name) {
-                None => reason = format!("checkpoint {name} is gone from the domain"),
+            // The reason is the newest base's; an older one will do, where there is one.
+            let missing = match self.own.iter().find(|(checkpoint, _)| checkpoint.name == *name) {
+                None => format!("checkpoint {name} is gone from the domain"),
                 Some((_, good)) if good.iter().any(|good| good == target) => {
                     refuse_gap(catalogue, run, target)?;
-                    let base = Base { checkpoint: name.clone(), run: run.run_id(), virtual_size: size };
-                    return Ok(Some(base));
+                    if is_marked(domain, catalogue, run, target)? {
+                        let base = Base { checkpoint: name.clone(), run: run.run_id(), virtual_size: size };
+                        return Ok(Some(base));
+                    }
+                    reason.get_or_insert(format!(
+                        "bitmap {name} is on its image, but not the marker of this chain: the image seems to have \
+                         been replaced, by an older copy perhaps"
+                    ));
+                    break;
                 }
-                Some(_) => reason = format!("its bitmap {name} is missing or broken"),
-            }
+                Some(_) => format!("its bitmap {name} is missing or broken"),
+            };
+            reason.get_or_insert(missing);
         }
+        let reason = reason.unwrap_or_else(|| format!("{target} is new to the chain"));
         tracing::warn!("{target}: full instead of an increment, because {reason}");
         Ok(None)
+    }
+}
+
+/// What libvirt should know of a checkpoint. A crash in the middle of checking its bitmaps disk by disk
+/// leaves it with one disk alone.
+fn completed(domain: &Domain, catalogue: &Catalogue, known: Checkpoint) -> Result<Checkpoint> {
+    let streams = catalogue.run_of_checkpoint(&known.name).map_or(&[][..], |run| &run.streams);
+    let is_missing = |target: &str| known.disks.iter().all(|disk| disk.target != target);
+    let missing: Vec<CheckpointDisk> = streams
+        .iter()
+        .filter(|stream| is_missing(&stream.target))
+        .map(|stream| CheckpointDisk { target: stream.target.clone(), bitmap: known.name.clone() })
+        .collect();
+    if missing.is_empty() {
+        return Ok(known);
+    }
+    let targets: Vec<&str> = missing.iter().map(|disk| disk.target.as_str()).collect();
+    tracing::info!("checkpoint {} is told again of {}: libvirt had lost them", known.name, targets.join(", "));
+    let mut whole = known;
+    whole.disks.extend(missing);
+    checkpoint::redefine(domain, &whole.redefine_xml()?, false)?;
+    // As libvirt has it: the definition is what its bitmaps are checked by.
+    let listed = checkpoint::list(domain)?.into_iter().find(|checkpoint| checkpoint.name == whole.name);
+    Ok(listed.unwrap_or(whole))
+}
+
+/// Whether the image is of the chain that `run` belongs to, see [`marker`]. Chains that virtnbdbackup began
+/// have no marker: what they have is believed.
+fn is_marked(domain: &Domain, catalogue: &Catalogue, run: &Run, target: &str) -> error::Result<bool> {
+    match marker::root(catalogue, run, target)? {
+        Some(root) => marker::is_on(domain, root, target),
+        None => Ok(true),
     }
 }
 
@@ -119,25 +184,23 @@ fn refuse_gap(catalogue: &Catalogue, run: &Run, target: &str) -> error::Result<(
 }
 
 /// Whether a checkpoint is provably that of a committed run of the set.
-fn is_of_set(args: &Backup, catalogue: &Catalogue, checkpoint: &Checkpoint) -> bool {
-    catalogue.run_of_checkpoint(&checkpoint.name).is_some_and(|run| is_of_run(args, catalogue, run, checkpoint))
+pub fn is_of_set(catalogue: &Catalogue, extra: Option<&Path>, checkpoint: &Checkpoint) -> bool {
+    catalogue.run_of_checkpoint(&checkpoint.name).is_some_and(|run| is_of_run(catalogue, extra, run, checkpoint))
 }
 
 /// Ours bear the run's UUID; virtnbdbackup's were made at the moment that the saved XML says.
-fn is_of_run(args: &Backup, catalogue: &Catalogue, run: &Run, checkpoint: &Checkpoint) -> bool {
+fn is_of_run(catalogue: &Catalogue, extra: Option<&Path>, run: &Run, checkpoint: &Checkpoint) -> bool {
     match run.run_id() {
         Some(id) => checkpoint.description.as_ref().is_some_and(|text| text.contains(&id.to_string())),
-        None => saved(args, catalogue, run).is_some_and(|saved| saved.creation_time == checkpoint.creation_time),
+        None => saved(catalogue, extra, run).is_some_and(|saved| saved.creation_time == checkpoint.creation_time),
     }
 }
 
-/// The checkpoint's XML as it was saved when the run was made.
-fn saved(args: &Backup, catalogue: &Catalogue, run: &Run) -> Option<Checkpoint> {
+/// The checkpoint's XML as it was saved when the run was made: in the set, or in the directory `extra`.
+pub fn saved(catalogue: &Catalogue, extra: Option<&Path>, run: &Run) -> Option<Checkpoint> {
     let name = format!("{}.xml", run.checkpoint.as_ref()?);
-    let places: [Option<PathBuf>; 2] = [
-        Some(catalogue.layout.checkpoints().join(&name)),
-        args.places.checkpointdir.as_ref().map(|dir| dir.join(&name)),
-    ];
+    let places: [Option<PathBuf>; 2] =
+        [Some(catalogue.layout.checkpoints().join(&name)), extra.map(|dir| dir.join(&name))];
     places.into_iter().flatten().find_map(|path| {
         let text = std::fs::read_to_string(&path).ok()?;
         Checkpoint::parse(&text)
@@ -147,13 +210,21 @@ fn saved(args: &Backup, catalogue: &Catalogue, run: &Run) -> Option<Checkpoint> 
 }
 
 /// Tells libvirt again of the set's checkpoints that it forgot, oldest first. Their bitmaps are
-/// checked: where one is not good, the checkpoint stays unknown.
-fn redefine_lost(args: &Backup, domain: &Domain, catalogue: &Catalogue, known: &[Checkpoint]) -> Result<bool> {
+/// checked: where one is not good, the checkpoint stays unknown. Returns whether there was any.
+///
+/// All that is `known` must be of the set ([`is_of_set`]): chains share the names of their bitmaps.
+pub fn redefine_lost(
+    domain: &Domain,
+    catalogue: &Catalogue,
+    extra: Option<&Path>,
+    known: &[Checkpoint],
+) -> Result<bool> {
     let mut redefined = false;
     let mut defined: Vec<String> = known.iter().map(|checkpoint| checkpoint.name.clone()).collect();
-    for run in catalogue.runs.iter().filter(|run| run.is_base()) {
+    let dropped = dropped::read(&catalogue.layout);
+    for run in catalogue.runs.iter().filter(|run| run.is_base() && !dropped.contains(&run.id)) {
         let Some(name) = run.checkpoint.as_ref().filter(|name| !defined.contains(name)) else { continue };
-        let Some(mut checkpoint) = saved(args, catalogue, run) else {
+        let Some(mut checkpoint) = saved(catalogue, extra, run) else {
             tracing::info!("checkpoint {name} is unknown to libvirt, and its saved XML is gone or damaged: not used");
             continue;
         };

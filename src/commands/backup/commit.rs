@@ -1,10 +1,10 @@
 //! From complete data to a committed run: configuration, sums, manifest, renames, and what the
 //! commit makes superfluous.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -14,14 +14,18 @@ use super::plan::Plan;
 use super::{Context, old_chain};
 use crate::commands::Session;
 use crate::error::{self, Error, Kind};
+use crate::fault;
 use crate::set::Level;
 use crate::set::cpt;
 use crate::set::intent::Intent;
 use crate::set::layout::{
-    CHKSUM, Layout, PARTIAL, checkpoint_name, checkpoint_position, create_new, sync_directory, write_atomically,
+    CHKSUM, Layout, PARTIAL, checkpoint_name, checkpoint_position, sync_directory, write_atomically,
 };
 use crate::set::manifest::{self, Disk, FileRecord, Manifest, Role};
 use crate::set::moment;
+
+/// A daemon that is being restarted gets this long to come back.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A run that is in the set.
 #[derive(Debug)]
@@ -37,21 +41,22 @@ pub struct Outcome {
 /// Opens the run's log file in the set.
 pub fn open_log(session: &Session, layout: &Layout, plan: &Plan) -> Result<()> {
     let path = layout.file(&plan.log)?;
-    let file = create_new(&path)?;
+    let file = layout.create_new(&path)?;
     session.log.open_file(file).map_err(|error| Error::io("write", error).path(path))?;
     Ok(())
 }
 
 /// Commits the run: after this it is a restore point, and nothing that fails takes it back.
-pub fn run(run: &Context<'_>, plan: &Plan, copied: Copied) -> Result<Outcome> {
+pub fn run(run: &Context<'_>, plan: &mut Plan, copied: Copied) -> Result<Outcome> {
     let layout = &run.catalogue.layout;
     let maybe_frozen = copied.quiet.maybe_frozen;
     let extras = extras(layout, plan, &copied)?;
-    let mut intent = plan.intent(run.connection);
-    intent.extra = extras.iter().map(|extra| extra.record.name.clone()).collect();
-    intent.write(layout)?;
-    let result = write_extras(layout, &extras).and_then(|()| seal(run, plan, copied, extras));
-    let manifest = result.inspect_err(|_| remove_extras(layout, &intent))?;
+    plan.intent.extra = extras.iter().map(|extra| extra.record.name.clone()).collect();
+    plan.intent.write(layout)?;
+    fault::point("extras-named")?;
+    write_extras(layout, &extras)?;
+    fault::point("extras-written")?;
+    let manifest = seal(run, plan, copied, extras)?;
     // Committed: from here on errors are warnings, and the next run completes what is missing.
     if let Err(error) = after_commit(run, plan, &manifest) {
         tracing::warn!("the run is committed, but the next one has to tidy up: {}", error::report(error.as_ref()));
@@ -84,20 +89,10 @@ fn seal(run: &Context<'_>, plan: &Plan, copied: Copied, extras: Vec<Extra>) -> R
     let log = finish_log(run.session, &run.catalogue.layout, plan)?;
     let mut files: Vec<FileRecord> = extras.into_iter().map(|extra| extra.record).collect();
     files.push(log);
-    let manifest = assemble(run, plan, copied, files)?;
+    let manifest = assemble(run, plan, copied, files);
+    fault::point("log-closed")?;
     manifest.commit(&run.catalogue.layout)?;
     Ok(manifest)
-}
-
-fn remove_extras(layout: &Layout, intent: &Intent) {
-    // A manifest that could not be taken back needs them.
-    if layout.file(&Layout::manifest_name(intent.run)).is_ok_and(|manifest| manifest.exists()) {
-        return;
-    }
-    for name in &intent.extra {
-        // What stays is in the intent and removed by the next run.
-        let _ = layout.file(name).map(std::fs::remove_file);
-    }
 }
 
 fn write_extras(layout: &Layout, extras: &[Extra]) -> Result<()> {
@@ -105,7 +100,7 @@ fn write_extras(layout: &Layout, extras: &[Extra]) -> Result<()> {
         let path = layout.file(&extra.record.name)?;
         // Left by a run that never was: virtnbdbackup overwrites them, too.
         let _ = std::fs::remove_file(&path);
-        let mut file = create_new(&path)?;
+        let mut file = layout.create_new(&path)?;
         let written = file.write_all(&extra.content).and_then(|()| file.sync_all());
         written.map_err(|error| Error::io("write", error).path(&path))?;
     }
@@ -122,10 +117,7 @@ fn finish_log(session: &Session, layout: &Layout, plan: &Plan) -> Result<FileRec
     Ok(FileRecord::of(&plan.log, Role::Log, &content))
 }
 
-fn assemble(run: &Context<'_>, plan: &Plan, copied: Copied, files: Vec<FileRecord>) -> Result<Manifest> {
-    let mut versions = BTreeMap::from([("virtkeep".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
-    versions.insert("libvirt_daemon".to_owned(), format_version(run.connection.daemon_version()?));
-    versions.insert("hypervisor".to_owned(), format_version(run.connection.hypervisor_version()?));
+fn assemble(run: &Context<'_>, plan: &Plan, copied: Copied, files: Vec<FileRecord>) -> Manifest {
     let disks = plan.disks.iter().zip(&copied.disks).map(|(planned, copied)| Disk {
         target: planned.target.clone(),
         level: planned.level,
@@ -140,10 +132,10 @@ fn assemble(run: &Context<'_>, plan: &Plan, copied: Copied, files: Vec<FileRecor
         index_digest: blake3::Hash::from(copied.finished.index_digest).to_hex().to_string(),
         image: planned.image.to_string_lossy().into_owned(),
     });
-    Ok(Manifest {
+    Manifest {
         virtkeep_manifest: manifest::VERSION,
         run: plan.run,
-        domain: run.domain.name().to_owned(),
+        domain: plan.config.name.clone(),
         domain_uuid: plan.domain_uuid,
         level: plan.level,
         checkpoint: plan.made_checkpoint().map(str::to_owned),
@@ -152,29 +144,27 @@ fn assemble(run: &Context<'_>, plan: &Plan, copied: Copied, files: Vec<FileRecor
         point_in_time: copied.point_in_time,
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         directory: run.catalogue.layout.directory().to_string_lossy().into_owned(),
-        versions,
+        versions: plan.versions.clone(),
         freeze: copied.quiet.how,
         disks: disks.collect(),
         skipped: plan.skipped.clone(),
         files,
         warnings: run.session.log.warnings(),
-    })
-}
-
-/// libvirt's numbers: 9001002 is 9.1.2.
-fn format_version(version: u64) -> String {
-    format!("{}.{}.{}", version / 1_000_000, version / 1_000 % 1_000, version % 1_000)
+    }
 }
 
 fn after_commit(run: &Context<'_>, plan: &Plan, manifest: &Manifest) -> Result<()> {
     let layout = &run.catalogue.layout;
+    fault::point("committed")?;
     roll_forward(layout, manifest)?;
     if let Some(directory) = &run.args.places.checkpointdir {
         if let Err(error) = copy_checkpoint(layout, manifest, directory) {
             tracing::warn!("the checkpoint's XML is in the set only: {}", error::report(error.as_ref()));
         }
     }
-    old_chain::remove(run.domain, plan)?;
+    fault::point("renamed")?;
+    old_chain::remove(&*run.link.reach_within(PATIENCE, &run.session.cancel)?, plan)?;
+    fault::point("old-chain-removed")?;
     Ok(Intent::remove(layout, plan.run)?)
 }
 
@@ -187,10 +177,11 @@ pub fn roll_forward(layout: &Layout, manifest: &Manifest) -> Result<()> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && path.exists() => {}
             other => other.map_err(|error| Error::io("rename", error).path(&partial))?,
         }
+        fault::point("half-renamed")?;
     }
     if let Some(position) = manifest.checkpoint.as_deref().and_then(checkpoint_position) {
         let names: Vec<String> = (0..=position).map(checkpoint_name).collect();
-        write_atomically(&cpt::path(layout, &manifest.domain)?, cpt::format(&names).as_bytes())?;
+        layout.write_atomically(&cpt::path(layout, &manifest.domain)?, cpt::format(&names).as_bytes())?;
     }
     if manifest.level == Level::Full {
         old_chain::unmark(layout)?;

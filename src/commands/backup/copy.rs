@@ -2,26 +2,31 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use anyhow::Result;
 use uuid::Uuid;
 
 use super::config::{self, Extra};
-use super::guest::{self, Quiet};
+use super::guest::{self, Hold, Quiet};
 use super::plan::{Plan, PlannedDisk};
-use super::{Context, old_chain, zeroes};
+use super::scratch::Scratch;
+use super::watch::Watch;
+use super::{Context, marker, old_chain, zeroes};
 use crate::cancel::Cancel;
 use crate::cli::backup::Backup;
+use crate::commands::link::{Link, bounded};
 use crate::error::{self, Error, Kind};
 use crate::extent::{self, Extent, Kind as ExtentKind, align_data};
+use crate::fault;
 use crate::libvirt::backup_job::{self, BackupSpec, PRESERVE_SHUTDOWN_VERSION, bitmap_name};
-use crate::libvirt::domain::Domain;
 use crate::libvirt::{code, code_of};
 use crate::nbd::block_status::{self, ALLOCATION};
 use crate::nbd::client::Client;
 use crate::nbd::uri;
 use crate::pipeline::backup::{Source, copy};
-use crate::set::layout::{PARTIAL, create_new};
+use crate::set::intent::Held;
+use crate::set::layout::PARTIAL;
 use crate::set::moment;
 use crate::stream::FRAME_ALIGNMENT;
 use crate::stream::codec::Compression;
@@ -60,32 +65,79 @@ pub struct CopiedDisk {
 }
 
 /// Runs the job: begins it at a quiet moment, copies every disk, ends it.
-pub fn disks(run: &Context<'_>, plan: &mut Plan) -> Result<Copied> {
+pub fn disks(run: &Context<'_>, plan: &mut Plan, hold: &mut Hold<'_>) -> Result<Copied> {
     run.session.cancel.check()?;
-    backup_job::refuse_busy(run.domain)?;
-    let result = job(run, plan);
-    guest::resume_after_full_scratch(run.domain);
+    wait_until_idle(run)?;
+    let scratch = Scratch::check(&run.args.places, plan)?;
+    let was_paused = guest::is_paused_by_full_disk(&*run.link.reach()?);
+    let result = job(run, plan, hold, scratch, was_paused);
+    if !was_paused {
+        match run.link.reach() {
+            Ok(reached) => guest::resume_after_full_scratch(&reached),
+            Err(error) => tracing::debug!("the guest's state can't be looked at: {}", error::report(&error)),
+        }
+    }
     result.map(|mut copied| {
-        copied.quiet.retry(run.domain);
+        hold.retry_thaw(&mut copied.quiet);
         copied
     })
 }
 
-fn job(run: &Context<'_>, plan: &mut Plan) -> Result<Copied> {
-    let (point_in_time, quiet) = guest::at_quiet_moment(&run.args.guest, run.domain, || begin(run, plan))?;
-    let job = JobGuard { domain: run.domain, spec: plan.job() };
-    let config = config::gather(run.domain, plan)?;
-    let disks = all(run, plan)?;
-    job.end()?;
+/// libvirt has one job for a domain.
+fn wait_until_idle(run: &Context<'_>) -> Result<()> {
+    let mut told = false;
+    while let Err(busy) = backup_job::refuse_busy(&*run.link.reach()?) {
+        if busy.kind() != Kind::Busy || !run.patience.wait()? {
+            return Err(busy.into());
+        }
+        if !std::mem::replace(&mut told, true) {
+            tracing::info!("waiting: {busy}");
+        }
+    }
+    Ok(())
+}
+
+fn job(run: &Context<'_>, plan: &mut Plan, hold: &mut Hold<'_>, scratch: Scratch, was_paused: bool) -> Result<Copied> {
+    // Armed before it begins: a call that fails may have begun it all the same.
+    let job = JobGuard { link: run.link, spec: plan.job() };
+    prepare(run, plan)?;
+    let (point_in_time, quiet) = hold.at_quiet_moment(|| begin(run, plan))?;
+    let held = Held { frozen: hold.held().frozen || quiet.maybe_frozen, ..hold.held() };
+    if held != plan.intent.held {
+        plan.intent.held = held;
+        plan.intent.write(&run.catalogue.layout)?;
+    }
+    fault::point("job-begun")?;
+    let cancel = run.session.cancel.child();
+    let watch = Watch::begin(run.link, &job.spec, scratch, was_paused, &cancel)?;
+    let config = config::gather(&*run.link.reach()?, plan)?;
+    fault::point("config-gathered")?;
+    let disks = all(run, plan, &cancel);
+    if let Some(reason) = watch.end() {
+        return Err(reason.into());
+    }
+    let disks = disks?;
+    fault::point("copied")?;
+    job.end(&run.session.cancel)?;
+    fault::point("job-ended")?;
     Ok(Copied { disks, point_in_time, config, quiet })
+}
+
+/// What the job needs of the domain, and what need not be done while the guest stands still.
+fn prepare(run: &Context<'_>, plan: &mut Plan) -> Result<()> {
+    let reached = run.link.reach()?;
+    old_chain::free_name(&reached, plan)?;
+    fault::point("name-freed")?;
+    marker::place(&reached, plan)?;
+    Ok(fault::point("marked")?)
 }
 
 /// Begins the job. Where libvirt finds a base unusable after all, every disk is made full.
 fn begin(run: &Context<'_>, plan: &mut Plan) -> Result<jiff::Zoned> {
-    let domain = run.domain;
-    let preserve = run.connection.daemon_version()? >= PRESERVE_SHUTDOWN_VERSION;
+    let reached = run.link.reach()?;
+    let domain = &reached.domain;
+    let preserve = reached.connection.daemon_version()? >= PRESERVE_SHUTDOWN_VERSION;
     let checkpoint = plan.checkpoint_xml()?;
-    old_chain::free_name(domain, plan)?;
     match backup_job::begin(domain, &plan.job(), checkpoint.as_deref(), preserve) {
         Err(error) if is_base_refused(&error) && plan.disks.iter().any(|disk| disk.base.is_some()) => {
             tracing::warn!(
@@ -93,11 +145,16 @@ fn begin(run: &Context<'_>, plan: &mut Plan) -> Result<jiff::Zoned> {
                 error::report(&error)
             );
             plan.demote();
+            marker::place(domain, plan)?;
+            backup_job::begin(domain, &plan.job(), checkpoint.as_deref(), preserve)?;
+        }
+        Err(error) if old_chain::free_orphans(domain, plan, &error)? => {
             backup_job::begin(domain, &plan.job(), checkpoint.as_deref(), preserve)?;
         }
         other => other?,
     }
     tracing::debug!("backup job begun, socket {}", plan.socket.display());
+    fault::point("begun-unthawed")?;
     Ok(moment::now())
 }
 
@@ -105,16 +162,23 @@ fn is_base_refused(error: &Error) -> bool {
     matches!(code_of(error), Some(code::CHECKPOINT_INCONSISTENT | code::NO_DOMAIN_CHECKPOINT))
 }
 
+/// A daemon that is being restarted gets this long to come back before a whole copy is thrown away.
+const DAEMON_PATIENCE: Duration = Duration::from_secs(60);
+/// A QEMU that hangs gets this long to end the job.
+const END_LIMIT: Duration = Duration::from_secs(60);
+
 /// The running job; aborted when this is dropped.
-struct JobGuard<'d> {
-    domain: &'d Domain,
+struct JobGuard<'r> {
+    link: &'r Link,
     spec: BackupSpec,
 }
 
 impl JobGuard<'_> {
     /// Ends the job. It must have lasted until now: what was read after its end is not its content.
-    fn end(self) -> Result<()> {
-        let lasted = backup_job::abort(self.domain, &self.spec.socket)?;
+    fn end(self, cancel: &Cancel) -> Result<()> {
+        let reached = self.link.reach_within(DAEMON_PATIENCE, cancel)?;
+        let socket = self.spec.socket.clone();
+        let lasted = bounded("end the backup job", END_LIMIT, move || backup_job::abort(&reached, &socket))?;
         std::mem::forget(self);
         if lasted { Ok(()) } else { Err(Error::new(Kind::Io, "the backup job ended before the copy did").into()) }
     }
@@ -122,23 +186,31 @@ impl JobGuard<'_> {
 
 impl Drop for JobGuard<'_> {
     fn drop(&mut self) {
-        if let Err(error) = backup_job::abort(self.domain, &self.spec.socket) {
-            tracing::warn!("the backup job may still be there: {}", error::report(&error));
+        let (link, socket) = (self.link.clone(), self.spec.socket.clone());
+        let ended = bounded("end the backup job", END_LIMIT, move || {
+            let reached = link.reach()?;
+            // Not begun at all, or another's.
+            match backup_job::job_xml(&reached)?.is_some_and(|xml| backup_job::job_is_ours(&xml, &socket)) {
+                true => backup_job::abort(&reached, &socket).map(drop),
+                false => Ok(()),
+            }
+        });
+        if let Err(error) = ended {
+            tracing::debug!("the backup job may still be there: {}", error::report(&error));
         }
     }
 }
 
 /// Copies the disks, as many at a time as asked; the first error stops all.
-fn all(run: &Context<'_>, plan: &Plan) -> Result<Vec<CopiedDisk>> {
+fn all(run: &Context<'_>, plan: &Plan, cancel: &Cancel) -> Result<Vec<CopiedDisk>> {
     let next = AtomicUsize::new(0);
-    let cancel = run.session.cancel.child();
     let results = Mutex::new(Vec::new());
     let workers = run.args.worker.map_or(plan.disks.len(), usize::from).clamp(1, plan.disks.len());
     tracing::debug!("Concurrent backup processes: [{workers}]");
     std::thread::scope(|scope| {
         let work = || {
             while let Some((index, disk)) = take(&next, &plan.disks) {
-                let result = one(run, plan, disk, &cancel).map_err(|e| e.disk(&disk.target));
+                let result = one(run, plan, disk, cancel).map_err(|e| e.disk(&disk.target));
                 if result.is_err() {
                     cancel.cancel();
                 }
@@ -187,9 +259,11 @@ fn one(run: &Context<'_>, plan: &Plan, disk: &PlannedDisk, cancel: &Cancel) -> e
         extents.iter().filter(|extent| extent.kind == ExtentKind::Data).count(),
         format_bytes(data_size)
     );
+    fault::point("extents-known")?;
     let meta = meta(run.args, plan, disk, size, data_size);
     let path = layout.file(&format!("{}{PARTIAL}", disk.file))?;
-    let file = create_new(&path)?;
+    let file = layout.create_new(&path)?;
+    fault::point("stream-created")?;
     let mut clients = vec![first];
     if clients[0].capabilities().multi_conn && data_size > 0 {
         for _ in 1..CONNECTIONS {
@@ -201,6 +275,7 @@ fn one(run: &Context<'_>, plan: &Plan, disk: &PlannedDisk, cancel: &Cancel) -> e
     let source = Source { extents: &extents, meta: &meta };
     let finished =
         copy(&source, clients, file, &layout.private(), &meter, cancel).map_err(|error| error.path(&path))?;
+    fault::point("stream-written")?;
     let zeroed_size = if meta.incremental { zeroed } else { 0 };
     Ok(CopiedDisk { target: disk.target.clone(), virtual_size: size, zeroed_size, finished })
 }

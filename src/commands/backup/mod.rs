@@ -7,16 +7,22 @@
 //!
 //! Until the manifest is written everything can be undone, and is, whatever fails.
 
-mod base;
+pub(super) mod base;
 mod commit;
 mod config;
 mod copy;
-mod disks;
+pub(super) mod disks;
+mod domain_lock;
 mod estimate;
-mod guest;
-mod old_chain;
-mod plan;
-mod undo;
+mod guard;
+pub(super) mod guest;
+mod locks;
+pub(super) mod marker;
+pub(super) mod old_chain;
+pub(super) mod plan;
+mod scratch;
+pub(super) mod undo;
+mod watch;
 mod zeroes;
 
 use std::time::Instant;
@@ -24,43 +30,55 @@ use std::time::Instant;
 use anyhow::Result;
 
 use self::commit::Outcome;
-use self::guest::Started;
-use self::plan::Plan;
+use self::guest::Hold;
+use self::locks::Locks;
+use self::plan::{Plan, domain_uuid};
+use self::undo::Keep;
+use super::link::Link;
 use super::{Session, connect};
 use crate::cli::backup::Backup;
 use crate::exit::Exit;
-use crate::libvirt::connection::Connection;
-use crate::libvirt::domain::Domain;
+use crate::fault;
+use crate::lock::Patience;
 use crate::set::catalogue::Catalogue;
 use crate::set::layout::Layout;
-use crate::set::lock::Lock;
 use crate::ui::progress::format_duration;
 use crate::units::format_bytes;
 
 /// Runs the backup.
 pub fn run(args: &Backup, session: &Session) -> Result<Exit> {
     let begin = Instant::now();
-    let connection = connect::open(&args.hypervisor)?;
-    connect::require_local(&connection)?;
-    let domain = connection.domain(&args.domain)?;
-    let layout = Layout::new(std::path::absolute(&args.output)?);
+    let link = Link::open(&args.hypervisor, &args.domain)?;
+    let reached = link.reach()?;
+    connect::require_local(&reached.connection)?;
+    let layout = Layout::new(std::path::absolute(&args.output)?).with_mode(args.mode);
     if args.printonly {
-        return estimate::print(args, &connection, &domain, &layout);
+        return estimate::print(args, &reached.connection, &reached.domain, &layout);
     }
-    layout.create()?;
-    let _lock = Lock::acquire(&layout)?;
-
-    let started = Started::if_asked(&domain, args.guest.start_domain)?;
-    undo::clear_leftovers(&domain, &layout)?;
-    let catalogue = Catalogue::open(layout.clone())?;
-    let plan = Plan::make(args, &connection, &domain, &catalogue)?;
+    let patience = Patience::new(args.wait, &session.cancel);
+    let mut locks = Locks::take(&reached.domain, &layout, &patience)?;
+    let mut hold = Hold::new(args, &link, domain_uuid(&reached.domain)?);
+    hold.start_if_asked()?;
+    let keep = Keep { partial: args.keep_partial, started: args.guest.start_domain };
+    locks.clear_dead(&reached.domain, &layout, keep);
+    if undo::clear_leftovers(&reached.domain, &layout, keep)? {
+        hold.adopt_started()?;
+    }
+    let catalogue = Catalogue::open(layout)?;
+    let plan = Plan::make(args, &reached.connection, &reached.domain, &catalogue)?;
+    drop(reached);
     plan.tell();
-    if estimate::is_below_threshold(args, &domain, &plan)? {
+    let run = Context { args, session, link: &link, patience: &patience, catalogue: &catalogue };
+    if estimate::is_below_threshold(args, &*link.reach()?, &plan)? {
+        hold.end();
         return Ok(Exit::Done);
     }
-    let run = Context { args, session, connection: &connection, domain: &domain, catalogue: &catalogue };
-    let result = perform(&run, plan);
-    started.end();
+    locks.begin(plan.run)?;
+    let result = perform(&run, plan, &mut hold);
+    hold.end();
+    if result.is_err() {
+        locks.keep_note_of(&catalogue.layout);
+    }
     let outcome = result?;
     tell(&outcome, begin);
     Ok(verdict(args, session, &outcome))
@@ -70,24 +88,31 @@ pub fn run(args: &Backup, session: &Session) -> Result<Exit> {
 struct Context<'r> {
     args: &'r Backup,
     session: &'r Session,
-    connection: &'r Connection,
-    domain: &'r Domain,
+    /// The way to the domain.
+    link: &'r Link,
+    /// How long to wait for others.
+    patience: &'r Patience,
     /// The set as it was when the run began.
     catalogue: &'r Catalogue,
 }
 
 /// The part that leaves traces: all of them are in the intent, and undone if it fails.
-fn perform(run: &Context<'_>, mut plan: Plan) -> Result<Outcome> {
+fn perform(run: &Context<'_>, mut plan: Plan, hold: &mut Hold<'_>) -> Result<Outcome> {
     let layout = &run.catalogue.layout;
     commit::refuse_existing(layout, &plan)?;
     commit::open_log(run.session, layout, &plan)?;
-    plan.intent(run.connection).write(layout)?;
-    let result = copy::disks(run, &mut plan).and_then(|copied| commit::run(run, &plan, copied));
+    plan.intent.held = hold.planned()?;
+    plan.intent.write(layout)?;
+    let result = fault::point("intent-written")
+        .map_err(Into::into)
+        .and_then(|()| copy::disks(run, &mut plan, hold))
+        .and_then(|copied| commit::run(run, &mut plan, copied));
     if let Err(error) = &result {
         // The log file has it; the terminal gets it as the last word.
         tracing::debug!("the run failed: {}", crate::error::report(error.as_ref()));
         tracing::info!("undoing the run");
-        undo::failed_run(run, plan.intent(run.connection));
+        plan.intent.held = hold.held();
+        undo::failed_run(run, &plan.intent);
         // The log of a failed run stays; that it may be incomplete changes nothing.
         let _ = run.session.log.close_file();
     }

@@ -1,15 +1,20 @@
-//! The chain that a new full replaces. libvirt refuses a checkpoint name that exists: before the job
+//! Checkpoints that a run makes superfluous: those of the chain that a new full replaces, and what its own
+//! chain does not need any more. libvirt refuses a checkpoint name that exists: before the job
 //! only the one name goes that the run needs, everything else after the commit.
 
 use anyhow::Result;
+use uuid::Uuid;
 
+use super::marker;
 use super::plan::{DESCRIPTION, Plan};
 use crate::error::{self, Error, Kind};
+use crate::libvirt::bitmap;
 use crate::libvirt::checkpoint::{self, Checkpoint};
 use crate::libvirt::domain::Domain;
-use crate::set::Level;
-use crate::set::layout::{Layout, checkpoint_position, write_atomically};
+use crate::libvirt::{code, code_of};
+use crate::set::layout::{Layout, checkpoint_position};
 use crate::set::manifest::Manifest;
+use crate::set::{Level, dropped};
 
 /// In a set's private folder: another chain replaced this one.
 const ENDED: &str = "ended";
@@ -26,15 +31,85 @@ pub fn free_name(domain: &Domain, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// A new chain ends the old one, now that it is committed.
+/// Frees that name where libvirt knows nothing of it and `error`, which kept the job from beginning, may
+/// come from bitmaps that bear it: what is left where a host lost its checkpoints. Returns whether there
+/// were any.
+///
+/// No run of the set made them: the name comes after those of its checkpoints.
 ///
 /// # Errors
-/// The first of those that kept a checkpoint; the others are gone.
+/// By libvirt's code.
+pub fn free_orphans(domain: &Domain, plan: &Plan, error: &Error) -> Result<bool> {
+    // "Bitmap already exists" has no code of its own.
+    let (Some(name), Some(code::INTERNAL_ERROR)) = (plan.made_checkpoint(), code_of(error)) else { return Ok(false) };
+    if checkpoint::list(domain)?.iter().any(|known| known.name == name) {
+        return Ok(false);
+    }
+    let targets: Vec<String> = plan.disks.iter().map(|disk| disk.target.clone()).collect();
+    let found = bitmap::remove(domain, name, &plan.description(), &targets)?;
+    if !found.is_empty() {
+        tracing::info!("removed bitmap {name} on {}, which no checkpoint on this host goes with", found.join(", "));
+    }
+    Ok(!found.is_empty())
+}
+
+/// Removes what nothing needs, now that the run is committed: a new chain ends the old one.
+///
+/// # Errors
+/// The first of those that kept a checkpoint of the old chain; the others are gone.
 pub fn remove(domain: &Domain, plan: &Plan) -> Result<()> {
+    remove_spare(domain, plan);
     for old in &plan.old_chain {
         mark_ended(old, plan);
     }
-    remove_all(domain, plan.old_chain.iter().filter(|old| old.name != plan.checkpoint))
+    let result = remove_all(domain, plan.old_chain.iter().filter(|old| old.name != plan.checkpoint));
+    remove_markers(domain, plan);
+    result
+}
+
+/// Removes the markers of fulls that nothing builds on any more. One that stays is a bitmap too many, and
+/// costs as little as that.
+fn remove_markers(domain: &Domain, plan: &Plan) {
+    let whose = plan.old_chain.iter().filter_map(described).map(|(run, _)| (run, None));
+    let replaced = plan.replaced.iter().map(|(run, target)| (*run, Some(target)));
+    for (run, target) in whose.chain(replaced) {
+        let result = match target {
+            Some(target) => marker::remove_on(domain, run, std::slice::from_ref(target)),
+            None => marker::remove(domain, run),
+        };
+        forget_marker(run, result);
+    }
+}
+
+fn forget_marker(run: Uuid, result: Result<()>) {
+    if let Err(error) = result {
+        tracing::debug!("the marker of run {run} stays: {}", error::report(error.as_ref()));
+    }
+}
+
+/// The run and the set that a checkpoint of ours names in its description.
+fn described(checkpoint: &Checkpoint) -> Option<(Uuid, &str)> {
+    let (run, directory) = checkpoint.description.as_deref()?.strip_prefix(DESCRIPTION)?.split_once(" in ")?;
+    Some((Uuid::parse_str(run).ok()?, directory))
+}
+
+/// Removes checkpoints of the run's own chain. One that stays slows the guest a little: the next run tries
+/// again.
+fn remove_spare(domain: &Domain, plan: &Plan) {
+    if plan.spare.is_empty() {
+        return;
+    }
+    let layout = Layout::new(plan.directory());
+    if let Err(error) = dropped::add(&layout, plan.spare.iter().map(|(_, run)| run.clone())) {
+        tracing::warn!("no checkpoint is removed: {}", error::report(&error));
+        return;
+    }
+    for (checkpoint, _) in &plan.spare {
+        match checkpoint::discard(domain, checkpoint) {
+            Ok(_) => tracing::info!("removed checkpoint {}, which no run needs any more", checkpoint.name),
+            Err(error) => tracing::warn!("checkpoint {} stays: {}", checkpoint.name, error::report(&error)),
+        }
+    }
 }
 
 /// What [`remove`] could not do in the run itself: everything goes that is not of the chain which the
@@ -52,9 +127,15 @@ pub fn remove_of(domain: &Domain, manifest: &Manifest) -> Result<()> {
     if known.iter().find(is_first).is_none() {
         return Ok(());
     }
-    let old =
-        known.iter().filter(|checkpoint| !is_first(checkpoint) && checkpoint_position(&checkpoint.name).is_some());
-    remove_all(domain, old)
+    let old: Vec<&Checkpoint> = known
+        .iter()
+        .filter(|checkpoint| !is_first(checkpoint) && checkpoint_position(&checkpoint.name).is_some())
+        .collect();
+    let result = remove_all(domain, old.iter().copied());
+    for run in old.iter().filter_map(|old| described(old)).map(|(run, _)| run) {
+        forget_marker(run, marker::remove(domain, run));
+    }
+    result
 }
 
 fn remove_all<'c>(domain: &Domain, checkpoints: impl Iterator<Item = &'c Checkpoint>) -> Result<()> {
@@ -74,13 +155,12 @@ fn remove_all<'c>(domain: &Domain, checkpoints: impl Iterator<Item = &'c Checkpo
 /// Tells the set of the old chain that it ended, where it can be reached: should the host lose its
 /// list of checkpoints, the bitmaps of the new chain bear the same names as those of the old one.
 fn mark_ended(old: &Checkpoint, plan: &Plan) {
-    let described = old.description.as_deref().and_then(|text| text.strip_prefix(DESCRIPTION)?.split_once(" in "));
-    let Some((run, directory)) = described else { return };
+    let Some((run, directory)) = described(old) else { return };
     let layout = Layout::new(directory);
     let is_it = layout.file(&format!("manifest.{run}.json")).is_ok_and(|manifest| manifest.exists());
     if is_it {
         let text = plan.description();
-        if let Err(error) = write_atomically(&layout.private().join(ENDED), text.as_bytes()) {
+        if let Err(error) = layout.write_atomically(&layout.private().join(ENDED), text.as_bytes()) {
             tracing::debug!("the old set could not be told that its chain ended: {}", error::report(&error));
         }
     }
@@ -89,8 +169,9 @@ fn mark_ended(old: &Checkpoint, plan: &Plan) {
 /// A chain that begins in an emptied set has nothing to do with the one that ended there.
 ///
 /// # Errors
-/// Where the mark can't be removed: the next increment would be refused.
+/// Where the marks can't be removed: the next increment would be refused.
 pub fn unmark(layout: &Layout) -> Result<()> {
+    dropped::forget(layout)?;
     let path = layout.private().join(ENDED);
     match std::fs::remove_file(&path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", error).path(path).into()),
@@ -98,13 +179,18 @@ pub fn unmark(layout: &Layout) -> Result<()> {
     }
 }
 
+/// Which run ended the chain in a set, if one did.
+pub fn ended_by(layout: &Layout) -> Option<String> {
+    let text = std::fs::read_to_string(layout.private().join(ENDED)).ok()?;
+    Some(text.chars().filter(|c| !c.is_control()).take(300).collect())
+}
+
 /// Refuses to continue a chain that ended.
 ///
 /// # Errors
 /// [`Kind::Busy`], saying which run ended it.
 pub fn refuse_ended(layout: &Layout) -> Result<()> {
-    let Ok(text) = std::fs::read_to_string(layout.private().join(ENDED)) else { return Ok(()) };
-    let by: String = text.chars().filter(|c| !c.is_control()).take(300).collect();
+    let Some(by) = ended_by(layout) else { return Ok(()) };
     Err(Error::new(Kind::Busy, format!("another chain took over ({by}): this one ended here"))
         .path(layout.directory())
         .hint("continue that one, or start a new chain with -l full in an empty directory; every point here can still be restored")

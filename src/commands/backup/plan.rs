@@ -1,5 +1,6 @@
 //! What a run will do, decided before anything is touched.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use uuid::Uuid;
 
 use super::base::{Base, Bases};
 use super::disks::{self, Selection};
-use super::old_chain;
+use super::{marker, old_chain};
 use crate::cli::backup::{Backup, LevelArg};
 use crate::error::{Error, Kind};
 use crate::libvirt::backup_job::{BackupDisk, BackupMode, BackupSpec};
@@ -20,7 +21,7 @@ use crate::libvirt::domain_xml::{Disk, DomainConfig};
 use crate::set::Level;
 use crate::set::catalogue::Catalogue;
 use crate::set::cpt;
-use crate::set::intent::Intent;
+use crate::set::intent::{Held, Intent};
 use crate::set::layout::{checkpoint_name, checkpoint_position, data_name};
 use crate::set::manifest::Skipped;
 use crate::set::moment;
@@ -56,6 +57,12 @@ pub struct Plan {
     pub others: Vec<String>,
     /// Checkpoints of an older chain, which a new one ends.
     pub old_chain: Vec<Checkpoint>,
+    /// Checkpoints of this chain that nothing needs after this run, with the ids of their runs.
+    pub spare: Vec<(Checkpoint, String)>,
+    /// Disks that are full in this run and were in earlier ones, with the runs that made them full then.
+    pub replaced: Vec<(Uuid, String)>,
+    /// Disks that have the run's marker.
+    pub marked: Vec<String>,
     /// The domain as libvirt runs it.
     pub config: DomainConfig,
     /// The job's socket.
@@ -64,6 +71,10 @@ pub struct Plan {
     directory: PathBuf,
     /// Name of the run's log.
     pub log: String,
+    /// What a crash of the run would leave, as it was last written.
+    pub intent: Intent,
+    /// Versions of the programs, for the manifest.
+    pub versions: BTreeMap<String, String>,
 }
 
 /// One disk of a plan.
@@ -77,6 +88,8 @@ pub struct PlannedDisk {
     pub image: PathBuf,
     /// Level of its stream.
     pub level: Level,
+    /// Its size when the run was planned.
+    pub virtual_size: u64,
     /// What its stream builds on.
     pub base: Option<Base>,
     /// Name of its data file.
@@ -102,7 +115,7 @@ impl Plan {
                 .into());
         }
         let selection = Selection::of(args, connection, &config)?;
-        let known = checkpoint::list(domain)?;
+        let known = marker::forget_stray(domain, checkpoint::list(domain)?)?;
         if level != Level::Copy {
             refuse_foreign(&known, domain)?;
         }
@@ -111,6 +124,19 @@ impl Plan {
         let started = moment::now();
         let unixtime = free_time(&catalogue.layout.names()?, started.timestamp().as_second());
         let run = Uuid::new_v4();
+        let socket = socket(args, run)?;
+        let intent = Intent {
+            run,
+            domain_uuid,
+            uri: connection.requested_uri().to_owned(),
+            level,
+            checkpoint: None,
+            socket: socket.clone(),
+            scratch: Vec::new(),
+            files: Vec::new(),
+            extra: Vec::new(),
+            held: Held::default(),
+        };
         let mut plan = Self {
             run,
             domain_uuid,
@@ -122,14 +148,19 @@ impl Plan {
             missed: selection.missed,
             others: selection.others,
             old_chain: bases.old_chain.clone(),
+            spare: Vec::new(),
+            replaced: Vec::new(),
+            marked: Vec::new(),
             config,
-            socket: socket(args, run)?,
+            socket,
             scratch: args.places.scratchdir.clone(),
             directory: catalogue.layout.directory().to_owned(),
             // Never a name of virtnbdbackup's: it would append to a log that the manifest has sealed.
             log: format!("backup.{level}.{}.{run}.log", started.strftime("%m%d%Y%H%M%S")),
             started,
             unixtime,
+            intent,
+            versions: versions(connection)?,
         };
         plan.ident = match level {
             Level::Copy => "copy".to_owned(),
@@ -138,6 +169,15 @@ impl Plan {
         };
         for (disk, image) in selection.disks {
             plan.add(disk, image, &bases, domain, catalogue)?;
+        }
+        plan.intent.checkpoint = plan.made_checkpoint().map(str::to_owned);
+        plan.intent.scratch = plan.disks.iter().map(|disk| plan.scratch_file(&disk.target)).collect();
+        plan.intent.files = plan.disks.iter().map(|disk| disk.file.clone()).collect();
+        if level.makes_checkpoint() {
+            // Those that this run leaves out may be in the next one.
+            let planned = plan.disks.iter().map(|disk| &disk.target);
+            let targets: Vec<String> = planned.chain(&plan.others).cloned().collect();
+            plan.spare = bases.spare(catalogue, &targets, args.keep_checkpoints);
         }
         Ok(plan)
     }
@@ -149,11 +189,18 @@ impl Plan {
             None if self.level.needs_base() => Level::Full,
             _ => self.level,
         };
+        if base.is_none() && self.level.makes_checkpoint() {
+            let before = catalogue.runs.iter().rev().find(|run| run.is_base() && run.stream(&target).is_some());
+            // A gap in the old files is no matter to a full.
+            let root = before.and_then(|run| marker::root(catalogue, run, &target).ok().flatten());
+            self.replaced.extend(root.map(|root| (root, target.clone())));
+        }
         let is_new = catalogue.runs.iter().all(|run| run.stream(&target).is_none());
         // Where a base was lost the name stays that of an increment: the meta says that it is full.
         let named = if level == Level::Full && is_new { Level::Full } else { self.level };
         let file = data_name(&target, named, &self.checkpoint, self.unixtime);
-        self.disks.push(PlannedDisk { target, disk, image, level, base, file });
+        let virtual_size = domain.disk_size(&target)?;
+        self.disks.push(PlannedDisk { target, disk, image, level, virtual_size, base, file });
         Ok(())
     }
 
@@ -184,21 +231,6 @@ impl Plan {
         self.level.makes_checkpoint().then_some(self.checkpoint.as_str())
     }
 
-    /// What a crash of this run would leave.
-    pub fn intent(&self, connection: &Connection) -> Intent {
-        Intent {
-            run: self.run,
-            domain_uuid: self.domain_uuid,
-            uri: connection.requested_uri().to_owned(),
-            level: self.level,
-            checkpoint: self.made_checkpoint().map(str::to_owned),
-            socket: self.socket.clone(),
-            scratch: self.disks.iter().map(|disk| self.scratch_file(&disk.target)).collect(),
-            files: self.disks.iter().map(|disk| disk.file.clone()).collect(),
-            extra: Vec::new(),
-        }
-    }
-
     fn scratch_file(&self, target: &str) -> PathBuf {
         self.scratch.join(format!("virtkeep.{}.{target}.scratch", self.run))
     }
@@ -224,6 +256,11 @@ impl Plan {
         Ok(Some(checkpoint::new_xml(name, &self.description(), &targets, &self.others)?))
     }
 
+    /// The set's directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// What the run's checkpoint says of itself: which run, and where its set is.
     pub fn description(&self) -> String {
         format!("{DESCRIPTION}{} in {}", self.run, self.directory.display())
@@ -234,6 +271,18 @@ impl Plan {
 pub fn domain_uuid(domain: &Domain) -> Result<Uuid> {
     Ok(Uuid::parse_str(domain.uuid())
         .map_err(|error| Error::new(Kind::Protocol, "the domain has no valid UUID").caused_by(error))?)
+}
+
+fn versions(connection: &Connection) -> Result<BTreeMap<String, String>> {
+    let mut versions = BTreeMap::from([("virtkeep".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
+    versions.insert("libvirt_daemon".to_owned(), format_version(connection.daemon_version()?));
+    versions.insert("hypervisor".to_owned(), format_version(connection.hypervisor_version()?));
+    Ok(versions)
+}
+
+/// libvirt's numbers: 9001002 is 9.1.2.
+fn format_version(version: u64) -> String {
+    format!("{}.{}.{}", version / 1_000_000, version / 1_000 % 1_000, version % 1_000)
 }
 
 fn decide_level(asked: LevelArg, catalogue: &Catalogue) -> Result<Level> {

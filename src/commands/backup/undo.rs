@@ -3,27 +3,47 @@
 
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Result;
 
 use super::plan::domain_uuid;
-use super::{Context, commit, old_chain};
-use crate::commands::connect;
+use super::{Context, commit, marker, old_chain};
+use crate::cancel::Cancel;
+use crate::commands::guard;
+use crate::commands::link::bounded;
 use crate::error::{self, Error, Kind};
 use crate::libvirt::backup_job;
 use crate::libvirt::checkpoint;
 use crate::libvirt::domain::Domain;
-use crate::set::intent::Intent;
+use crate::set::intent::{Held, Intent};
 use crate::set::layout::{Layout, PARTIAL};
 use crate::set::manifest::Manifest;
 
+/// A daemon that died with the run gets this long to come back; what is not undone by then is the next
+/// run's to undo.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// The same for a QEMU that does not answer.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// What of a dead run is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Keep {
+    /// Its data, under another name.
+    pub partial: bool,
+    /// The domain that it started: the new run wants it started, too.
+    pub started: bool,
+}
+
 /// Ends what earlier runs into this set left undone: a committed run is completed, any other undone.
-/// What needs a running domain waits for one.
+/// What needs a running domain waits for one. True if a domain that such a run started is left as it
+/// is, because `keep` says so.
 ///
 /// # Errors
 /// Where that is not possible now: nothing new may begin on top of it.
-pub fn clear_leftovers(domain: &Domain, layout: &Layout) -> Result<()> {
-    for intent in Intent::left_behind(layout)? {
+pub fn clear_leftovers(domain: &Domain, layout: &Layout, keep: Keep) -> Result<bool> {
+    let mut kept_started = false;
+    for mut intent in Intent::left_behind(layout)? {
         if intent.domain_uuid != domain_uuid(domain)? {
             let message = format!("an unfinished run of another domain ({}) is recorded here", intent.domain_uuid);
             return Err(Error::usage(message)
@@ -35,50 +55,56 @@ pub fn clear_leftovers(domain: &Domain, layout: &Layout) -> Result<()> {
             tracing::debug!("run {} waits for the domain to run, to be tidied up", intent.run);
             continue;
         }
+        if keep.started {
+            kept_started |= std::mem::take(&mut intent.held.started);
+        }
         let manifest = layout.file(&Layout::manifest_name(intent.run))?;
         if manifest.exists() {
             tracing::info!("run {} was committed, but not tidied up: completing it", intent.run);
             let manifest = Manifest::read(&manifest)?;
             commit::roll_forward(layout, &manifest)?;
             old_chain::remove_of(domain, &manifest)?;
+            release(domain, &intent)?;
         } else {
             tracing::warn!("run {} did not finish: undoing it", intent.run);
-            undo(domain, layout, &intent)?;
+            undo(domain, layout, &intent, keep.partial)?;
         }
         Intent::remove(layout, intent.run)?;
     }
-    Ok(())
+    Ok(kept_started)
 }
 
-/// Undoes the run of `intent` after its failure. What can't be undone now stays recorded in the
-/// intent for the next run.
-pub fn failed_run(run: &Context<'_>, intent: Intent) {
+/// Undoes the run of `intent` after its failure; true if nothing of it is left. What can't be undone now
+/// stays recorded in the intent for the next run.
+pub(super) fn failed_run(run: &Context<'_>, intent: &Intent) -> bool {
     let layout = &run.catalogue.layout;
     // The commit itself failed half-way: what the next run makes of it depends on what it finds.
     if layout.file(&Layout::manifest_name(intent.run)).is_ok_and(|manifest| manifest.exists()) {
         tracing::warn!("the manifest is written, but maybe not durable: the next run completes the run");
-        return;
+        return false;
     }
-    let result = if run.connection.is_alive() {
-        undo(run.domain, layout, &intent)
-    } else {
-        remove_files(layout, &intent).and_then(|()| undo_elsewhere(run, &intent))
-    };
-    let result = result.and_then(|()| Ok(Intent::remove(layout, intent.run)?));
-    if let Err(error) = result {
+    let keep_partial = run.args.keep_partial;
+    // Their room may be what is missing, and they need no daemon.
+    let result = remove_files(layout, intent, keep_partial).and_then(|()| {
+        let (link, layout, intent) = (run.link.clone(), layout.clone(), intent.clone());
+        Ok(bounded("undo the run", LIMIT, move || {
+            // Not the run's own flag: after a signal it is set.
+            let reached = link.reach_within(PATIENCE, &Cancel::new())?;
+            undo(&reached, &layout, &intent, keep_partial).map_err(|error| match error.downcast::<Error>() {
+                Ok(error) => error,
+                Err(other) => Error::new(Kind::Io, format!("{other:#}")),
+            })?;
+            Intent::remove(&layout, intent.run)
+        })?)
+    });
+    if let Err(error) = &result {
         tracing::warn!("the next run has to undo the rest of this one: {}", error::report(error.as_ref()));
     }
+    result.is_ok()
 }
 
-/// The connection is gone: tries once with a new one.
-fn undo_elsewhere(run: &Context<'_>, intent: &Intent) -> Result<()> {
-    let connection = connect::open(&run.args.hypervisor)?;
-    let domain = connection.domain(&intent.domain_uuid.to_string())?;
-    undo(&domain, &run.catalogue.layout, intent)
-}
-
-fn undo(domain: &Domain, layout: &Layout, intent: &Intent) -> Result<()> {
-    remove_files(layout, intent)?;
+fn undo(domain: &Domain, layout: &Layout, intent: &Intent, keep_partial: bool) -> Result<()> {
+    remove_files(layout, intent, keep_partial)?;
     if domain.is_active()? {
         // A socket can be somebody else's by now; scratch files bear the run's UUID.
         let run = intent.run.to_string();
@@ -93,7 +119,15 @@ fn undo(domain: &Domain, layout: &Layout, intent: &Intent) -> Result<()> {
         return Err(Error::new(Kind::Busy, "the domain is off: the run's checkpoint goes when it runs again").into());
     }
     remove_job_files(intent);
-    Ok(())
+    release(domain, intent)
+}
+
+/// Lets a guest go that the run held when it died, and the guard died, too.
+fn release(domain: &Domain, intent: &Intent) -> Result<()> {
+    if intent.held == Held::default() {
+        return Ok(());
+    }
+    Ok(guard::release(domain, intent.held)?)
 }
 
 /// Removes the run's checkpoint: older ones still hold the whole delta.
@@ -107,15 +141,21 @@ fn remove_checkpoint(domain: &Domain, intent: &Intent) -> Result<()> {
             tracing::info!("removed checkpoint {name} of run {run}");
         }
     }
-    Ok(())
+    marker::remove(domain, intent.run)
 }
 
-fn remove_files(layout: &Layout, intent: &Intent) -> Result<()> {
-    let partial = intent.files.iter().map(|name| format!("{name}{PARTIAL}"));
-    for name in partial.chain(intent.extra.iter().cloned()) {
-        remove(&layout.file(&name)?)?;
+/// Removes what the run wrote into the set; its data stays under a name of its own where that is asked for.
+fn remove_files(layout: &Layout, intent: &Intent, keep_partial: bool) -> Result<()> {
+    for name in &intent.files {
+        let partial = layout.file(&format!("{name}{PARTIAL}"))?;
+        if keep_partial && partial.exists() {
+            let kept = layout.file(&format!("{name}.{}{PARTIAL}", intent.run))?;
+            std::fs::rename(&partial, &kept).map_err(|error| Error::io("rename", error).path(&partial))?;
+            tracing::info!("kept {}", kept.display());
+        }
+        remove(&partial)?;
     }
-    Ok(())
+    intent.extra.iter().try_for_each(|name| remove(&layout.file(name)?))
 }
 
 /// Scratch files and the socket: libvirt removes them, unless it died. An intent is a file that

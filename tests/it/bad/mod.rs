@@ -5,8 +5,8 @@ mod chain;
 mod damage;
 mod hostile;
 mod identity;
-mod interrupt;
-mod loss;
+pub(crate) mod interrupt;
+pub(crate) mod loss;
 mod names;
 mod power_loss;
 mod restore;
@@ -20,24 +20,24 @@ use std::path::{Path, PathBuf};
 use crate::support::{Lab, Run, TestDomain, compare, run, virtkeep};
 
 const KIB: u64 = 1024;
-const MIB: u64 = 1024 * KIB;
+pub(crate) const MIB: u64 = 1024 * KIB;
 
 /// A domain and the set that its backups go to.
-struct Case<'lab> {
-    lab: &'lab Lab,
-    domain: TestDomain<'lab>,
-    set: PathBuf,
+pub(crate) struct Case<'lab> {
+    pub(crate) lab: &'lab Lab,
+    pub(crate) domain: TestDomain<'lab>,
+    pub(crate) set: PathBuf,
 }
 
 impl<'lab> Case<'lab> {
     /// The set's directory is not there yet.
     #[track_caller]
-    fn new(lab: &'lab Lab, name: &str, disks: &[&str]) -> Case<'lab> {
+    pub(crate) fn new(lab: &'lab Lab, name: &str, disks: &[&str]) -> Case<'lab> {
         Case { lab, domain: lab.domain(name, disks), set: lab.fresh_directory().join("set") }
     }
 
     /// The arguments of a backup of this domain.
-    fn arguments(&self, set: &Path, options: &[&str]) -> Vec<std::ffi::OsString> {
+    pub(crate) fn arguments(&self, set: &Path, options: &[&str]) -> Vec<std::ffi::OsString> {
         let mut all: Vec<std::ffi::OsString> =
             vec!["backup".into(), "-n".into(), "-d".into(), self.domain.name().into(), "-o".into(), set.into()];
         all.extend(["-U".into(), self.lab.uri().into()]);
@@ -50,21 +50,21 @@ impl<'lab> Case<'lab> {
     }
 
     #[track_caller]
-    fn backup_to(&self, set: &Path, options: &[&str]) -> Run {
+    pub(crate) fn backup_to(&self, set: &Path, options: &[&str]) -> Run {
         let arguments = self.arguments(set, options);
         let arguments: Vec<&dyn AsRef<OsStr>> = arguments.iter().map(|argument| argument as _).collect();
         virtkeep(&arguments)
     }
 
     #[track_caller]
-    fn backup(&self, options: &[&str]) -> Run {
+    pub(crate) fn backup(&self, options: &[&str]) -> Run {
         self.backup_to(&self.set, options)
     }
 
     /// Backs up and fails the test unless that succeeds, the set is proven, and the newest point
     /// equals what the guest sees on `disks`.
     #[track_caller]
-    fn backs_up(&self, options: &[&str], disks: &[&str]) -> Run {
+    pub(crate) fn backs_up(&self, options: &[&str], disks: &[&str]) -> Run {
         let references = self.domain.snapshot_references(disks);
         let run = self.backup(options).succeeds();
         self.restores(&[], disks, &references);
@@ -74,7 +74,7 @@ impl<'lab> Case<'lab> {
 
     /// Restores `disks` of a point and compares them with their references.
     #[track_caller]
-    fn restores(&self, options: &[&str], disks: &[&str], references: &[PathBuf]) {
+    pub(crate) fn restores(&self, options: &[&str], disks: &[&str], references: &[PathBuf]) {
         virtkeep(&[&"verify", &"-n", &"-i", &self.set]).succeeds();
         let out = self.lab.fresh_directory();
         let mut arguments: Vec<&dyn AsRef<OsStr>> = vec![&"restore", &"-n", &"-i", &self.set, &"-o", &out];
@@ -88,14 +88,14 @@ impl<'lab> Case<'lab> {
 
     /// The names of the checkpoints that libvirt knows.
     #[track_caller]
-    fn checkpoints(&self) -> Vec<String> {
+    pub(crate) fn checkpoints(&self) -> Vec<String> {
         let names = self.lab.virsh(&[&"checkpoint-list", &self.domain.name(), &"--name", &"--topological"]);
         names.split_whitespace().map(str::to_owned).collect()
     }
 
     /// Fails the test if a run left more than its backup: a job, files on the host, an intent.
     #[track_caller]
-    fn no_traces(&self) {
+    pub(crate) fn no_traces(&self) {
         if self.lab.virsh(&[&"domstate", &self.domain.name()]).trim() != "shut off" {
             let job = self.lab.virsh(&[&"domjobinfo", &self.domain.name()]);
             assert!(job.contains("None"), "a job is left: {job}");
@@ -106,7 +106,7 @@ impl<'lab> Case<'lab> {
 
     /// Fails the test unless a failed run left nothing, and the checkpoints are `checkpoints`.
     #[track_caller]
-    fn is_as_before(&self, checkpoints: &[&str]) {
+    pub(crate) fn is_as_before(&self, checkpoints: &[&str]) {
         self.no_traces();
         assert_eq!(self.checkpoints(), checkpoints);
     }
@@ -114,15 +114,18 @@ impl<'lab> Case<'lab> {
 
 /// Fails the test if a set holds files of a run that is not committed.
 #[track_caller]
-fn no_traces_in(set: &Path) {
+pub(crate) fn no_traces_in(set: &Path) {
     let left: Vec<String> = listing(set).into_iter().filter(|name| name.ends_with(".partial")).collect();
     assert_eq!(left, [""; 0], "left in the set");
     let private = listing(&set.join(".virtkeep"));
-    assert!(private.iter().all(|name| name == "lock" || name == "ended"), "left in .virtkeep: {private:?}");
+    assert!(
+        private.iter().all(|name| ["lock", "ended", "dropped"].contains(&name.as_str())),
+        "left in .virtkeep: {private:?}"
+    );
 }
 
 /// The sorted names in a directory; none where there is no such directory.
-fn listing(directory: &Path) -> Vec<String> {
+pub(crate) fn listing(directory: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(directory).into_iter().flatten();
     let mut names: Vec<String> =
         entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
@@ -131,7 +134,7 @@ fn listing(directory: &Path) -> Vec<String> {
 }
 
 /// All files of a set but the lock, by their paths in it.
-fn files(set: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(set: &Path) -> Vec<PathBuf> {
     let mut all: Vec<PathBuf> = Vec::new();
     for folder in ["", "checkpoints"] {
         for name in listing(&set.join(folder)) {
@@ -146,7 +149,7 @@ fn files(set: &Path) -> Vec<PathBuf> {
 
 /// A copy of a set, or of any directory.
 #[track_caller]
-fn copy_of(set: &Path, to: &Path) {
+pub(crate) fn copy_of(set: &Path, to: &Path) {
     let _ = std::fs::remove_dir_all(to);
     run("cp", &[&"-a", &set, &to]).succeeds();
 }

@@ -72,3 +72,28 @@ fn lost_checkpoints_are_redefined_from_what_the_other_saved() {
         shared.domain.remove();
     }
 }
+
+/// With the oldest checkpoints removed by virtkeep.
+#[test]
+fn a_chain_with_few_checkpoints_is_continued() {
+    let lab = Lab::up();
+    let shared = Shared::new(&lab);
+    let mut points = Vec::new();
+    for round in 0..8 {
+        shared.write(round + 1);
+        points.push(shared.point(checkpoint(round.into())));
+        match round {
+            0 => drop(shared.own("full", &[])),
+            4 | 6 => shared.foreign("inc", &[]),
+            _ => drop(shared.own("inc", &["--keep-checkpoints", "2"])),
+        }
+        if round == 5 {
+            // It is told of all of them again, those that are gone, too.
+            shared.forget_checkpoints();
+        }
+    }
+    let levels: Vec<String> = shared.dump().into_iter().map(|(level, _)| level).collect();
+    assert_eq!(levels, ["full", "inc", "inc", "inc", "inc", "inc", "inc", "inc"]);
+    shared.check_points(&points);
+    shared.check_foreign(points.last().unwrap(), None);
+}

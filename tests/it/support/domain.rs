@@ -57,6 +57,11 @@ impl<'lab> TestDomain<'lab> {
         TestDomain { lab, name: name.to_owned() }
     }
 
+    /// One that is there already.
+    pub fn known(lab: &'lab Lab, name: &str) -> TestDomain<'lab> {
+        TestDomain::new(lab, name)
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name

@@ -1,0 +1,65 @@
+//! The two locks of a run, taken in this order: the domain's, the set's.
+
+use anyhow::Result;
+use uuid::Uuid;
+
+use super::domain_lock;
+use super::plan::domain_uuid;
+use super::undo::Keep;
+use crate::libvirt::domain::Domain;
+use crate::lock::{Holder, Lock, Patience};
+use crate::set::intent::Intent;
+use crate::set::layout::Layout;
+use crate::set::lock;
+use crate::set::moment;
+
+/// Both locks; they end with this, or with the process.
+#[derive(Debug)]
+pub struct Locks {
+    holder: Holder,
+    domain: Lock,
+    set: Lock,
+}
+
+impl Locks {
+    /// Takes both, making the set's directories.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`](crate::error::Kind::Busy), saying who holds one.
+    pub fn take(domain: &Domain, layout: &Layout, patience: &Patience) -> Result<Self> {
+        let holder = Holder {
+            process: std::process::id(),
+            domain: domain.name().to_owned(),
+            directory: layout.directory().to_owned(),
+            since: moment::now().strftime("%Y-%m-%d %H:%M:%S").to_string(),
+            run: None,
+        };
+        let domain = domain_lock::take(domain_uuid(domain)?, &holder, patience)?;
+        layout.create()?;
+        let set = lock::take(layout, &holder, patience)?;
+        Ok(Self { holder, domain, set })
+    }
+
+    /// Undoes what a dead run of the domain left for another set.
+    pub fn clear_dead(&self, domain: &Domain, layout: &Layout, keep: Keep) {
+        domain_lock::clear_dead(domain, &self.domain, layout, keep);
+    }
+
+    /// Notes the run that begins now.
+    ///
+    /// # Errors
+    /// [`Kind::Io`](crate::error::Kind::Io).
+    pub fn begin(&mut self, run: Uuid) -> Result<()> {
+        self.holder.run = Some(run);
+        self.domain.note(&self.holder)?;
+        Ok(self.set.note(&self.holder)?)
+    }
+
+    /// After a failed run: whoever comes next must know of it if it could not be undone.
+    pub fn keep_note_of(&mut self, layout: &Layout) {
+        if Intent::left_behind(layout).is_ok_and(|intents| intents.is_empty()) {
+            return;
+        }
+        self.domain.keep_note();
+    }
+}

@@ -1,0 +1,106 @@
+//! A thread that watches a running job for the guest's sake: room for the scratch files, a guest that was
+//! paused for want of it. It also ends the job at once when the run is interrupted: reads and writes that
+//! hang hold up the copy, not this.
+
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use super::guest;
+use super::scratch::Scratch;
+use crate::cancel::Cancel;
+use crate::commands::link::Link;
+use crate::error::{self, Error, Kind, Result};
+use crate::libvirt::backup_job::{self, BackupSpec};
+
+/// Between two looks: a guest that writes 2 GB/s has a GiB of reserve.
+const INTERVAL: Duration = Duration::from_millis(100);
+/// Every so many looks libvirt is asked for the guest's state.
+const STATE_EVERY: u32 = 10;
+
+/// The watch over one job; ends when dropped.
+#[derive(Debug)]
+pub struct Watch {
+    _end: Sender<()>,
+    reason: Arc<Mutex<Option<Error>>>,
+}
+
+struct Watcher {
+    link: Link,
+    spec: BackupSpec,
+    scratch: Scratch,
+    cancel: Cancel,
+    reason: Arc<Mutex<Option<Error>>>,
+    /// The guest was paused by a full disk before the job: that is not the job's doing.
+    was_paused: bool,
+}
+
+impl Watch {
+    /// Begins. What goes wrong sets `cancel` after the job was ended; the job is ended when it is set.
+    ///
+    /// # Errors
+    /// Where no thread can be started.
+    pub fn begin(link: &Link, spec: &BackupSpec, scratch: Scratch, was_paused: bool, cancel: &Cancel) -> Result<Self> {
+        let (end, ended) = channel();
+        let reason = Arc::new(Mutex::new(None));
+        let watcher = Watcher {
+            link: link.clone(),
+            spec: spec.clone(),
+            scratch,
+            cancel: cancel.clone(),
+            reason: Arc::clone(&reason),
+            was_paused,
+        };
+        let thread = thread::Builder::new().name("watch".to_owned());
+        let started = thread.spawn(move || {
+            let mut looks = 0_u32;
+            while ended.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) && watcher.look(looks) {
+                looks = looks.wrapping_add(1);
+            }
+        });
+        started.map_err(|error| Error::io("start a thread", error))?;
+        Ok(Self { _end: end, reason })
+    }
+
+    /// Ends the watch; says why the job was given up, if it was.
+    pub fn end(self) -> Option<Error> {
+        self.reason.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Watcher {
+    /// Looks once; false when there is nothing to watch any more.
+    fn look(&self, looks: u32) -> bool {
+        if self.cancel.is_cancelled() {
+            self.abort();
+            return false;
+        }
+        let result = self.scratch.look().and_then(|()| match looks % STATE_EVERY {
+            0 => self.look_at_guest(),
+            _ => Ok(()),
+        });
+        let Err(error) = result else { return true };
+        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        self.cancel.cancel();
+        self.abort();
+        false
+    }
+
+    fn look_at_guest(&self) -> Result<()> {
+        // A daemon that is away for a moment can't be asked: the next look is soon.
+        let Ok(reached) = self.link.reach() else { return Ok(()) };
+        if self.was_paused || !guest::is_paused_by_full_disk(&reached) {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Io, "the guest was paused: no space left for the job's scratch files or its image")
+            .hint("free some space there, or name another directory with --scratchdir"))
+    }
+
+    fn abort(&self) {
+        let result = self.link.reach().and_then(|reached| backup_job::abort(&reached, &self.spec.socket));
+        if let Err(error) = result {
+            tracing::debug!("the watch could not end the job: {}", error::report(&error));
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! `virtkeep guard`, a process that a backup starts for itself: should the backup be killed while the guest
+//! is frozen, paused or started for it, this lets the guest go again.
+//!
+//! It reads what it is to undo from its standard input, a line of JSON whenever that changes, and acts on
+//! the last one when the input ends: at a pipe's end it makes no difference how the writer died.
+
+use std::io::{BufRead, Write};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use uuid::Uuid;
+
+use super::link::Link;
+use crate::cli::Hypervisor;
+use crate::error::{self, Error};
+use crate::exit::Exit;
+use crate::libvirt::agent;
+use crate::libvirt::domain::{Domain, PauseReason, State};
+use crate::set::intent::Held;
+
+/// What the guard says when it is ready.
+pub const READY: &str = "ready";
+/// An agent that does not answer a thaw by then is asked again, and given up.
+const THAW_TIMEOUT: Duration = Duration::from_secs(10);
+/// A daemon that died together with the backup, or an agent that is busy, gets this long.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The first line: how the domain is reached. It holds a password, so it goes through the pipe alone.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Way {
+    /// libvirt's URI.
+    pub uri: String,
+    /// User name.
+    pub user: Option<String>,
+    /// Password.
+    pub password: Option<String>,
+    /// The domain.
+    pub domain: Uuid,
+}
+
+/// The process.
+///
+/// # Errors
+/// Where it can't guard: the backup then does not freeze.
+pub fn run() -> Result<Exit> {
+    // They are for the backup, and reach us at a terminal's or a service's end.
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))
+            .map_err(|error| Error::io("set up signal handling", error))?;
+    }
+    let mut lines = std::io::stdin().lock().lines();
+    let Some(Ok(first)) = lines.next() else { return Ok(Exit::Done) };
+    let bad = |error| Error::usage("this command is for virtkeep's own use").caused_by(error);
+    let way: Way = serde_json::from_str(&first).map_err(bad)?;
+    let hypervisor = Hypervisor { uri: Some(way.uri), user: way.user, password: way.password, password_file: None };
+    let link = Link::open(&hypervisor, &way.domain.to_string())?;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{READY}").and_then(|()| out.flush()).map_err(|error| Error::io("write to stdout", error))?;
+    let mut held = Held::default();
+    // A line cut off by the writer's death says nothing new.
+    for line in lines.map_while(std::result::Result::ok) {
+        held = serde_json::from_str(&line).unwrap_or(held);
+    }
+    if held != Held::default() {
+        tracing::warn!("the backup of {} ended while it held the guest: letting it go", link.domain());
+        persist(&link, held)?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Tries until it is done or the time is over: an agent may be busy with the very freeze.
+fn persist(link: &Link, held: Held) -> error::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match link.reach().and_then(|reached| release(&reached, held)) {
+            Err(error) if Instant::now() < deadline => {
+                tracing::debug!("{}", error::report(&error));
+                thread::sleep(Duration::from_secs(1));
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Thaws, resumes and ends what `held` says, as far as it is still so.
+///
+/// # Errors
+/// The first of those that kept a step from being done; the others are.
+pub fn release(domain: &Domain, held: Held) -> error::Result<()> {
+    let mut results = Vec::new();
+    if held.paused {
+        results.push(resume(domain));
+    }
+    if held.frozen {
+        results.push(thaw(domain));
+    }
+    if held.started {
+        results.push(end_started(domain));
+    }
+    Error::first_of(results)
+}
+
+fn thaw(domain: &Domain) -> error::Result<()> {
+    if domain.state()? != State::Running {
+        return Ok(());
+    }
+    let count = agent::thaw_within(domain, THAW_TIMEOUT)
+        .map_err(|reason| Error::new(error::Kind::Io, format!("the guest may still be frozen: {reason}")))?;
+    tracing::info!("thawed {count} filesystems of {}", domain.name());
+    Ok(())
+}
+
+fn resume(domain: &Domain) -> error::Result<()> {
+    if domain.state()? == State::Paused(PauseReason::User) {
+        domain.resume()?;
+        tracing::info!("resumed {}", domain.name());
+    }
+    Ok(())
+}
+
+/// Ends a domain that was started, paused, for a backup, if nobody has resumed it since.
+///
+/// # Errors
+/// By libvirt's code.
+pub fn end_started(domain: &Domain) -> error::Result<()> {
+    match domain.state()? {
+        // Paused for another reason it was resumed and met an error: its owner's business.
+        State::Paused(PauseReason::User | PauseReason::StartingUp) => {
+            domain.destroy()?;
+            tracing::info!("ended {}, which was started for the backup", domain.name());
+        }
+        State::ShutOff => {}
+        _ => tracing::info!("domain {} was resumed meanwhile and is left as it is", domain.name()),
+    }
+    Ok(())
+}

@@ -1,0 +1,258 @@
+//! A lock on a file, held until its process ends however it does, with a note of who holds it.
+//!
+//! The note outlives a holder that died: whoever takes the lock next finds it, see [`Lock::dead_holder`].
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+
+/// How often to try while waiting.
+const POLL: Duration = Duration::from_millis(100);
+/// A note is a line; more than this is not one of ours.
+const MAX_NOTE: u64 = 16 << 10;
+
+/// Who holds a lock, and for what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// Its process.
+    pub process: u32,
+    /// The domain that is backed up.
+    pub domain: String,
+    /// The set that is written to.
+    pub directory: PathBuf,
+    /// Since when, in local time.
+    pub since: String,
+    /// The run, once it has begun.
+    #[serde(default)]
+    pub run: Option<Uuid>,
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { process, domain, directory, since, .. } = self;
+        write!(f, "process {process}: {domain} into {} since {since}", directory.display())
+    }
+}
+
+/// How long to wait for what another holds.
+#[derive(Debug, Clone)]
+pub struct Patience {
+    until: Instant,
+    cancel: Cancel,
+}
+
+impl Patience {
+    /// From now on for `time`, or until `cancel` is set.
+    pub fn new(time: Duration, cancel: &Cancel) -> Self {
+        Self { until: Instant::now() + time, cancel: cancel.clone() }
+    }
+
+    /// Waits a moment; false when the time is over.
+    ///
+    /// # Errors
+    /// [`Kind::Cancelled`](crate::error::Kind::Cancelled).
+    pub fn wait(&self) -> Result<bool> {
+        self.cancel.check()?;
+        let left = self.until.saturating_duration_since(Instant::now());
+        thread::sleep(left.min(POLL));
+        Ok(!left.is_zero())
+    }
+}
+
+/// A lock that is ours while this lives.
+#[derive(Debug)]
+pub struct Lock {
+    file: File,
+    path: PathBuf,
+    dead_holder: Option<Holder>,
+    keeps_note: bool,
+}
+
+impl Lock {
+    /// Takes the lock at `path`, whose directory exists; waits for it as `patience` says.
+    ///
+    /// # Errors
+    /// That of `busy`, which is told who holds it, where that is known.
+    pub fn take(
+        path: &Path,
+        holder: &Holder,
+        patience: &Patience,
+        busy: impl Fn(Option<&Holder>) -> Error,
+    ) -> Result<Self> {
+        let mut told = false;
+        loop {
+            let (file, other) = match open(path)? {
+                Attempt::Taken(file, note) => (file, note),
+                Attempt::Held(by) => {
+                    let error = busy(by.as_ref());
+                    if !patience.wait()? {
+                        return Err(error);
+                    }
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::info!("waiting: {error}");
+                    }
+                    continue;
+                }
+            };
+            let mut lock = Self { file, path: path.to_owned(), dead_holder: other, keeps_note: false };
+            lock.note(holder)?;
+            return Ok(lock);
+        }
+    }
+
+    /// The holder before, if it died without letting go.
+    pub fn dead_holder(&self) -> Option<&Holder> {
+        self.dead_holder.as_ref()
+    }
+
+    /// Replaces the note of who holds it.
+    ///
+    /// # Errors
+    /// [`Kind::Io`](crate::error::Kind::Io).
+    pub fn note(&mut self, holder: &Holder) -> Result<()> {
+        let text = serde_json::to_string(holder).map_err(|error| Error::corrupt("a lock's note").caused_by(error))?;
+        let written = self.file.set_len(0).and_then(|()| self.file.rewind());
+        let written = written.and_then(|()| writeln!(self.file, "{text}"));
+        written.map_err(|error| Error::io("write", error).path(&self.path))
+    }
+
+    /// Leaves the note behind, for the next holder to find.
+    pub fn keep_note(&mut self) {
+        self.keeps_note = true;
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if !self.keeps_note {
+            // A note that stays is looked into and found to be of nothing.
+            let _ = self.file.set_len(0);
+        }
+    }
+}
+
+/// Who holds the lock at `path` now; none if nobody does.
+///
+/// # Errors
+/// [`Kind::Io`](crate::error::Kind::Io). The inner one where it is held by nobody knows whom.
+pub fn held_by(path: &Path) -> Result<Option<Result<Holder>>> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let file = File::open(path).map_err(|error| Error::io("open", error).path(path))?;
+    match flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(None),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            Ok(Some(read_note(&file).ok_or_else(|| Error::corrupt("no note of who holds it").path(path))))
+        }
+        Err(error) => Err(Error::io("lock", std::io::Error::from(error)).path(path)),
+    }
+}
+
+enum Attempt {
+    Taken(File, Option<Holder>),
+    Held(Option<Holder>),
+}
+
+fn open(path: &Path) -> Result<Attempt> {
+    let place = |operation: &str, error: std::io::Error| Error::io(operation, error).path(path);
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(|error| place("open", error))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {
+            let note = read_note(&file);
+            Ok(Attempt::Taken(file, note))
+        }
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(Attempt::Held(read_note(&file))),
+        Err(error) => Err(place("lock", error.into())),
+    }
+}
+
+/// What is no note is none: it only names a holder.
+fn read_note(file: &File) -> Option<Holder> {
+    let mut text = String::new();
+    file.take(MAX_NOTE).read_to_string(&mut text).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    fn holder() -> Holder {
+        Holder {
+            process: std::process::id(),
+            domain: "web".into(),
+            directory: "/backup/web".into(),
+            since: "2026-11-22 03:00".into(),
+            run: None,
+        }
+    }
+
+    fn take(path: &Path, wait: Duration, cancel: &Cancel) -> Result<Lock> {
+        let busy = |by: Option<&Holder>| Error::new(Kind::Busy, by.map(Holder::to_string).unwrap_or_default());
+        Lock::take(path, &holder(), &Patience::new(wait, cancel), busy)
+    }
+
+    #[test]
+    fn the_second_is_told_who_holds_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        assert!(held_by(&path).unwrap().is_none());
+        let first = take(&path, Duration::ZERO, &Cancel::new()).unwrap();
+        let error = take(&path, Duration::ZERO, &Cancel::new()).unwrap_err();
+        assert_eq!(error.kind(), Kind::Busy);
+        assert!(error.to_string().contains(&format!("process {}: web into /backup/web", std::process::id())));
+        assert_eq!(held_by(&path).unwrap().unwrap().unwrap(), holder());
+        drop(first);
+        assert!(held_by(&path).unwrap().is_none());
+        let next = take(&path, Duration::ZERO, &Cancel::new()).unwrap();
+        assert_eq!(next.dead_holder(), None);
+    }
+
+    #[test]
+    fn who_waits_gets_it_and_a_signal_ends_the_wait() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        let first = take(&path, Duration::ZERO, &Cancel::new()).unwrap();
+        let cancel = Cancel::new();
+        cancel.cancel();
+        assert_eq!(take(&path, Duration::from_secs(60), &cancel).unwrap_err().kind(), Kind::Cancelled);
+        let waiting = thread::spawn({
+            let path = path.clone();
+            move || take(&path, Duration::from_secs(60), &Cancel::new()).map(drop)
+        });
+        thread::sleep(POLL);
+        drop(first);
+        waiting.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn the_dead_are_remembered() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        let mut first = take(&path, Duration::ZERO, &Cancel::new()).unwrap();
+        let run = Holder { run: Some(Uuid::from_u128(7)), ..holder() };
+        first.note(&run).unwrap();
+        first.keep_note();
+        drop(first);
+        assert_eq!(take(&path, Duration::ZERO, &Cancel::new()).unwrap().dead_holder(), Some(&run));
+    }
+}

@@ -1,0 +1,92 @@
+//! libvirtd and QEMU that go away during a run.
+
+use crate::bad::interrupt::spawn_with;
+use crate::bad::{Case, MIB};
+use crate::support::Lab;
+
+fn restart(lab: &Lab) {
+    lab.command("daemon-kill", &[]).succeeds();
+    lab.command("daemon-start", &[]).succeeds();
+}
+
+#[test]
+fn a_restarted_daemon_costs_nothing_during_the_copy() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "d", &["vda:8M"]);
+    case.domain.write("vda", 0xaa, 0, 4 * MIB);
+    case.backs_up(&[], &["vda"]);
+    for place in ["job-begun", "extents-known", "copied", "job-ended", "committed"] {
+        case.domain.write("vda", 0xbb, 2 * MIB, MIB);
+        let reference = case.domain.snapshot_references(&["vda"]);
+        let mut run = spawn_with(&case, &["-l", "inc"], &format!("{place}=stop"));
+        run.stops();
+        restart(&lab);
+        if ["job-begun", "extents-known", "copied"].contains(&place) {
+            // Not of the moment that is copied.
+            case.domain.write("vda", 0xbc, 0, MIB);
+        }
+        run.signal("CONT");
+        let run = run.wait().succeeds();
+        if place != "committed" && place != "job-ended" {
+            run.says(&["connected to libvirt again"]);
+        }
+        case.restores(&[], &["vda"], &reference);
+        case.no_traces();
+    }
+    case.backs_up(&["-l", "inc"], &["vda"]);
+}
+
+#[test]
+fn a_run_whose_daemon_stays_away_is_undone_by_the_next() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "d", &["vda:8M"]);
+    case.domain.write("vda", 0xaa, 0, 4 * MIB);
+    case.backs_up(&[], &["vda"]);
+    case.domain.write("vda", 0xbb, 2 * MIB, MIB);
+    let mut run = spawn_with(&case, &["-l", "inc"], "stream-created=stop");
+    run.stops();
+    lab.command("daemon-kill", &[]).succeeds();
+    run.signal("INT");
+    run.signal("CONT");
+    run.wait().ends_with(130).says(&["interrupted"]);
+    lab.command("daemon-start", &[]).succeeds();
+    assert_eq!(case.checkpoints().len(), 2);
+    let next = case.backup(&["-l", "inc"]).succeeds();
+    next.says(&["did not finish: undoing it", "aborted the backup job", "vda: inc since virtnbdbackup.0"]);
+    let reference = case.domain.snapshot_references(&["vda"]);
+    case.restores(&[], &["vda"], &reference);
+    case.is_as_before(&["virtnbdbackup.0", "virtnbdbackup.1"]);
+}
+
+#[test]
+fn a_qemu_that_dies_fails_the_run_and_makes_the_next_full() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "d", &["vda:8M"]);
+    case.domain.write("vda", 0xaa, 0, 4 * MIB);
+    case.backs_up(&[], &["vda"]);
+    let mut run = spawn_with(&case, &["-l", "inc"], "extents-known=stop");
+    run.stops();
+    lab.command("qemu-kill", &[&"d"]).succeeds();
+    run.signal("CONT");
+    run.wait().ends_with(1).says(&["undoing the run", "the next run"]);
+    case.domain.start();
+    case.domain.write("vda", 0xbb, 2 * MIB, MIB);
+    case.backs_up(&[], &["vda"]).says(&["vda: full instead of an increment", "missing or broken"]);
+    case.backs_up(&["-l", "inc"], &["vda"]).says(&["vda: inc since"]);
+}
+
+#[test]
+fn a_cut_nbd_server_fails_the_run_only() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "d", &["vda:8M", "vdb:8M"]);
+    case.domain.write("vda", 0xaa, 0, 4 * MIB);
+    case.backs_up(&[], &["vda", "vdb"]);
+    case.domain.write("vda", 0xbb, 0, MIB);
+    let mut run = spawn_with(&case, &["-l", "inc"], "stream-created=stop");
+    run.stops();
+    lab.virsh(&[&"qemu-monitor-command", &"d", &"{\"execute\":\"nbd-server-stop\"}"]);
+    run.signal("CONT");
+    run.wait().ends_with(1).says(&["disk vda", "undoing the run"]);
+    case.is_as_before(&["virtnbdbackup.0"]);
+    case.backs_up(&["-l", "inc"], &["vda", "vdb"]).says(&["vda: inc since virtnbdbackup.0"]);
+}

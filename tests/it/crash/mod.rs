@@ -1,0 +1,10 @@
+//! Runs that fail, are killed, or lose what they work with: each costs only itself. The next run commits,
+//! restores byte for byte, and leaves nothing behind.
+
+mod daemon;
+mod guest;
+mod leaks;
+mod locks;
+mod points;
+mod scratch;
+mod signals;
