@@ -264,7 +264,7 @@ fail() {
 
 # ---- the rounds
 
-declare -A struck failed committed missed
+declare -A struck failed committed unharmed
 zombies=0 mismatches=0 generation=0 bad_round=yes
 echo "chaos: $rounds rounds, VIRTKEEP_CHAOS_SEED=$seed"
 begin=$SECONDS
@@ -311,7 +311,7 @@ for ((round = 1; round <= rounds; round++)); do
     struck[$fault]=$((${struck[$fault]-0} + 1))
     new=$(($(points) - before))
     case $status:$new in
-    0:1 | 3:1) missed[$fault]=$((${missed[$fault]-0} + 1)) ;;
+    0:1 | 3:1) unharmed[$fault]=$((${unharmed[$fault]-0} + 1)) ;;
     *:0) failed[$fault]=$((${failed[$fault]-0} + 1)) ;;
     *:1) committed[$fault]=$((${committed[$fault]-0} + 1)) ;;
     esac
@@ -342,13 +342,16 @@ for ((round = 1; round <= rounds; round++)); do
     if [ $((round % 10)) = 0 ]; then
         "$program" verify -n --quiet -i "$set" >"$log/verify" 2>&1 || fail "the set is not whole" "$log/verify"
         compare_older
+        echo "chaos: $round rounds, $((SECONDS - begin)) seconds, $mismatches mismatches, $failures failures"
     fi
 done
 
-echo "chaos: $rounds rounds in $((SECONDS - begin)) seconds, $mismatches mismatches, $failures failures"
-printf '%-20s %8s %8s %10s %8s\n' fault struck failed committed 'too late'
+# Failed: nothing new in the set. Committed: there is, though the run says that it failed or was
+# ended. Unharmed: it succeeded, the fault came too late or is one that a run must stand.
+echo "chaos: done: $rounds rounds in $((SECONDS - begin)) seconds, $mismatches mismatches, $failures failures"
+printf '%-20s %8s %8s %10s %8s\n' fault struck failed committed unharmed
 for fault in "${faults[@]}"; do
-    printf '%-20s %8d %8d %10d %8d\n' "$fault" "${struck[$fault]-0}" "${failed[$fault]-0}" "${committed[$fault]-0}" "${missed[$fault]-0}"
+    printf '%-20s %8d %8d %10d %8d\n' "$fault" "${struck[$fault]-0}" "${failed[$fault]-0}" "${committed[$fault]-0}" "${unharmed[$fault]-0}"
 done
 [ $zombies = 0 ] || echo "libvirt was helped out of a half begun job $zombies times"
 [ "$failures" = 0 ]
