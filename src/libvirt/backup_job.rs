@@ -14,6 +14,7 @@ use super::sys::Value;
 use super::xml::{self, Element, path_text};
 use super::{Domain, code};
 use crate::error::{Error, Kind, Result};
+use crate::set::job_files;
 
 /// How long an aborted job may take to go; 10 to 50 ms are usual, a busy host needs more.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -257,12 +258,15 @@ fn busy_error(domain: &Domain, job: &ActiveJob) -> Option<Error> {
     match job {
         ActiveJob::None => None,
         ActiveJob::Backup(xml) => {
+            let whose = match job_files::runs_in(xml).first() {
+                Some(run) => format!("a backup job of virtkeep run {run} is running already"),
+                None => "a backup job is running already".to_owned(),
+            };
             let socket =
                 job_socket(xml).map_or_else(|| "no socket known".to_owned(), |path| format!("socket {path:?}"));
-            Some(
-                busy(format!("a backup job is running already ({socket})"))
-                    .hint(format!("wait for it; if its owner is gone, end it with `virsh domjobabort {name}`")),
-            )
+            Some(busy(format!("{whose} ({socket})")).hint(format!(
+                "--wait SECONDS waits for it; if its owner is gone, end it with `virsh domjobabort {name}`"
+            )))
         }
         ActiveJob::Other(operation) => Some(
             busy(format!("another job is running: {operation}"))

@@ -16,6 +16,9 @@ use crate::error::{Error, Kind, Result};
 /// Permissions of files that nobody asked to be otherwise: a disk holds everything.
 const PRIVATE: u32 = 0o600;
 
+/// Begin of the names of files that are being written.
+const TEMPORARY: &str = ".virtkeep-";
+
 /// Ending of a data file that is not committed.
 pub const PARTIAL: &str = ".partial";
 /// Ending of the file that holds a data file's Adler-32.
@@ -176,6 +179,25 @@ impl Layout {
         Ok(())
     }
 
+    /// Removes what a crash left of [`Layout::write_atomically`]. Only for whoever holds the set's lock.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub fn remove_temporary(&self) -> Result<()> {
+        for directory in [self.directory.clone(), self.private(), self.checkpoints()] {
+            let place = |error| Error::io("read directory", error).path(&directory);
+            for entry in std::fs::read_dir(&directory).map_err(place)? {
+                let entry = entry.map_err(place)?;
+                let is_ours = entry.file_name().as_encoded_bytes().starts_with(TEMPORARY.as_bytes());
+                if is_ours && entry.path().is_file() {
+                    std::fs::remove_file(entry.path())
+                        .map_err(|error| Error::io("remove", error).path(entry.path()))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Creates a new file of the set.
     ///
     /// # Errors
@@ -230,7 +252,7 @@ fn write_with(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     use std::io::Write;
     let directory = parent(path);
     let place = |operation: &'static str| move |error: std::io::Error| Error::io(operation, error).path(path);
-    let mut file = tempfile::Builder::new().prefix(".virtkeep-").tempfile_in(directory).map_err(place("create"))?;
+    let mut file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(directory).map_err(place("create"))?;
     file.as_file().set_permissions(Permissions::from_mode(mode)).map_err(place("set the permissions"))?;
     file.write_all(content).map_err(place("write"))?;
     file.as_file().sync_all().map_err(place("sync"))?;
@@ -303,6 +325,10 @@ mod tests {
         write_atomically(&path, b"one").unwrap();
         write_atomically(&path, b"two").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"two");
-        assert_eq!(Layout::new(directory.path()).names().unwrap(), ["x y"]);
+        let layout = Layout::new(directory.path());
+        layout.create().unwrap();
+        std::fs::write(directory.path().join(".virtkeep-abc"), b"thr").unwrap();
+        layout.remove_temporary().unwrap();
+        assert_eq!(layout.names().unwrap(), ["x y"]);
     }
 }

@@ -15,7 +15,7 @@ pub fn take(layout: &Layout, holder: &Holder, patience: &Patience) -> Result<Loc
         let by = by.map_or_else(|| "by whom is not known".to_owned(), Holder::to_string);
         Error::new(Kind::Busy, format!("another run is writing to this set ({by})"))
             .path(layout.directory())
-            .hint("--wait SECONDS waits for it to end")
+            .hint("wait for it to end; `virtkeep backup --wait SECONDS` does")
     })
 }
 

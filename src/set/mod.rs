@@ -10,6 +10,7 @@ pub mod config;
 pub mod cpt;
 pub mod dropped;
 pub mod intent;
+pub mod job_files;
 pub mod layout;
 pub mod lock;
 pub mod manifest;

@@ -6,6 +6,7 @@
 
 mod bad;
 mod crash;
+mod docs;
 mod drift;
 mod fuzz;
 mod guest;

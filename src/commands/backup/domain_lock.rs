@@ -26,7 +26,7 @@ pub fn take(domain: Uuid, holder: &Holder, patience: &Patience) -> Result<Lock> 
     Lock::take(&directory.join(format!("{domain}.lock")), holder, patience, |by| {
         let by = by.map_or_else(|| "by whom is not known".to_owned(), Holder::to_string);
         Error::new(Kind::Busy, format!("domain {} is being backed up already ({by})", holder.domain))
-            .hint("--wait SECONDS waits for it to end")
+            .hint("wait for it to end; `virtkeep backup --wait SECONDS` does")
     })
 }
 

@@ -37,6 +37,7 @@ impl Locks {
         let domain = domain_lock::take(domain_uuid(domain)?, &holder, patience)?;
         layout.create()?;
         let set = lock::take(layout, &holder, patience)?;
+        layout.remove_temporary()?;
         Ok(Self { holder, domain, set })
     }
 

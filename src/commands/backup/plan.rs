@@ -22,6 +22,7 @@ use crate::set::Level;
 use crate::set::catalogue::Catalogue;
 use crate::set::cpt;
 use crate::set::intent::{Held, Intent};
+use crate::set::job_files;
 use crate::set::layout::{checkpoint_name, checkpoint_position, data_name};
 use crate::set::manifest::Skipped;
 use crate::set::moment;
@@ -232,7 +233,7 @@ impl Plan {
     }
 
     fn scratch_file(&self, target: &str) -> PathBuf {
-        self.scratch.join(format!("virtkeep.{}.{target}.scratch", self.run))
+        self.scratch.join(job_files::scratch_name(self.run, target))
     }
 
     /// The backup job.
@@ -386,7 +387,7 @@ const MAX_SOCKET: usize = 107;
 fn socket(args: &Backup, run: Uuid) -> Result<PathBuf> {
     let socket = match &args.places.socketfile {
         Some(path) => std::path::absolute(path)?,
-        None => args.places.scratchdir.join(format!("virtkeep.{run}.sock")),
+        None => args.places.scratchdir.join(job_files::socket_name(run)),
     };
     if !args.places.scratchdir.is_absolute() {
         return Err(Error::usage("the scratch directory must be an absolute path: QEMU opens it")

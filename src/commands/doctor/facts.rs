@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Result;
 use uuid::Uuid;
 
-use super::names::{runs_in, shell};
+use super::names::shell;
 use crate::cli::doctor::Doctor;
 use crate::commands::backup::base::{is_of_run, is_of_set};
 use crate::commands::backup::disks;
@@ -25,6 +25,7 @@ use crate::qemu::img;
 use crate::set::catalogue::{Catalogue, Run};
 use crate::set::dropped;
 use crate::set::intent::Intent;
+use crate::set::job_files;
 use crate::set::layout::{Layout, checkpoint_position};
 use crate::set::lock;
 
@@ -160,7 +161,7 @@ impl<'f> Facts<'f> {
     /// Runs whose names stand in the sockets and scratch files of the job.
     pub fn runs_of_job(&self) -> Vec<Uuid> {
         match &self.job {
-            ActiveJob::Backup(xml) => runs_in(xml),
+            ActiveJob::Backup(xml) => job_files::runs_in(xml),
             _ => Vec::new(),
         }
     }

@@ -8,8 +8,9 @@ use uuid::Uuid;
 
 use super::facts::{Facts, SetFacts};
 use super::finding::{Area, Finding};
-use super::names::{run_of_file, shell_path, short};
+use super::names::{shell_path, short};
 use crate::proc_locks;
+use crate::set::job_files;
 use crate::units::format_bytes;
 
 /// A file of a run in the scratch directory.
@@ -53,7 +54,7 @@ fn files(directory: &Path) -> std::io::Result<Vec<Left>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;
-        if let Some((run, _)) = entry.file_name().to_str().and_then(run_of_file) {
+        if let Some((run, _)) = entry.file_name().to_str().and_then(job_files::run_of_file) {
             files.push(Left { path: entry.path(), run });
         }
     }

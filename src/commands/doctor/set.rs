@@ -1,19 +1,14 @@
 //! The set: who writes to it, runs that are not over, damage.
 
-use std::io::Read;
-
 use super::facts::{Facts, SetFacts};
 use super::finding::{Area, Finding};
 use super::names::{shell_path, short};
 use crate::commands::dump::chain_length;
 use crate::error::{hint, report};
-use crate::lock::Holder;
+use crate::lock::holder_of;
 use crate::set::intent::Intent;
 use crate::set::layout::PARTIAL;
 use crate::set::lock;
-
-/// A note of who holds a lock is a line.
-const MAX_NOTE: u64 = 16 << 10;
 
 /// What is found of it.
 pub fn findings(facts: &Facts<'_>) -> Vec<Finding> {
@@ -72,9 +67,7 @@ fn lock_of(set: &SetFacts) -> Option<Finding> {
 
 /// Who holds the lock, by its note.
 fn holder(set: &SetFacts) -> Option<String> {
-    let mut note = String::new();
-    std::fs::File::open(lock::path(&set.layout)).ok()?.take(MAX_NOTE).read_to_string(&mut note).ok()?;
-    serde_json::from_str::<Holder>(&note).ok().map(|holder| holder.to_string())
+    holder_of(&lock::path(&set.layout)).map(|holder| holder.to_string())
 }
 
 fn one_intent(facts: &Facts<'_>, set: &SetFacts, intent: &Intent) -> Finding {
