@@ -7,6 +7,7 @@
 mod bad;
 mod crash;
 mod docs;
+mod doctor;
 mod drift;
 mod fuzz;
 mod guest;

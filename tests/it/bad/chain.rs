@@ -1,7 +1,6 @@
 //! Levels that don't suit the directory, and options that name what is not there.
 
-use super::{Case, listing};
-use crate::support::{Lab, virtkeep};
+use crate::support::{Case, Lab, listing, virtkeep};
 
 #[test]
 fn levels_that_do_not_suit_the_directory() {

@@ -3,8 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Case, KIB, MIB, copy_of, files, listing};
-use crate::support::{Lab, Random, Run, compare, virtkeep};
+use crate::support::{Case, KIB, Lab, MIB, Random, Run, compare, copy_of, files, listing, virtkeep};
 
 /// Places in every file at which a bit is flipped, besides its first and its last byte.
 const FLIPS: u64 = 4;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::support::{Run, run};
+use crate::support::{Run, listing, run};
 
 /// Enough for the program and its threads; a megabyte for every bit of nonsense would not fit.
 const ADDRESS_SPACE: &str = "--as=1073741824";
@@ -67,7 +67,7 @@ fn check(set: &Path, name: &str) {
         "{name}: {}",
         restore.stderr
     );
-    let restored = super::listing(&out);
+    let restored = listing(&out);
     assert!(restored.iter().all(|name| name.ends_with(".partial")), "restore of {name}: {restored:?}");
 }
 

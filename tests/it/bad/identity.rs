@@ -1,9 +1,7 @@
 //! What bears the right name and is another thing: disks that changed places, chains that took over,
 //! content that went without a trace.
 
-use super::interrupt::{random_disk, spawn};
-use super::{Case, MIB, listing};
-use crate::support::{Lab, compare, virtkeep};
+use crate::support::{Case, Lab, MIB, compare, listing, random_disk, spawn, virtkeep};
 
 #[test]
 fn a_disk_cut_and_grown_again_has_lost_its_end() {

@@ -1,107 +1,6 @@
 //! Runs that are ended, and runs that meet another one.
 
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-
-use super::{Case, listing};
-use crate::support::{Lab, Run, run, virtkeep};
-
-/// A disk for a lab whose backup takes a while with `--compress=16`: `size` MiB of random bytes.
-pub fn random_disk(lab: &Lab, size: u64) -> String {
-    let directory = lab.fresh_directory();
-    let (raw, image) = (directory.join("raw"), directory.join("d-vda.qcow2"));
-    run("sh", &[&"-c", &format!("head -c {size}M /dev/urandom >\"$0\""), &raw]).succeeds();
-    run("qemu-img", &[&"convert", &"-f", &"raw", &"-O", &"qcow2", &raw, &image]).succeeds();
-    std::fs::remove_file(raw).unwrap();
-    // QEMU may run as somebody else.
-    run("chmod", &[&"777", &directory]).succeeds();
-    run("chmod", &[&"666", &image]).succeeds();
-    format!("vda:0:path={}", image.display())
-}
-
-/// A run of the program in the background, ended with this value.
-pub struct Background {
-    child: Child,
-    log: PathBuf,
-}
-
-/// Starts a backup.
-pub fn spawn(case: &Case<'_>, options: &[&str]) -> Background {
-    spawn_with(case, options, "")
-}
-
-/// Starts a backup that meets `fault`, see `src/fault.rs`.
-pub fn spawn_with(case: &Case<'_>, options: &[&str], fault: &str) -> Background {
-    let program = std::env::var_os("VIRTKEEP_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_virtkeep").into());
-    let log = case.lab.fresh_directory().join("stderr");
-    let stderr = std::fs::File::create(&log).unwrap();
-    let mut command = Command::new(program);
-    command.args(case.arguments(&case.set, options)).env("VIRTKEEP_FAULT", fault);
-    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
-    Background { child, log }
-}
-
-impl Background {
-    /// Waits until the copy has begun.
-    #[track_caller]
-    pub fn copies(&mut self, case: &Case<'_>) {
-        let begin = Instant::now();
-        while !listing(&case.set).iter().any(|name| name.ends_with(".data.partial")) {
-            let said = || std::fs::read_to_string(&self.log).unwrap_or_default();
-            assert!(begin.elapsed() < Duration::from_secs(20), "no copy begins: {}", said());
-            assert!(self.child.try_wait().unwrap().is_none(), "it ended: {}", said());
-            std::thread::sleep(Duration::from_millis(2));
-        }
-    }
-
-    /// Waits until a fault has stopped it.
-    #[track_caller]
-    pub fn stops(&mut self) {
-        let stat = format!("/proc/{}/stat", self.child.id());
-        let begin = Instant::now();
-        while !std::fs::read_to_string(&stat).unwrap().contains(") T ") {
-            let said = || std::fs::read_to_string(&self.log).unwrap_or_default();
-            assert!(begin.elapsed() < Duration::from_secs(20), "it does not stop: {}", said());
-            assert!(self.child.try_wait().unwrap().is_none(), "it ended: {}", said());
-            std::thread::sleep(Duration::from_millis(2));
-        }
-    }
-
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    pub fn signal(&self, signal: &str) {
-        run("kill", &[&"-s", &signal, &self.child.id().to_string()]).succeeds();
-    }
-
-    #[track_caller]
-    pub fn wait(mut self) -> Run {
-        use std::os::unix::process::ExitStatusExt;
-        let begin = Instant::now();
-        let status = loop {
-            match self.child.try_wait().unwrap() {
-                Some(status) => break status,
-                None => assert!(begin.elapsed() < Duration::from_secs(60), "it does not end"),
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        };
-        Run {
-            command: "virtkeep backup in the background".to_owned(),
-            status: status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap(),
-            stdout: String::new(),
-            stderr: std::fs::read_to_string(&self.log).unwrap(),
-        }
-    }
-}
-
-impl Drop for Background {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use crate::support::{Case, Lab, files, random_disk, run, spawn, virtkeep};
 
 #[test]
 fn an_interrupted_run_never_was() {
@@ -151,7 +50,7 @@ fn a_second_run_is_refused() {
     let case = Case::new(&lab, "d", &[&random_disk(&lab, 48)]);
     let mut first = spawn(&case, &["--compress=16"]);
     first.copies(&case);
-    let holder = format!("process {}", first.child.id());
+    let holder = format!("process {}", first.id());
     case.backup(&[]).ends_with(1).says(&["domain d is being backed up already", &holder, "--wait"]);
     // Into another directory it is the same domain.
     let other = case.set.with_file_name("other");
@@ -200,12 +99,12 @@ fn estimates_and_thresholds_touch_nothing() {
     assert!(!case.set.exists(), "an estimate made the directory");
     case.is_as_before(&[]);
     case.backs_up(&["-T", "1T"], &["vda"]);
-    let before = super::files(&case.set);
+    let before = files(&case.set);
     case.domain.write("vda", 0xab, 0, 1 << 20);
     let estimate = case.backup(&["-p", "-l", "inc"]).succeeds();
     assert!(estimate.stdout.contains("vda: 1048576 bytes"), "{}", estimate.stdout);
     case.backup(&["-T", "2M"]).succeeds().says(&["1048576", "2097152", "nothing is done"]);
-    assert_eq!(super::files(&case.set), before);
+    assert_eq!(files(&case.set), before);
     case.is_as_before(&["virtnbdbackup.0"]);
     case.backs_up(&["-T", "1M"], &["vda"]);
     assert_eq!(case.checkpoints().len(), 2);

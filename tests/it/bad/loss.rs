@@ -1,9 +1,6 @@
 //! What the host lost or changed between two runs: checkpoints, bitmaps, disks, sizes.
 
-use std::time::{Duration, Instant};
-
-use super::{Case, MIB, listing};
-use crate::support::{Lab, compare, run, virtkeep};
+use crate::support::{Case, Lab, MIB, compare, listing, run, virtkeep};
 
 #[test]
 fn forgotten_checkpoints_are_told_again() {
@@ -69,29 +66,12 @@ fn bitmaps_lost_with_qemu_make_the_next_run_full() {
     case.backs_up(&[], &["vda"]);
     case.domain.write("vda", 0xab, 0, 65536);
     case.backs_up(&[], &["vda"]);
-    kill_qemu(&lab, "d");
+    case.domain.kill();
     case.domain.start();
     case.domain.write("vda", 0xac, MIB, 65536);
     case.backs_up(&[], &["vda"]).says(&["vda: full instead of an increment"]);
     case.domain.write("vda", 0xad, MIB, 65536);
     case.backs_up(&["-l", "inc"], &["vda"]).says(&["vda: inc since virtnbdbackup.2"]);
-}
-
-/// As a crash would: the bitmaps in its images stay marked as in use.
-pub(crate) fn kill_qemu(lab: &Lab, name: &str) {
-    let pid = std::fs::read_dir("/proc").unwrap().find_map(|entry| {
-        let path = entry.unwrap().path();
-        let line = std::fs::read(path.join("cmdline")).ok()?;
-        let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        let ours = line.contains("qemu-system") && line.contains(lab.directory().to_str()?);
-        (ours && line.contains(&format!("guest={name},"))).then(|| path.file_name().unwrap().to_owned())
-    });
-    run("kill", &[&"-9", &pid.expect("no QEMU")]).succeeds();
-    let begin = Instant::now();
-    while lab.virsh(&[&"domstate", &name]).trim() != "shut off" {
-        assert!(begin.elapsed() < Duration::from_secs(20), "libvirt does not see that QEMU is gone");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 #[test]

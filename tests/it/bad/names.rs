@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use super::{Case, MIB, listing};
-use crate::support::{Lab, compare, virtkeep};
+use crate::support::{Case, Lab, MIB, compare, listing, virtkeep};
 
 #[test]
 fn spaces_and_other_letters() {

@@ -3,8 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::{Case, KIB, MIB, listing};
-use crate::support::{Lab, Run, compare, run, virtkeep};
+use crate::support::{Case, KIB, Lab, MIB, Run, compare, listing, run, virtkeep};
 
 /// A full with holes and an increment with zeroes, of one disk of 16 MiB.
 fn make(lab: &Lab) -> (Case<'_>, PathBuf) {

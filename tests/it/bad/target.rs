@@ -3,8 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::{Case, listing};
-use crate::support::{Lab, Run, run, virtkeep};
+use crate::support::{Case, Lab, Run, listing, run, virtkeep};
 
 #[test]
 fn what_is_not_there_is_named() {

@@ -1,8 +1,6 @@
 //! libvirtd and QEMU that go away during a run.
 
-use crate::bad::interrupt::spawn_with;
-use crate::bad::{Case, MIB};
-use crate::support::Lab;
+use crate::support::{Case, Lab, MIB, spawn_with};
 
 fn restart(lab: &Lab) {
     lab.command("daemon-kill", &[]).succeeds();

@@ -2,9 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::bad::interrupt::spawn_with;
-use crate::bad::{Case, listing};
-use crate::support::{Lab, run};
+use crate::support::{Case, Lab, listing, run, spawn_with};
 
 #[track_caller]
 fn waits_until(what: &str, done: impl Fn() -> bool) {

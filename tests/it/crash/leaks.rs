@@ -3,9 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use crate::bad::Case;
-use crate::bad::interrupt::spawn_with;
-use crate::support::{Lab, run};
+use crate::support::{Case, Lab, run, spawn_with};
 
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777

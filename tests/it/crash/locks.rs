@@ -1,8 +1,6 @@
 //! Runs that meet each other.
 
-use crate::bad::interrupt::spawn_with;
-use crate::bad::{Case, MIB};
-use crate::support::{Lab, TestDomain, virtkeep};
+use crate::support::{Case, Lab, MIB, TestDomain, spawn_with, virtkeep};
 
 #[test]
 fn a_second_run_waits_where_asked() {

@@ -6,5 +6,7 @@ mod guest;
 mod leaks;
 mod locks;
 mod points;
+mod power_loss;
 mod scratch;
 mod signals;
+mod write_errors;

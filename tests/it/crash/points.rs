@@ -1,8 +1,6 @@
 //! Every place between the intent and its removal at which a run can fail or die.
 
-use crate::bad::interrupt::spawn_with;
-use crate::bad::{Case, MIB, listing};
-use crate::support::{Lab, Run, TestDomain, virtkeep};
+use crate::support::{Case, Lab, MIB, Run, TestDomain, listing, spawn_with, virtkeep};
 
 /// Places before the commit, in their order.
 const BEFORE: &[&str] = &[

@@ -2,9 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::bad::interrupt::spawn_with;
-use crate::bad::{Case, MIB};
-use crate::support::{Lab, run};
+use crate::support::{Case, Lab, MIB, run, spawn_with};
 
 /// A small file system that QEMU can write to; gone with this value.
 struct Small(PathBuf);

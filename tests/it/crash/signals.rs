@@ -2,9 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::bad::interrupt::spawn_with;
-use crate::bad::{Case, MIB};
-use crate::support::{Lab, run};
+use crate::support::{Case, Lab, MIB, run, spawn_with};
 
 /// Stops a process, continues it when dropped.
 struct Stopped(String);

@@ -1,8 +1,7 @@
 //! Bitmaps and checkpoints that do not match: broken by a crash, half defined, orphaned.
 
 use super::chain;
-use crate::bad::{Case, MIB, loss::kill_qemu};
-use crate::support::{Lab, run};
+use crate::support::{Case, Lab, MIB, run};
 
 #[test]
 fn a_bitmap_broken_by_a_crash_goes_with_the_next_run() {
@@ -12,7 +11,7 @@ fn a_bitmap_broken_by_a_crash_goes_with_the_next_run() {
     case.domain.stop();
     case.domain.start();
     case.domain.write("vda", 0xb0, 2 * MIB, 65536);
-    kill_qemu(&lab, "d");
+    case.domain.kill();
     case.domain.start();
     case.domain.write("vda", 0xb1, 3 * MIB, 65536);
     case.backs_up(&[], &["vda"])

@@ -4,8 +4,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 use super::chain;
-use crate::bad::{Case, MIB};
-use crate::support::Lab;
+use crate::support::{Case, Lab, MIB};
 
 impl Case<'_> {
     /// Gives the stopped domain a disk.

@@ -1,8 +1,7 @@
 //! Hosts that never heard of the domain's checkpoints.
 
 use super::chain;
-use crate::bad::{Case, MIB};
-use crate::support::Lab;
+use crate::support::{Case, Lab, MIB};
 
 #[test]
 fn a_domain_undefined_and_defined_again() {

@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::bad::{Case, MIB};
-use crate::support::Lab;
+use crate::support::{Case, Lab, MIB};
 
 #[test]
 fn older_checkpoints_go_and_every_point_stays() {

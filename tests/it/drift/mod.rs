@@ -12,8 +12,7 @@ mod zombie;
 
 use std::path::{Path, PathBuf};
 
-use crate::bad::Case;
-use crate::support::{Lab, run};
+use crate::support::{Case, Lab, run};
 
 /// A user of the host: what is done to the domain behind the program's back.
 impl Case<'_> {

@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 use super::chain;
-use crate::bad::{Case, MIB};
-use crate::support::{Lab, run};
+use crate::support::{Case, Lab, MIB, run};
 
 const FULL: &str = "vda: full instead of an increment, because its image was";
 

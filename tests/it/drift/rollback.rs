@@ -1,8 +1,7 @@
 //! Content that went back in time: internal snapshots, older copies of an image.
 
 use super::chain;
-use crate::bad::{Case, MIB};
-use crate::support::{Lab, run, virtkeep};
+use crate::support::{Case, Lab, MIB, run, virtkeep};
 
 /// QEMU refuses to go back while a disk has bitmaps. Where libvirt tries all the same, QEMU ends, and
 /// takes the bitmaps with it.

@@ -4,9 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::chain;
-use crate::bad::interrupt::spawn;
-use crate::bad::{Case, MIB};
-use crate::support::Lab;
+use crate::support::{Case, Lab, MIB, spawn};
 
 impl Case<'_> {
     /// What libvirtd keeps of the running domain for its own restart.

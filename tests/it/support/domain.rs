@@ -1,6 +1,7 @@
 //! A domain without a guest inside: the test writes to its disks as a guest would.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use super::{Lab, Run};
 
@@ -136,6 +137,17 @@ impl<'lab> TestDomain<'lab> {
     #[track_caller]
     pub fn stop(&self) {
         self.lab.command("stop", &[&self.name]).succeeds();
+    }
+
+    /// Kills its QEMU, as a crash would: the bitmaps in its images stay marked as in use.
+    #[track_caller]
+    pub fn kill(&self) {
+        self.lab.command("qemu-kill", &[&self.name]).succeeds();
+        let begin = Instant::now();
+        while self.lab.virsh(&[&"domstate", &self.name]).trim() != "shut off" {
+            assert!(begin.elapsed() < Duration::from_secs(20), "libvirt does not see that QEMU is gone");
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// Ends it and removes its definition and its images.

@@ -1,12 +1,16 @@
 //! What the tests share: a private libvirtd, domains written to from outside, runs of the program,
 //! references to compare with.
 
+mod background;
+mod case;
 mod compare;
 mod domain;
 mod lab;
 mod random;
 mod run;
 
+pub use background::{random_disk, spawn, spawn_with};
+pub use case::{Case, KIB, MIB, copy_of, files, listing};
 pub use compare::{compare, content};
 pub use domain::{Operation, TestDomain};
 pub use lab::Lab;

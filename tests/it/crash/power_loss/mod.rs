@@ -12,8 +12,7 @@ use std::path::{Path, PathBuf};
 
 use self::disk::{Disk, Loss, Tree};
 use self::trace::{Call, Event, Trace};
-use super::Case;
-use crate::support::{Lab, run, virtkeep};
+use crate::support::{Case, Lab, run, virtkeep};
 
 const LOSSES: [Loss; 5] = [Loss::None, Loss::Everything, Loss::Contents, Loss::Zeroes, Loss::Names];
 

@@ -9,8 +9,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{Case, listing};
-use crate::support::{Run, run, virtkeep};
+use crate::support::{Case, Run, listing, run, virtkeep};
 
 impl Case<'_> {
     #[track_caller]

@@ -3,16 +3,16 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
+use super::disk::Tree;
 use super::{LOSSES, RUNS, Traced, begins_job, case, change, fingerprint, lay_out, root};
-use crate::bad::Case;
-use crate::bad::power_loss::disk::Tree;
+use crate::support::{Case, Lab};
 
 /// States of one run that the next run is tried on; each takes two seconds.
 const TRIED: usize = 8;
 
 #[test]
 fn the_next_run_commits_after_a_power_loss() {
-    let lab = super::Lab::up();
+    let lab = Lab::up();
     let case = case(&lab);
     for options in &RUNS[..2] {
         let traced = Traced::backup(&case, options);

@@ -1,10 +1,7 @@
 //! What is the set's own: killed runs, lost checkpoints, bitmaps that are gone or broken.
 
-use super::super::interrupt::{random_disk, spawn};
-use super::super::loss::kill_qemu;
-use super::super::{Case, MIB};
 use super::{Report, findings};
-use crate::support::{Lab, run};
+use crate::support::{Case, Lab, MIB, random_disk, run, spawn};
 
 #[test]
 fn a_killed_run_is_shown_and_undone() {
@@ -147,7 +144,7 @@ fn checkpoints_without_good_bitmaps_are_removed() {
     case.domain.stop();
     case.domain.start();
     case.backs_up(&[], disks);
-    kill_qemu(&lab, "d");
+    case.domain.kill();
     case.looks(3).has("checkpoint virtnbdbackup.1", &["look", "broken: vda", "start the domain"]);
     case.looks(3).has("checkpoint virtnbdbackup.2", &["look", "USELESS", "missing: vda; missing: vdb"]);
     // What has a bitmap left keeps its checkpoint, which says whose it is.

@@ -3,8 +3,7 @@
 
 use std::path::Path;
 
-use super::Case;
-use crate::support::{Lab, Run, run, virtkeep};
+use crate::support::{Case, Lab, Run, run, virtkeep};
 
 /// No run has as many calls of a kind.
 const MOST: usize = 100;

@@ -2,8 +2,7 @@
 
 use std::os::unix::net::UnixListener;
 
-use super::super::{Case, MIB, listing};
-use crate::support::{Lab, run, virtkeep};
+use crate::support::{Case, Lab, MIB, listing, run, virtkeep};
 
 #[test]
 fn what_is_not_the_sets_own_stays() {

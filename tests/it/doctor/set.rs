@@ -4,8 +4,7 @@ use std::os::unix::net::UnixListener;
 
 use serde_json::Value;
 
-use super::super::{Case, MIB, listing};
-use crate::support::Lab;
+use crate::support::{Case, Lab, MIB, listing};
 
 #[test]
 fn a_set_that_is_not_in_order() {
