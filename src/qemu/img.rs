@@ -198,7 +198,8 @@ pub fn create(path: &Path, size: u64, options: &CreateOptions) -> Result<()> {
     let mut command = process::command(TOOL);
     command.args(["create", "-q", "-f", "qcow2", "-o"]).arg(options.option_list());
     command.arg("--").arg(file_name(path)).arg(size.to_string());
-    process::run(command).map(drop).map_err(|error| {
+    // With preallocation it lasts as long as that.
+    process::run_until(command, &Cancel::new()).map_err(|error| {
         // The empty file is ours.
         let _ = std::fs::remove_file(path);
         error.path(path)

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
@@ -17,6 +17,9 @@ const STDOUT_LIMIT: u64 = 16 * MIB;
 
 /// Standard error kept of a tool; messages need the first line.
 const STDERR_LIMIT: u64 = 64 * KIB;
+
+/// A question about an image is answered at once.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// How long a cancelled tool may go on, and a finished one wait for us.
 const POLL: Duration = Duration::from_millis(20);
@@ -31,16 +34,21 @@ pub fn command(tool: impl AsRef<OsStr>) -> Command {
 /// Runs `command` and returns its standard output.
 ///
 /// # Errors
-/// [`Kind::NotFound`] if the tool is not installed, else the exit status and the first line of
-/// standard error.
-pub fn run(mut command: Command) -> Result<Vec<u8>> {
+/// [`Kind::NotFound`] if the tool is not installed, [`Kind::Busy`] if it does not end within a minute, else
+/// the exit status and the first line of standard error.
+pub fn run(command: Command) -> Result<Vec<u8>> {
+    run_within(command, LIMIT)
+}
+
+fn run_within(mut command: Command, limit: Duration) -> Result<Vec<u8>> {
     let tool = command.get_program().to_string_lossy().into_owned();
     let mut child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
     // Both pipes are drained at once: a tool that fills one while we read the other would hang.
     let stderr = child.stderr.take().map(|pipe| thread::spawn(move || drain(pipe, STDERR_LIMIT)));
-    let stdout = child.stdout.take().map_or_else(Vec::new, |pipe| drain(pipe, STDOUT_LIMIT + 1));
+    let stdout = child.stdout.take().map(|pipe| thread::spawn(move || drain(pipe, STDOUT_LIMIT + 1)));
+    let status = wait_within(&mut child, &tool, limit)?;
+    let stdout = stdout.and_then(|thread| thread.join().ok()).unwrap_or_default();
     let stderr = stderr.and_then(|thread| thread.join().ok()).unwrap_or_default();
-    let status = child.wait().map_err(|error| Error::io(&format!("wait for {tool}"), error))?;
     if !status.success() {
         return Err(failure(&tool, status, &stderr));
     }
@@ -48,6 +56,25 @@ pub fn run(mut command: Command) -> Result<Vec<u8>> {
         return Err(Error::new(Kind::Protocol, format!("{tool} writes more than {STDOUT_LIMIT} bytes")));
     }
     Ok(stdout)
+}
+
+/// A tool on storage that went away may never end, not even when it is killed.
+fn wait_within(child: &mut Child, tool: &str, limit: Duration) -> Result<ExitStatus> {
+    let deadline = Instant::now() + limit;
+    // Most end within milliseconds.
+    let mut pause = Duration::from_millis(1);
+    loop {
+        if let Some(status) = child.try_wait().map_err(|error| Error::io(&format!("wait for {tool}"), error))? {
+            return Ok(status);
+        }
+        if Instant::now() >= deadline {
+            let _ = child.kill();
+            return Err(Error::new(Kind::Busy, format!("{tool} does not end within {} s", limit.as_secs()))
+                .hint("does the storage answer?"));
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(POLL);
+    }
 }
 
 /// Runs `command`, which prints nothing and may last, to its end or until `cancel` is set.
@@ -120,6 +147,12 @@ mod tests {
     }
 
     #[test]
+    fn a_tool_that_does_not_end_is_given_up() {
+        let error = run_within(shell("exec sleep 60"), Duration::from_millis(50)).unwrap_err();
+        assert_eq!(error.kind(), Kind::Busy);
+    }
+
+    #[test]
     fn failures_are_named() {
         let missing = run(command("/nonexistent/qemu-img")).unwrap_err();
         assert_eq!(missing.kind(), Kind::NotFound);
@@ -138,7 +171,7 @@ mod tests {
         run_until(shell("echo; exit 0"), &cancel).unwrap();
         let failed = run_until(shell("head -c 1000000 /dev/zero >&2; exit 3"), &cancel).unwrap_err();
         assert!(report(&failed).starts_with("sh failed (exit status: 3)"));
-        let begin = std::time::Instant::now();
+        let begin = Instant::now();
         thread::scope(|scope| {
             scope.spawn(|| {
                 thread::sleep(Duration::from_millis(100));

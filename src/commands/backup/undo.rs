@@ -64,6 +64,7 @@ pub fn clear_leftovers(domain: &Domain, layout: &Layout, keep: Keep) -> Result<b
             let manifest = Manifest::read(&manifest)?;
             commit::roll_forward(layout, &manifest)?;
             old_chain::remove_of(domain, &manifest)?;
+            remove_job_files(&intent);
             release(domain, &intent)?;
         } else {
             tracing::warn!("run {} did not finish: undoing it", intent.run);
@@ -160,7 +161,7 @@ fn remove_files(layout: &Layout, intent: &Intent, keep_partial: bool) -> Result<
 
 /// Scratch files and the socket: libvirt removes them, unless it died. An intent is a file that
 /// others could have written: only what bears the run's UUID is believed to be ours, and a socket.
-fn remove_job_files(intent: &Intent) {
+pub(super) fn remove_job_files(intent: &Intent) {
     let run = intent.run.to_string();
     let named = |path: &&PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().contains(&run));
     let socket = Some(&intent.socket).filter(|path| is_socket(path));
