@@ -34,6 +34,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// kill it then leaves the image as after a power loss.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// How often it is asked to end.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+
 /// Written when the image is open and the socket listens.
 const PID_FILE: &str = "pid";
 
@@ -124,9 +127,14 @@ impl QemuNbd {
     /// Ends the server and checks that it closed the image in order. Flush and disconnect clients
     /// first: a failed write to the image shows there.
     pub fn finish(mut self) -> Result<()> {
-        self.signal(Signal::TERM);
         let deadline = Instant::now() + FINISH_TIMEOUT;
+        let mut asked: Option<Instant> = None;
         loop {
+            // A signal between the pid file and its main loop is lost on it (seen with QEMU 7.2): ask again.
+            if asked.is_none_or(|asked| asked.elapsed() > ASK_AGAIN) {
+                self.signal(Signal::TERM);
+                asked = Some(Instant::now());
+            }
             match self.exit_status()? {
                 Some(status) if status.success() => return Ok(()),
                 Some(status) => return Err(self.failure(status)),
