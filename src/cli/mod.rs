@@ -104,7 +104,7 @@ pub struct Hypervisor {
     #[arg(long)]
     pub user: Option<String>,
 
-    /// Password, where the daemon asks for one. Other users of this machine can see it in the list
+    /// Password, where the daemon asks for one. For a moment other users of this machine can see it in the list
     /// of processes: prefer --password-file or the variable VIRTKEEP_PASSWORD.
     #[arg(long, conflicts_with = "password_file")]
     pub password: Option<String>,
