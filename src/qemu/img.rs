@@ -32,6 +32,13 @@ pub struct ImageInfo {
     pub json: String,
 }
 
+impl ImageInfo {
+    /// Whether it is a qcow2 image of version 2, which has no bitmaps.
+    pub fn is_qcow2_version_2(&self) -> bool {
+        self.qcow2.as_ref().and_then(|qcow2| qcow2.compat.as_deref()) == Some("0.10")
+    }
+}
+
 /// Properties of a qcow2 image.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]

@@ -10,7 +10,6 @@ use crate::error::{self, Error};
 use crate::libvirt::agent;
 use crate::libvirt::checkpoint;
 use crate::libvirt::domain::{Domain, State};
-use crate::qemu::img;
 use crate::set::Level;
 use crate::set::config::MAX_SIZE;
 use crate::set::manifest::{FileRecord, Role};
@@ -58,24 +57,14 @@ pub fn gather(domain: &Domain, plan: &Plan) -> Result<Vec<Extra>> {
     Ok(files)
 }
 
-fn image_infos(plan: &Plan) -> Vec<Extra> {
-    let mut files = Vec::new();
-    for disk in &plan.disks {
-        match img::info(&disk.image) {
-            Ok(info) => {
-                let name = format!("{}.{}.qcow.json", disk.target, plan.ident);
-                let mut extra = Extra::new(name, Role::ImageInfo, info.json.into_bytes());
-                extra.record = extra.record.of_disk(&disk.target).copied_from(&disk.image.to_string_lossy());
-                files.push(extra);
-            }
-            Err(error) => tracing::warn!(
-                "{}: the image's options are not saved, a restore uses defaults: {}",
-                disk.target,
-                error::report(&error)
-            ),
-        }
-    }
-    files
+fn image_infos(plan: &Plan) -> impl Iterator<Item = Extra> {
+    plan.disks.iter().filter_map(|disk| {
+        let info = disk.info.as_ref()?;
+        let name = format!("{}.{}.qcow.json", disk.target, plan.ident);
+        let mut extra = Extra::new(name, Role::ImageInfo, info.json.clone().into_bytes());
+        extra.record = extra.record.of_disk(&disk.target).copied_from(&disk.image.to_string_lossy());
+        Some(extra)
+    })
 }
 
 fn firmware(plan: &Plan) -> Vec<Extra> {

@@ -1,23 +1,35 @@
 //! Which disks of the domain a run copies, and why it leaves the others out.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use uuid::Uuid;
 
-use crate::cli::backup::Backup;
+use crate::cli::backup::{Backup, LevelArg};
 use crate::error::{Error, Kind};
 use crate::libvirt::connection::Connection;
 use crate::libvirt::domain_xml::{Device, Disk, DomainConfig, Source};
+use crate::qemu::img::{self, ImageInfo};
 use crate::set::catalogue::{Catalogue, Run};
 use crate::set::config;
 use crate::set::manifest::{Role, Skipped};
 
+/// A disk to copy.
+#[derive(Debug)]
+pub struct Selected {
+    /// As the domain has it.
+    pub disk: Disk,
+    /// Path of its image on the domain's host.
+    pub image: PathBuf,
+    /// What the image is; none where that can't be found out.
+    pub info: Option<ImageInfo>,
+}
+
 /// The disks of a domain, sorted.
 #[derive(Debug)]
 pub struct Selection {
-    /// To copy, with the path of the image on the domain's host.
-    pub disks: Vec<(Disk, PathBuf)>,
+    /// To copy.
+    pub disks: Vec<Selected>,
     /// Left out although nobody said so.
     pub skipped: Vec<Skipped>,
     /// All targets that are not copied.
@@ -43,7 +55,18 @@ impl Selection {
             } else if let Err(skip) = disk.eligibility() {
                 selection.skip(args, disk, &skip.reason, &skip.remedy);
             } else {
-                selection.disks.push((disk.clone(), image(connection, disk)?));
+                let image = image(connection, disk)?;
+                let info = info(disk, &image);
+                if args.level != LevelArg::Copy && info.as_ref().is_some_and(ImageInfo::is_qcow2_version_2) {
+                    let remedy = format!(
+                        "`qemu-img amend -o compat=1.1 {}` makes it version 3 while the domain is off, -l copy works as \
+                         it is",
+                        image.display()
+                    );
+                    selection.skip(args, disk, "its qcow2 image is of version 2, which can't keep a bitmap", &remedy);
+                } else {
+                    selection.disks.push(Selected { disk: disk.clone(), image, info });
+                }
             }
         }
         if selection.disks.is_empty() {
@@ -87,6 +110,19 @@ fn refuse_unknown(args: &Backup, config: &DomainConfig) -> Result<()> {
                 .into())
         }
     }
+}
+
+/// What the image is. Without that a restore has to take defaults.
+fn info(disk: &Disk, image: &Path) -> Option<ImageInfo> {
+    let info = img::info(image);
+    info.inspect_err(|error| {
+        tracing::warn!(
+            "{}: the image's options are not saved, a restore uses defaults: {}",
+            disk.target,
+            crate::error::report(error)
+        );
+    })
+    .ok()
 }
 
 /// Where the image is; a volume is looked up in its pool.

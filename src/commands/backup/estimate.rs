@@ -4,7 +4,7 @@ use std::io::Write;
 
 use anyhow::Result;
 
-use super::disks::{Selection, refuse_other_domain};
+use super::disks::{Selected, Selection, refuse_other_domain};
 use super::plan::{Plan, domain_uuid};
 use crate::cli::backup::{Backup, LevelArg};
 use crate::error::Error;
@@ -30,7 +30,7 @@ pub fn print(args: &Backup, connection: &Connection, domain: &Domain, layout: &L
     };
     let mut out = std::io::stdout().lock();
     let mut total = 0_u64;
-    for (disk, _) in &selection.disks {
+    for Selected { disk, .. } in &selection.disks {
         let since = changed.iter().find(|(target, _)| *target == disk.target);
         let (level, bytes) = match (since, &base) {
             (Some((_, bytes)), Some(name)) => (format!("changed since {name}"), *bytes),

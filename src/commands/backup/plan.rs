@@ -9,7 +9,7 @@ use anyhow::Result;
 use uuid::Uuid;
 
 use super::base::{Base, Bases};
-use super::disks::{self, Selection};
+use super::disks::{self, Selected, Selection};
 use super::{marker, old_chain};
 use crate::cli::backup::{Backup, LevelArg};
 use crate::error::{Error, Kind};
@@ -18,6 +18,7 @@ use crate::libvirt::checkpoint::{self, Checkpoint};
 use crate::libvirt::connection::Connection;
 use crate::libvirt::domain::Domain;
 use crate::libvirt::domain_xml::{Disk, DomainConfig};
+use crate::qemu::img::ImageInfo;
 use crate::set::Level;
 use crate::set::catalogue::Catalogue;
 use crate::set::cpt;
@@ -87,6 +88,8 @@ pub struct PlannedDisk {
     pub disk: Disk,
     /// Path of its image on the domain's host.
     pub image: PathBuf,
+    /// What the image is.
+    pub info: Option<ImageInfo>,
     /// Level of its stream.
     pub level: Level,
     /// Its size when the run was planned.
@@ -168,8 +171,8 @@ impl Plan {
             Level::Full | Level::Inc => plan.checkpoint.clone(),
             Level::Diff => plan.unixtime.to_string(),
         };
-        for (disk, image) in selection.disks {
-            plan.add(disk, image, &bases, domain, catalogue)?;
+        for selected in selection.disks {
+            plan.add(selected, &bases, domain, catalogue)?;
         }
         plan.intent.checkpoint = plan.made_checkpoint().map(str::to_owned);
         plan.intent.scratch = plan.disks.iter().map(|disk| plan.scratch_file(&disk.target)).collect();
@@ -183,7 +186,8 @@ impl Plan {
         Ok(plan)
     }
 
-    fn add(&mut self, disk: Disk, image: PathBuf, bases: &Bases, domain: &Domain, catalogue: &Catalogue) -> Result<()> {
+    fn add(&mut self, selected: Selected, bases: &Bases, domain: &Domain, catalogue: &Catalogue) -> Result<()> {
+        let Selected { disk, image, info } = selected;
         let target = disk.target.clone();
         let base = if self.level.needs_base() { bases.of_disk(catalogue, domain, &target, &image)? } else { None };
         let level = match &base {
@@ -201,7 +205,7 @@ impl Plan {
         let named = if level == Level::Full && is_new { Level::Full } else { self.level };
         let file = data_name(&target, named, &self.checkpoint, self.unixtime);
         let virtual_size = domain.disk_size(&target)?;
-        self.disks.push(PlannedDisk { target, disk, image, level, virtual_size, base, file });
+        self.disks.push(PlannedDisk { target, disk, image, info, level, virtual_size, base, file });
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Case, Lab, MIB, random_disk, spawn};
+use crate::support::{Case, Lab, MIB, random_disk, run, spawn};
 
 #[test]
 fn a_stopped_domain_is_started_only_where_asked() {
@@ -87,4 +87,26 @@ fn warnings_say_what_to_do() {
     assert_eq!(said.stderr.lines().count(), 1, "{}", said.stderr);
     assert!(said.stderr.contains("vdb") && said.stderr.contains("qcow2"), "{}", said.stderr);
     assert_eq!(said.stdout, "");
+}
+
+#[test]
+fn images_of_version_2_are_told_before_the_guest_is_touched() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "d", &["vda:4M:compat=0.10", "vdb:4M"]);
+    case.domain.write("vda", 0xaa, 0, MIB);
+    case.domain.write("vdb", 0xbb, MIB, MIB);
+    let reference = case.domain.snapshot_references(&["vda", "vdb"]);
+    case.backup(&["-i", "vda"]).ends_with(1).says(&["Excluding disk [vda]", "version 2", "qemu-img amend"]);
+    case.is_as_before(&[]);
+    case.backup(&["-l", "copy"]).succeeds();
+    case.restores(&[], &["vda", "vdb"], &reference);
+    std::fs::remove_dir_all(&case.set).unwrap();
+    case.backup(&[]).ends_with(3).says(&["Excluding disk [vda]", "version 2"]);
+    case.backup(&["-l", "inc", "-x", "vda"]).succeeds();
+    // What the message says helps.
+    case.domain.stop();
+    run("qemu-img", &[&"amend", &"-f", &"qcow2", &"-o", &"compat=1.1", &case.domain.image("vda")]).succeeds();
+    case.domain.start();
+    case.backs_up(&[], &["vda", "vdb"]).says(&["vda: full instead of an increment"]);
+    case.backs_up(&["-l", "inc"], &["vda", "vdb"]).says(&["vda: inc since"]);
 }
