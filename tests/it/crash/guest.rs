@@ -7,7 +7,7 @@ use crate::bad::{Case, listing};
 use crate::support::{Lab, run};
 
 #[track_caller]
-fn waits_until(what: &str, done: impl Fn() -> bool) {
+pub fn waits_until(what: &str, done: impl Fn() -> bool) {
     let begin = Instant::now();
     while !done() {
         assert!(begin.elapsed() < Duration::from_secs(30), "{what}: it does not come");

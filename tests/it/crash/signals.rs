@@ -7,10 +7,10 @@ use crate::bad::{Case, MIB};
 use crate::support::{Lab, run};
 
 /// Stops a process, continues it when dropped.
-struct Stopped(String);
+pub struct Stopped(String);
 
 impl Stopped {
-    fn new(id: &str) -> Stopped {
+    pub fn new(id: &str) -> Stopped {
         run("kill", &[&"-STOP", &id]).succeeds();
         Stopped(id.to_owned())
     }
