@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -110,9 +110,15 @@ impl Lock {
         }
     }
 
-    /// The holder before, if it died without letting go.
+    /// The holder before, if it died without letting go. Its note comes back when the lock is let go,
+    /// unless [`Lock::forget_dead`] says that nothing of it is left.
     pub fn dead_holder(&self) -> Option<&Holder> {
         self.dead_holder.as_ref()
+    }
+
+    /// What the dead holder left is cleared.
+    pub fn forget_dead(&mut self) {
+        self.dead_holder = None;
     }
 
     /// Replaces the note of who holds it.
@@ -134,10 +140,14 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        if !self.keeps_note {
-            // A note that stays is looked into and found to be of nothing.
-            let _ = self.file.set_len(0);
+        if self.keeps_note {
+            return;
         }
+        // A note that stays is looked into and found to be of nothing.
+        let _ = match self.dead_holder.take() {
+            Some(dead) => self.note(&dead),
+            None => self.file.set_len(0).map_err(|error| Error::io("write", error)),
+        };
     }
 }
 
@@ -159,8 +169,10 @@ fn open(path: &Path) -> Result<Attempt> {
         .create(true)
         .truncate(false)
         .mode(0o600)
+        // Others may write to a set: a link would have us cut off a file elsewhere.
+        .custom_flags(OFlags::NOFOLLOW.bits() as i32)
         .open(path)
-        .map_err(|error| place("open", error))?;
+        .map_err(|error| place("open", error).hint("a lock is a plain file: remove what is in its place"))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {
             let note = read_note(&file);
@@ -240,6 +252,11 @@ mod tests {
         first.note(&run).unwrap();
         first.keep_note();
         drop(first);
-        assert_eq!(take(&path, Duration::ZERO, &Cancel::new()).unwrap().dead_holder(), Some(&run));
+        // Also by one who does nothing about it.
+        for _ in 0..2 {
+            assert_eq!(take(&path, Duration::ZERO, &Cancel::new()).unwrap().dead_holder(), Some(&run));
+        }
+        take(&path, Duration::ZERO, &Cancel::new()).unwrap().forget_dead();
+        assert_eq!(take(&path, Duration::ZERO, &Cancel::new()).unwrap().dead_holder(), None);
     }
 }

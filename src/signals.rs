@@ -38,8 +38,11 @@ impl Received {
 /// second signal, or when cleaning up has lasted too long.
 pub fn watch(cancel: &Cancel) -> Result<Received> {
     let received = Received::default();
-    let mut signals =
-        Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(|error| Error::io("set up signal handling", error))?;
+    let mut wanted = vec![SIGINT, SIGTERM];
+    if !is_hangup_ignored() {
+        wanted.push(SIGHUP);
+    }
+    let mut signals = Signals::new(wanted).map_err(|error| Error::io("set up signal handling", error))?;
     let (first, cancel) = (received.clone(), cancel.clone());
     start("signals", move || {
         let mut begin: Option<Instant> = None;
@@ -65,6 +68,14 @@ pub fn watch(cancel: &Cancel) -> Result<Received> {
         }
     })?;
     Ok(received)
+}
+
+/// Whether the program was started to outlive its terminal, by `nohup`.
+fn is_hangup_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (SIGHUP - 1) & 1 == 1)
 }
 
 fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {

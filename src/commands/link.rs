@@ -47,8 +47,16 @@ impl Link {
     /// # Errors
     /// Of the connection; [`Kind::NotFound`] for the domain.
     pub fn open(hypervisor: &Hypervisor, domain: &str) -> Result<Self> {
-        let reached = reach(hypervisor, domain)?;
-        Ok(Self { hypervisor: hypervisor.clone(), current: Arc::new(Mutex::new(Arc::new(reached))) })
+        // A password file can be a pipe, which is read once.
+        let password = connect::password(hypervisor)?;
+        let hypervisor = Hypervisor { password, password_file: None, ..hypervisor.clone() };
+        let reached = reach(&hypervisor, domain)?;
+        Ok(Self { hypervisor, current: Arc::new(Mutex::new(Arc::new(reached))) })
+    }
+
+    /// How the hypervisor is reached, with the password itself.
+    pub fn hypervisor(&self) -> &Hypervisor {
+        &self.hypervisor
     }
 
     /// The domain's name.

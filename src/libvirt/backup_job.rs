@@ -1,10 +1,10 @@
 //! A backup job in pull mode: QEMU serves the disks of one moment over NBD until the job is aborted.
 //!
 //! The job belongs to the domain, not to a connection: it outlives the client and the daemon. It is told
-//! from another tool's by the path of its socket, which the caller makes unique; a foreign job is never
-//! aborted.
+//! from another's by a mark in the names of its scratch files, which the caller makes unique: a socket can be
+//! anybody's next. A foreign job is never aborted.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -311,21 +311,24 @@ pub fn job_socket(xml: &str) -> Option<PathBuf> {
     document.root.child("server")?.attribute("socket").map(PathBuf::from)
 }
 
-/// Whether the job of that XML serves on `socket`.
-pub fn job_is_ours(xml: &str, socket: &Path) -> bool {
-    job_socket(xml).is_some_and(|path| path == socket)
+/// Whether a scratch file of the job of that XML has `mark` in its name.
+pub fn job_is_ours(xml: &str, mark: &str) -> bool {
+    let Ok(document) = xml::parse(xml, "domainbackup") else { return false };
+    let disks = document.root.child("disks").into_iter().flat_map(Element::children);
+    let mut files = disks.filter_map(|disk| disk.child("scratch")?.attribute("file")).map(PathBuf::from);
+    files.any(|file| file.file_name().is_some_and(|name| name.to_string_lossy().contains(mark)))
 }
 
-/// Ends our job and waits until it has gone; returns whether there was one. A job with another socket is
-/// left alone.
+/// Ends our job, see [`job_is_ours`], and waits until it has gone; returns whether there was one. Another's
+/// is left alone.
 ///
 /// # Errors
 /// [`Kind::Busy`] if another's job runs, or ours did not go within ten seconds; else by libvirt's code.
-pub fn abort(domain: &Domain, socket: &Path) -> Result<bool> {
+pub fn abort(domain: &Domain, mark: &str) -> Result<bool> {
     let deadline = Instant::now() + ABORT_TIMEOUT;
     let mut sent = false;
     while let Some(xml) = job_xml(domain)? {
-        if !job_is_ours(&xml, socket) {
+        if !job_is_ours(&xml, mark) {
             // Ours has gone, and somebody else was quick.
             let foreign = busy_error(domain, &ActiveJob::Backup(xml));
             return if sent { Ok(true) } else { Err(foreign.unwrap_or_else(|| zombie_error(domain))) };
@@ -377,11 +380,13 @@ mod unit {
     }
 
     #[test]
-    fn a_job_is_told_by_its_socket() {
+    fn a_job_is_told_by_its_scratch_files() {
         let xml = spec().to_xml().unwrap();
-        assert!(job_is_ours(&xml, Path::new("/abs/x'&.sock")));
-        for (xml, socket) in [(xml.as_str(), "/abs/x"), ("", "/abs/x"), ("<domainbackup/>", ""), ("<x/>", "")] {
-            assert!(!job_is_ours(xml, Path::new(socket)), "{xml} {socket}");
+        assert_eq!(job_socket(&xml).unwrap(), PathBuf::from("/abs/x'&.sock"));
+        assert!(job_is_ours(&xml, "vdc."));
+        // A directory's name and the socket's are no mark.
+        for (xml, mark) in [(xml.as_str(), "abs"), (&xml, "sock"), ("", "vda"), ("<domainbackup/>", ""), ("<x/>", "")] {
+            assert!(!job_is_ours(xml, mark), "{xml} {mark}");
         }
     }
 }

@@ -11,11 +11,18 @@
 //! none         redefine()         nothing to do
 //! ```
 
+use std::thread;
+use std::time::Duration;
+
 use virt_sys as c;
 
 use super::xml::{self, Element};
-use super::{Domain, code};
+use super::{Domain, LibvirtError, code};
 use crate::error::{Error, Kind, Result};
+
+/// How often to ask again for a list that can't be given at the moment, and how long to wait before.
+const LIST_TRIES: u32 = 100;
+const LIST_PAUSE: Duration = Duration::from_millis(100);
 
 /// A checkpoint as libvirt or a backup set describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +76,15 @@ pub enum Discarded {
 /// # Errors
 /// By libvirt's code; [`Kind::Protocol`] if its XML makes no sense.
 pub fn list(domain: &Domain) -> Result<Vec<Checkpoint>> {
-    let handles = domain.during("list the checkpoints", domain.sys.checkpoints())?;
+    let mut handles = domain.sys.checkpoints();
+    for _ in 0..LIST_TRIES {
+        if !handles.as_ref().is_err_and(is_being_made) {
+            break;
+        }
+        thread::sleep(LIST_PAUSE);
+        handles = domain.sys.checkpoints();
+    }
+    let handles = domain.during("list the checkpoints", handles)?;
     let mut checkpoints = Vec::with_capacity(handles.len());
     for handle in handles {
         match handle.xml(c::VIR_DOMAIN_CHECKPOINT_XML_NO_DOMAIN) {
@@ -80,6 +95,11 @@ pub fn list(domain: &Domain) -> Result<Vec<Checkpoint>> {
         }
     }
     Ok(checkpoints)
+}
+
+/// While libvirt makes a checkpoint, its list has one without a name, and can't be given.
+fn is_being_made(error: &LibvirtError) -> bool {
+    error.code == code::INVALID_ARG && error.message.contains("virGetDomainCheckpoint")
 }
 
 /// Deletes a checkpoint; its children become children of its parent.

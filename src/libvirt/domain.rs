@@ -4,7 +4,7 @@ use std::fmt;
 
 use virt_sys as c;
 
-use super::{code, sys};
+use super::{code, sys, xml};
 use crate::error::Result;
 
 /// Most disks of one domain whose errors are asked for.
@@ -126,6 +126,16 @@ impl Domain {
     /// Whether it has a process, its guest running or paused.
     pub fn is_active(&self) -> Result<bool> {
         self.during("ask whether it runs", self.sys.is_active())
+    }
+
+    /// libvirt's number for this start of the domain; none while it is off. The same one may come again only
+    /// after the daemon was restarted.
+    ///
+    /// # Errors
+    /// By libvirt's code.
+    pub fn instance(&self) -> Result<Option<String>> {
+        // The library's own look-up answers from memory.
+        Ok(xml::parse(&self.xml(false)?, "domain")?.root.attribute("id"))
     }
 
     /// Whether it is still known after it stops.

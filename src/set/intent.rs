@@ -38,6 +38,9 @@ pub struct Intent {
     /// What the run does to the guest at the moment.
     #[serde(default)]
     pub held: Held,
+    /// The number that the domain had since it was started: with another one it is held by nobody.
+    #[serde(default)]
+    pub instance: Option<String>,
 }
 
 /// What a run does to a guest and has to undo whatever happens.
@@ -131,6 +134,7 @@ mod tests {
             files: vec!["vda.inc.virtnbdbackup.1.data".into()],
             extra: vec![],
             held: Held { frozen: true, ..Held::default() },
+            instance: Some("7".into()),
         };
         intent.write(&layout).unwrap();
         assert_eq!(Intent::left_behind(&layout).unwrap(), std::slice::from_ref(&intent));

@@ -140,6 +140,15 @@ impl Layout {
         format!("manifest.{run}.json")
     }
 
+    /// Whether `run` is committed. A file server that does not answer is no proof that it is not.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] where that can't be found out.
+    pub fn is_committed(&self, run: Uuid) -> Result<bool> {
+        let manifest = self.file(&Self::manifest_name(run))?;
+        manifest.try_exists().map_err(|error| Error::io("look for", error).path(manifest))
+    }
+
     /// Creates those of the set's directories that are missing, and makes their names durable: a power
     /// loss after a run must not take the whole set.
     ///

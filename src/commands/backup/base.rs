@@ -7,7 +7,7 @@ use anyhow::Result;
 use uuid::Uuid;
 
 use super::marker;
-use super::plan::DESCRIPTION;
+use super::plan::{DESCRIPTION, PlannedDisk};
 use crate::cli::backup::Backup;
 use crate::error::{self, Error, Kind};
 use crate::libvirt::checkpoint::{self, Checkpoint, CheckpointDisk};
@@ -26,6 +26,42 @@ pub struct Base {
     pub run: Option<Uuid>,
     /// Size of the disk then.
     pub virtual_size: u64,
+    /// What proves that it is that checkpoint: all chains have the same names.
+    description: Option<String>,
+    creation_time: u64,
+}
+
+impl Base {
+    fn is(&self, checkpoint: &Checkpoint) -> bool {
+        let Checkpoint { name, description, creation_time, .. } = checkpoint;
+        (name, description, creation_time) == (&self.checkpoint, &self.description, &self.creation_time)
+    }
+}
+
+/// Refuses to go on where a base is not the checkpoint that it was when the run was planned: another user of
+/// the daemon or another tool took the domain over, whom no lock of ours keeps out. To be asked once the job
+/// runs: what is there then was there when it began.
+///
+/// # Errors
+/// [`Kind::Busy`]; by libvirt's code.
+pub fn refuse_replaced(domain: &Domain, disks: &[PlannedDisk]) -> error::Result<()> {
+    let mut bases = disks.iter().filter_map(|disk| disk.base.as_ref()).peekable();
+    if bases.peek().is_none() {
+        return Ok(());
+    }
+    let known = checkpoint::list(domain)?;
+    match bases.find(|base| !known.iter().any(|checkpoint| base.is(checkpoint))) {
+        None => Ok(()),
+        Some(base) => Err(Error::new(
+            Kind::Busy,
+            format!(
+                "another backup of domain {} has removed or replaced checkpoint {} since the run was planned",
+                domain.name(),
+                base.checkpoint
+            ),
+        )
+        .hint("one chain per domain: find out who else backs it up; the next run tells what is left to build on")),
+    }
 }
 
 /// The checkpoints of the domain, sorted out.
@@ -109,11 +145,16 @@ impl Bases {
             // The reason is the newest base's; an older one will do, where there is one.
             let missing = match self.own.iter().find(|(checkpoint, _)| checkpoint.name == *name) {
                 None => format!("checkpoint {name} is gone from the domain"),
-                Some((_, good)) if good.iter().any(|good| good == target) => {
+                Some((known, good)) if good.iter().any(|good| good == target) => {
                     refuse_gap(catalogue, run, target)?;
                     if is_marked(domain, catalogue, run, target)? {
-                        let base = Base { checkpoint: name.clone(), run: run.run_id(), virtual_size: size };
-                        return Ok(Some(base));
+                        return Ok(Some(Base {
+                            checkpoint: name.clone(),
+                            run: run.run_id(),
+                            virtual_size: size,
+                            description: known.description.clone(),
+                            creation_time: known.creation_time,
+                        }));
                     }
                     reason.get_or_insert(format!(
                         "bitmap {name} is on its image, but not the marker of this chain: the image seems to have \

@@ -1,7 +1,6 @@
 //! From complete data to a committed run: configuration, sums, manifest, renames, and what the
 //! commit makes superfluous.
 
-use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
@@ -76,7 +75,7 @@ fn extras(layout: &Layout, plan: &Plan, copied: &Copied) -> Result<Vec<Extra>> {
     for extra in &mut extras {
         let is_firmware = matches!(extra.record.role, Role::Loader | Role::Nvram | Role::Kernel | Role::Initrd);
         // Beside a copy firmware bears its plain name, which may be anybody's.
-        if is_firmware && layout.file(&extra.record.name)?.exists() {
+        if is_firmware && layout.file(&extra.record.name)?.try_exists().unwrap_or(true) {
             extra.record.name = format!("{}.{}", extra.record.name, plan.run);
         }
     }
@@ -206,13 +205,14 @@ pub fn refuse_existing(layout: &Layout, plan: &Plan) -> Result<()> {
     for disk in &plan.disks {
         let path = layout.file(&disk.file)?;
         let partial = layout.file(&format!("{}{PARTIAL}", disk.file))?;
-        if partial.exists() {
+        // What can't be looked at may be there.
+        if partial.try_exists().unwrap_or(true) {
             return Err(Error::new(Kind::Busy, "exists already")
                 .path(partial)
                 .hint("a run of another tool left it, or is still writing it: look, then remove it")
                 .into());
         }
-        if File::open(&path).is_ok() {
+        if path.try_exists().unwrap_or(true) {
             return Err(Error::new(Kind::Busy, "exists already, and a committed file is never overwritten")
                 .path(path)
                 .hint("start a new chain with -l full in an empty directory")

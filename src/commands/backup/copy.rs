@@ -12,15 +12,16 @@ use super::guest::{self, Hold, Quiet};
 use super::plan::{Plan, PlannedDisk};
 use super::scratch::Scratch;
 use super::watch::Watch;
-use super::{Context, marker, old_chain, zeroes};
+use super::{Context, base, marker, old_chain, undo, zeroes};
 use crate::cancel::Cancel;
 use crate::cli::backup::Backup;
 use crate::commands::link::{Link, bounded};
 use crate::error::{self, Error, Kind};
 use crate::extent::{self, Extent, Kind as ExtentKind, align_data};
 use crate::fault;
-use crate::libvirt::backup_job::{self, BackupSpec, PRESERVE_SHUTDOWN_VERSION, bitmap_name};
+use crate::libvirt::backup_job::{self, PRESERVE_SHUTDOWN_VERSION, bitmap_name};
 use crate::libvirt::{code, code_of};
+use crate::lock::Patience;
 use crate::nbd::block_status::{self, ALLOCATION};
 use crate::nbd::client::Client;
 use crate::nbd::uri;
@@ -67,7 +68,7 @@ pub struct CopiedDisk {
 /// Runs the job: begins it at a quiet moment, copies every disk, ends it.
 pub fn disks(run: &Context<'_>, plan: &mut Plan, hold: &mut Hold<'_>) -> Result<Copied> {
     run.session.cancel.check()?;
-    wait_until_idle(run)?;
+    backup_job::refuse_busy(&*run.link.reach()?)?;
     let scratch = Scratch::check(&run.args.places, plan)?;
     let was_paused = guest::is_paused_by_full_disk(&*run.link.reach()?);
     let result = job(run, plan, hold, scratch, was_paused);
@@ -83,11 +84,14 @@ pub fn disks(run: &Context<'_>, plan: &mut Plan, hold: &mut Hold<'_>) -> Result<
     })
 }
 
-/// libvirt has one job for a domain.
-fn wait_until_idle(run: &Context<'_>) -> Result<()> {
+/// Waits for the jobs of others: libvirt has one for a domain.
+///
+/// # Errors
+/// [`Kind::Busy`], saying what runs; by libvirt's code.
+pub fn wait_until_idle(link: &Link, patience: &Patience) -> Result<()> {
     let mut told = false;
-    while let Err(busy) = backup_job::refuse_busy(&*run.link.reach()?) {
-        if busy.kind() != Kind::Busy || !run.patience.wait()? {
+    while let Err(busy) = backup_job::refuse_busy(&*link.reach()?) {
+        if busy.kind() != Kind::Busy || !patience.wait()? {
             return Err(busy.into());
         }
         if !std::mem::replace(&mut told, true) {
@@ -99,9 +103,10 @@ fn wait_until_idle(run: &Context<'_>) -> Result<()> {
 
 fn job(run: &Context<'_>, plan: &mut Plan, hold: &mut Hold<'_>, scratch: Scratch, was_paused: bool) -> Result<Copied> {
     // Armed before it begins: a call that fails may have begun it all the same.
-    let job = JobGuard { link: run.link, spec: plan.job() };
+    let job = JobGuard { link: run.link, run: plan.run };
     prepare(run, plan)?;
     let (point_in_time, quiet) = hold.at_quiet_moment(|| begin(run, plan))?;
+    base::refuse_replaced(&*run.link.reach()?, &plan.disks)?;
     let held = Held { frozen: hold.held().frozen || quiet.maybe_frozen, ..hold.held() };
     if held != plan.intent.held {
         plan.intent.held = held;
@@ -109,7 +114,7 @@ fn job(run: &Context<'_>, plan: &mut Plan, hold: &mut Hold<'_>, scratch: Scratch
     }
     fault::point("job-begun")?;
     let cancel = run.session.cancel.child();
-    let watch = Watch::begin(run.link, &job.spec, scratch, was_paused, &cancel)?;
+    let watch = Watch::begin(run.link, plan.run, scratch, was_paused, &cancel)?;
     let config = config::gather(&*run.link.reach()?, plan)?;
     fault::point("config-gathered")?;
     let disks = all(run, plan, &cancel);
@@ -170,15 +175,15 @@ const END_LIMIT: Duration = Duration::from_secs(60);
 /// The running job; aborted when this is dropped.
 struct JobGuard<'r> {
     link: &'r Link,
-    spec: BackupSpec,
+    run: Uuid,
 }
 
 impl JobGuard<'_> {
     /// Ends the job. It must have lasted until now: what was read after its end is not its content.
     fn end(self, cancel: &Cancel) -> Result<()> {
         let reached = self.link.reach_within(DAEMON_PATIENCE, cancel)?;
-        let socket = self.spec.socket.clone();
-        let lasted = bounded("end the backup job", END_LIMIT, move || backup_job::abort(&reached, &socket))?;
+        let mark = self.run.to_string();
+        let lasted = bounded("end the backup job", END_LIMIT, move || backup_job::abort(&reached, &mark))?;
         std::mem::forget(self);
         if lasted { Ok(()) } else { Err(Error::new(Kind::Io, "the backup job ended before the copy did").into()) }
     }
@@ -186,15 +191,8 @@ impl JobGuard<'_> {
 
 impl Drop for JobGuard<'_> {
     fn drop(&mut self) {
-        let (link, socket) = (self.link.clone(), self.spec.socket.clone());
-        let ended = bounded("end the backup job", END_LIMIT, move || {
-            let reached = link.reach()?;
-            // Not begun at all, or another's.
-            match backup_job::job_xml(&reached)?.is_some_and(|xml| backup_job::job_is_ours(&xml, &socket)) {
-                true => backup_job::abort(&reached, &socket).map(drop),
-                false => Ok(()),
-            }
-        });
+        let (link, run) = (self.link.clone(), self.run);
+        let ended = bounded("end the backup job", END_LIMIT, move || undo::abort_job(&*link.reach()?, run).map(drop));
         if let Err(error) = ended {
             tracing::debug!("the backup job may still be there: {}", error::report(&error));
         }

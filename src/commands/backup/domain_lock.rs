@@ -10,7 +10,6 @@ use uuid::Uuid;
 use super::undo::{self, Keep};
 use crate::cancel::Cancel;
 use crate::error::{self, Error, Kind, Result};
-use crate::libvirt::backup_job;
 use crate::libvirt::domain::Domain;
 use crate::lock::{Holder, Lock, Patience};
 use crate::set;
@@ -31,13 +30,17 @@ pub fn take(domain: Uuid, holder: &Holder, patience: &Patience) -> Result<Lock> 
 }
 
 /// Undoes what the last run on the domain left when it died, if that wrote to another set than `layout`.
-/// A set that can't be reached keeps its intent; the job goes in any case: its process is dead, and no
-/// other run can begin beside it.
-pub fn clear_dead(domain: &Domain, lock: &Lock, layout: &Layout, keep: Keep) {
-    let Some(dead) = lock.dead_holder().filter(|dead| dead.directory != layout.directory()) else { return };
-    let result = clear_other_set(domain, dead, keep).and_then(|()| abort_job_of(domain, dead));
-    if let Err(error) = result {
-        tracing::warn!("what a dead run left ({dead}) stays for now: {}", error::report(&error));
+/// A set that can't be reached, be it this one's directory whose disk is not mounted, keeps its intent; the
+/// job goes in any case: its process is dead, and no other run can begin beside it.
+pub fn clear_dead(domain: &Domain, lock: &mut Lock, layout: &Layout, keep: Keep) {
+    let Some(dead) = lock.dead_holder().cloned() else { return };
+    let is_other = dead.directory != layout.directory();
+    let result = if is_other { clear_other_set(domain, &dead, keep) } else { Ok(()) };
+    match result.and_then(|()| abort_job_of(domain, &dead)) {
+        // What is in this set is cleared next.
+        Ok(()) if !is_other => {}
+        Ok(()) => lock.forget_dead(),
+        Err(error) => tracing::warn!("what a dead run left ({dead}) stays for now: {}", error::report(&error)),
     }
 }
 
@@ -57,9 +60,7 @@ fn abort_job_of(domain: &Domain, dead: &Holder) -> Result<()> {
     if !domain.is_active()? {
         return Ok(());
     }
-    let Some(xml) = backup_job::job_xml(domain)?.filter(|xml| xml.contains(&run.to_string())) else { return Ok(()) };
-    if let Some(socket) = backup_job::job_socket(&xml) {
-        backup_job::abort(domain, &socket)?;
+    if undo::abort_job(domain, run)? {
         tracing::warn!("aborted the backup job of run {run}, whose process is gone ({dead})");
     }
     Ok(())

@@ -41,7 +41,7 @@ impl Guard {
         };
         // The link is good even where the program was replaced since it was started.
         let mut command = Command::new("/proc/self/exe");
-        command.arg("guard").stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
+        command.arg0("virtkeep").arg("guard").stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
         let mut child = command.spawn().map_err(|error| Error::io("start the guard", error))?;
         let orders = child.stdin.take();
         let answers = child.stdout.take();

@@ -132,7 +132,7 @@ impl<'r> Hold<'r> {
     fn guarded(&mut self, change: impl FnOnce(&mut Held)) -> error::Result<()> {
         let guard = match &mut self.guard {
             Some(guard) => guard,
-            none => none.insert(Guard::start(&self.args.hypervisor, self.domain)?),
+            none => none.insert(Guard::start(self.link.hypervisor(), self.domain)?),
         };
         let mut held = self.held;
         change(&mut held);

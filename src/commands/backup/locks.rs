@@ -17,8 +17,9 @@ use crate::set::moment;
 #[derive(Debug)]
 pub struct Locks {
     holder: Holder,
-    domain: Lock,
+    // Dropped first: whoever waits for the domain takes this one next.
     set: Lock,
+    domain: Lock,
 }
 
 impl Locks {
@@ -36,14 +37,21 @@ impl Locks {
         };
         let domain = domain_lock::take(domain_uuid(domain)?, &holder, patience)?;
         layout.create()?;
-        let set = lock::take(layout, &holder, patience)?;
+        let mut set = lock::take(layout, &holder, patience)?;
+        // The set has its intents for that.
+        set.forget_dead();
         layout.remove_temporary()?;
         Ok(Self { holder, domain, set })
     }
 
     /// Undoes what a dead run of the domain left for another set.
-    pub fn clear_dead(&self, domain: &Domain, layout: &Layout, keep: Keep) {
-        domain_lock::clear_dead(domain, &self.domain, layout, keep);
+    pub fn clear_dead(&mut self, domain: &Domain, layout: &Layout, keep: Keep) {
+        domain_lock::clear_dead(domain, &mut self.domain, layout, keep);
+    }
+
+    /// Nothing is left of dead runs into this set.
+    pub fn forget_dead(&mut self) {
+        self.domain.forget_dead();
     }
 
     /// Notes the run that begins now.

@@ -64,11 +64,15 @@ pub fn run(args: &Backup, session: &Session) -> Result<Exit> {
     if undo::clear_leftovers(&reached.domain, &layout, keep)? {
         hold.adopt_started()?;
     }
+    locks.forget_dead();
+    // What others do meanwhile would make a plan wrong.
+    copy::wait_until_idle(&link, &patience)?;
     let catalogue = Catalogue::open(layout)?;
     let plan = Plan::make(args, &reached.connection, &reached.domain, &catalogue)?;
     drop(reached);
+    undo::refuse_leftovers(&catalogue.layout)?;
     plan.tell();
-    let run = Context { args, session, link: &link, patience: &patience, catalogue: &catalogue };
+    let run = Context { args, session, link: &link, catalogue: &catalogue };
     if estimate::is_below_threshold(args, &*link.reach()?, &plan)? {
         hold.end();
         return Ok(Exit::Done);
@@ -90,8 +94,6 @@ struct Context<'r> {
     session: &'r Session,
     /// The way to the domain.
     link: &'r Link,
-    /// How long to wait for others.
-    patience: &'r Patience,
     /// The set as it was when the run began.
     catalogue: &'r Catalogue,
 }

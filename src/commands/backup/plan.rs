@@ -140,6 +140,7 @@ impl Plan {
             files: Vec::new(),
             extra: Vec::new(),
             held: Held::default(),
+            instance: domain.instance()?,
         };
         let mut plan = Self {
             run,

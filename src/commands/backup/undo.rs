@@ -2,18 +2,21 @@
 //! Only what provably belongs to the run is touched.
 
 use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use uuid::Uuid;
 
 use super::plan::domain_uuid;
-use super::{Context, commit, marker, old_chain};
+use super::{Context, commit, guest, marker, old_chain};
 use crate::cancel::Cancel;
 use crate::commands::guard;
 use crate::commands::link::bounded;
 use crate::error::{self, Error, Kind};
-use crate::libvirt::backup_job;
+use crate::libvirt::backup_job::{self, ActiveJob};
 use crate::libvirt::checkpoint;
 use crate::libvirt::domain::Domain;
 use crate::set::intent::{Held, Intent};
@@ -25,6 +28,10 @@ use crate::set::manifest::Manifest;
 const PATIENCE: Duration = Duration::from_secs(15);
 /// The same for a QEMU that does not answer.
 const LIMIT: Duration = Duration::from_secs(60);
+/// A job that a dead run asked for gets this long to begin: libvirt goes on with a call whose client is gone.
+const BEGIN_LIMIT: Duration = Duration::from_secs(30);
+/// How often to look whether it has.
+const BEGIN_POLL: Duration = Duration::from_millis(100);
 
 /// What of a dead run is kept.
 #[derive(Debug, Clone, Copy)]
@@ -55,11 +62,16 @@ pub fn clear_leftovers(domain: &Domain, layout: &Layout, keep: Keep) -> Result<b
             tracing::debug!("run {} waits for the domain to run, to be tidied up", intent.run);
             continue;
         }
+        if intent.instance.is_some() && intent.instance != domain.instance()? {
+            // What it did to the guest ended with that.
+            tracing::debug!("the domain was started anew since run {}", intent.run);
+            intent.held = Held::default();
+        }
         if keep.started {
             kept_started |= std::mem::take(&mut intent.held.started);
         }
-        let manifest = layout.file(&Layout::manifest_name(intent.run))?;
-        if manifest.exists() {
+        if layout.is_committed(intent.run)? {
+            let manifest = layout.file(&Layout::manifest_name(intent.run))?;
             tracing::info!("run {} was committed, but not tidied up: completing it", intent.run);
             let manifest = Manifest::read(&manifest)?;
             commit::roll_forward(layout, &manifest)?;
@@ -80,9 +92,19 @@ pub fn clear_leftovers(domain: &Domain, layout: &Layout, keep: Keep) -> Result<b
 pub(super) fn failed_run(run: &Context<'_>, intent: &Intent) -> bool {
     let layout = &run.catalogue.layout;
     // The commit itself failed half-way: what the next run makes of it depends on what it finds.
-    if layout.file(&Layout::manifest_name(intent.run)).is_ok_and(|manifest| manifest.exists()) {
-        tracing::warn!("the manifest is written, but maybe not durable: the next run completes the run");
-        return false;
+    match layout.is_committed(intent.run) {
+        Ok(false) => {}
+        Ok(true) => {
+            tracing::warn!("the manifest is written, but maybe not durable: the next run completes the run");
+            return false;
+        }
+        Err(error) => {
+            tracing::warn!(
+                "whether the run is committed is not known, the next one finds out: {}",
+                error::report(&error)
+            );
+            return false;
+        }
     }
     let keep_partial = run.args.keep_partial;
     // Their room may be what is missing, and they need no daemon.
@@ -107,13 +129,7 @@ pub(super) fn failed_run(run: &Context<'_>, intent: &Intent) -> bool {
 fn undo(domain: &Domain, layout: &Layout, intent: &Intent, keep_partial: bool) -> Result<()> {
     remove_files(layout, intent, keep_partial)?;
     if domain.is_active()? {
-        // A socket can be somebody else's by now; scratch files bear the run's UUID.
-        let run = intent.run.to_string();
-        if backup_job::job_xml(domain)?.is_some_and(|xml| xml.contains(&run)) {
-            backup_job::abort(domain, &intent.socket)?;
-            tracing::info!("aborted the backup job of run {run}");
-        }
-        remove_checkpoint(domain, intent)?;
+        undo_job(domain, intent)?;
     } else if intent.checkpoint.is_some() {
         // Forgetting the checkpoint now would leave its bitmap in the images, and the name taken.
         remove_job_files(intent);
@@ -121,6 +137,61 @@ fn undo(domain: &Domain, layout: &Layout, intent: &Intent, keep_partial: bool) -
     }
     remove_job_files(intent);
     release(domain, intent)
+}
+
+/// Ends the run's job and removes its checkpoint.
+fn undo_job(domain: &Domain, intent: &Intent) -> Result<()> {
+    wait_for_begin(domain)?;
+    // Twice: the job may still have been waiting for another's to end. What is done to checkpoints waits for it.
+    for _ in 0..2 {
+        if abort_job(domain, intent.run)? {
+            tracing::info!("aborted the backup job of run {}", intent.run);
+            // Its scratch files may have paused the guest, and nobody was there to resume it.
+            guest::resume_after_full_scratch(domain);
+        }
+        remove_checkpoint(domain, intent)?;
+    }
+    Ok(())
+}
+
+/// Waits while libvirt begins a job: it has no XML yet, and would be overlooked. One that a dead daemon left
+/// half-made looks the same, but stays so.
+fn wait_for_begin(domain: &Domain) -> error::Result<()> {
+    let deadline = Instant::now() + BEGIN_LIMIT;
+    while backup_job::active_job(domain)? == ActiveJob::Zombie {
+        if Instant::now() >= deadline {
+            return Err(backup_job::zombie_error(domain));
+        }
+        thread::sleep(BEGIN_POLL);
+    }
+    Ok(())
+}
+
+/// Ends the job of `run`, if that is the one that runs; whether it was.
+///
+/// # Errors
+/// By libvirt's code.
+pub(super) fn abort_job(domain: &Domain, run: Uuid) -> error::Result<bool> {
+    let mark = run.to_string();
+    match backup_job::job_xml(domain)?.is_some_and(|xml| backup_job::job_is_ours(&xml, &mark)) {
+        true => backup_job::abort(domain, &mark),
+        false => Ok(false),
+    }
+}
+
+/// Refuses to begin beside a run that is neither undone nor completed: the domain was off when it was its
+/// turn, and was started since. The names of its files would be those of the new run.
+///
+/// # Errors
+/// [`Kind::Busy`].
+pub fn refuse_leftovers(layout: &Layout) -> Result<()> {
+    match Intent::left_behind(layout)?.first() {
+        None => Ok(()),
+        Some(intent) => Err(Error::new(Kind::Busy, format!("run {} is to be undone first", intent.run))
+            .path(layout.directory())
+            .hint("the domain has only just been started: run the backup again")
+            .into()),
+    }
 }
 
 /// Lets a guest go that the run held when it died, and the guard died, too.
@@ -160,11 +231,12 @@ fn remove_files(layout: &Layout, intent: &Intent, keep_partial: bool) -> Result<
 }
 
 /// Scratch files and the socket: libvirt removes them, unless it died. An intent is a file that
-/// others could have written: only what bears the run's UUID is believed to be ours, and a socket.
+/// others could have written: only what bears the run's UUID is believed to be ours, and a socket that
+/// nobody listens at.
 pub(super) fn remove_job_files(intent: &Intent) {
     let run = intent.run.to_string();
     let named = |path: &&PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().contains(&run));
-    let socket = Some(&intent.socket).filter(|path| is_socket(path));
+    let socket = Some(&intent.socket).filter(|path| is_dead_socket(path));
     for path in intent.scratch.iter().filter(named).chain(socket) {
         if let Err(error) = remove(path) {
             tracing::warn!("{}", error::report(error.as_ref()));
@@ -172,8 +244,9 @@ pub(super) fn remove_job_files(intent: &Intent) {
     }
 }
 
-fn is_socket(path: &Path) -> bool {
-    path.symlink_metadata().is_ok_and(|metadata| metadata.file_type().is_socket())
+fn is_dead_socket(path: &Path) -> bool {
+    let is_socket = path.symlink_metadata().is_ok_and(|metadata| metadata.file_type().is_socket());
+    is_socket && UnixStream::connect(path).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
 fn remove(path: &Path) -> Result<()> {

@@ -7,12 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use super::guest;
 use super::scratch::Scratch;
 use crate::cancel::Cancel;
 use crate::commands::link::Link;
 use crate::error::{self, Error, Kind, Result};
-use crate::libvirt::backup_job::{self, BackupSpec};
+use crate::libvirt::backup_job;
 
 /// Between two looks: a guest that writes 2 GB/s has a GiB of reserve.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -28,7 +30,7 @@ pub struct Watch {
 
 struct Watcher {
     link: Link,
-    spec: BackupSpec,
+    run: Uuid,
     scratch: Scratch,
     cancel: Cancel,
     reason: Arc<Mutex<Option<Error>>>,
@@ -41,12 +43,12 @@ impl Watch {
     ///
     /// # Errors
     /// Where no thread can be started.
-    pub fn begin(link: &Link, spec: &BackupSpec, scratch: Scratch, was_paused: bool, cancel: &Cancel) -> Result<Self> {
+    pub fn begin(link: &Link, run: Uuid, scratch: Scratch, was_paused: bool, cancel: &Cancel) -> Result<Self> {
         let (end, ended) = channel();
         let reason = Arc::new(Mutex::new(None));
         let watcher = Watcher {
             link: link.clone(),
-            spec: spec.clone(),
+            run,
             scratch,
             cancel: cancel.clone(),
             reason: Arc::clone(&reason),
@@ -98,7 +100,7 @@ impl Watcher {
     }
 
     fn abort(&self) {
-        let result = self.link.reach().and_then(|reached| backup_job::abort(&reached, &self.spec.socket));
+        let result = self.link.reach().and_then(|reached| backup_job::abort(&reached, &self.run.to_string()));
         if let Err(error) = result {
             tracing::debug!("the watch could not end the job: {}", error::report(&error));
         }

@@ -205,9 +205,9 @@ impl SetFacts {
         self.in_use != Some(false)
     }
 
-    /// Whether the intent's run was committed.
+    /// Whether the intent's run was committed, for all that can be known.
     pub fn is_committed(&self, intent: &Intent) -> bool {
-        self.layout.file(&Layout::manifest_name(intent.run)).is_ok_and(|manifest| manifest.exists())
+        self.layout.is_committed(intent.run).unwrap_or(true)
     }
 
     /// The runs on domain `uuid` that are neither committed nor undone.

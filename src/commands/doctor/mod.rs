@@ -60,10 +60,10 @@ pub fn run(args: &Doctor) -> Result<Exit> {
 }
 
 fn mend(args: &Doctor, connection: &Connection, domain: &Domain, layout: &Layout) -> Result<Exit> {
-    let locks = Locks::take(domain, layout, &Patience::new(Duration::ZERO, &Cancel::new()))?;
+    let mut locks = Locks::take(domain, layout, &Patience::new(Duration::ZERO, &Cancel::new()))?;
     let gather = || Facts::gather(args, connection, domain, Some(layout), true);
     let before = look(&gather()?);
-    let well = repair::run(&gather, &locks)?;
+    let well = repair::run(&gather, &mut locks)?;
     let after = look(&gather()?);
     tell(args, domain, &finding::compared(before, &after))?;
     Ok(exit(well, &after))

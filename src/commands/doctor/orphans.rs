@@ -53,6 +53,7 @@ mod tests {
             files: vec![],
             extra: vec![],
             held: Held::default(),
+            instance: None,
         };
         let targets = |known: &[Checkpoint], disks: &[DiskBitmaps]| -> Vec<String> { of_run(&intent, known, disks) };
         let disks = [disk("vda", &["virtnbdbackup.0", "virtnbdbackup.1"]), disk("vdb", &["virtnbdbackup.1"])];

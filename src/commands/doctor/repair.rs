@@ -22,7 +22,7 @@ const KEEP: Keep = Keep { partial: false, started: false };
 
 /// Does what the findings on the set's own things say, one after the other, and says so. Facts are gathered
 /// anew by `gather` where a step has changed them. Returns whether all went well; what did not is said.
-pub fn run<'f>(gather: &dyn Fn() -> Result<Facts<'f>>, locks: &Locks) -> Result<bool> {
+pub fn run<'f>(gather: &dyn Fn() -> Result<Facts<'f>>, locks: &mut Locks) -> Result<bool> {
     let facts = gather()?;
     let Some(set) = facts.set.as_ref().filter(|set| set.is_usable()) else {
         tracing::warn!("nothing is mended: the set is not this domain's, or its records can't be read");

@@ -66,7 +66,7 @@ fn a_domain_that_is_off(connection: &Connection, domain: &Domain) {
     assert_eq!(domain.disk_errors().unwrap(), []);
     let spec = BackupSpec { socket: "/x".into(), disks: Vec::new(), other_disks: Vec::new() };
     let error = backup_job::begin(domain, &spec, None, false).unwrap_err();
-    assert!(!backup_job::abort(domain, Path::new("/x")).unwrap(), "{error:?}");
+    assert!(!backup_job::abort(domain, "x").unwrap(), "{error:?}");
 }
 
 fn full_job(daemon: &Daemon, domain: &Domain) {
@@ -74,16 +74,16 @@ fn full_job(daemon: &Daemon, domain: &Domain) {
     // This daemon may be too old to preserve; it is asked all the same.
     backup_job::begin(domain, &spec, Some(&new_checkpoint("cp0")), true).unwrap();
     let ActiveJob::Backup(xml) = backup_job::active_job(domain).unwrap() else { panic!("no job") };
-    assert!(backup_job::job_is_ours(&xml, &spec.socket));
-    assert!(!backup_job::job_is_ours(&xml, &daemon.path("full.soc")));
+    assert!(backup_job::job_is_ours(&xml, "full."));
+    assert!(!backup_job::job_is_ours(&xml, "full.sock"));
     let info = daemon.run("nbdinfo", &["--json", &format!("nbd+unix:///vdb?socket={}", spec.socket.display())]);
     assert!(info.contains("\"export-size\": 16777216"), "{info}");
 
-    let foreign = backup_job::abort(domain, Path::new("/other")).unwrap_err();
+    let foreign = backup_job::abort(domain, "other.").unwrap_err();
     assert_eq!(foreign.kind(), Kind::Busy);
-    assert!(backup_job::abort(domain, &spec.socket).unwrap());
+    assert!(backup_job::abort(domain, "full.").unwrap());
     assert_eq!(backup_job::job_xml(domain).unwrap(), None);
-    assert!(!backup_job::abort(domain, &spec.socket).unwrap());
+    assert!(!backup_job::abort(domain, "full.").unwrap());
 
     let checkpoint = find(domain, "cp0");
     assert_eq!(checkpoint.description.as_deref(), Some("of a test & more"));
@@ -99,11 +99,11 @@ fn incremental_and_mixed_jobs(daemon: &Daemon, domain: &Domain) {
     let uri = format!("nbd+unix:///vda?socket={}", both.socket.display());
     let info = daemon.run("nbdinfo", &["--json", &uri]);
     assert!(info.contains(&format!("qemu:dirty-bitmap:{}", both.disks[0].bitmap_name())), "{info}");
-    backup_job::abort(domain, &both.socket).unwrap();
+    backup_job::abort(domain, "inc.").unwrap();
 
     let mixed = daemon.spec("mixed", &[("vda", Some("cp1")), ("vdb", None)], &["hda"]);
     backup_job::begin(domain, &mixed, Some(&new_checkpoint("cp2")), false).unwrap();
-    backup_job::abort(domain, &mixed.socket).unwrap();
+    backup_job::abort(domain, "mixed.").unwrap();
 
     assert_eq!(names(domain), ["cp0", "cp1", "cp2"], "parents first");
     assert_eq!(find(domain, "cp2").parent.as_deref(), Some("cp1"));
@@ -143,7 +143,7 @@ fn busy_domain(daemon: &Daemon, connection: &Connection, domain: &Domain) {
     assert!(started.elapsed() < Duration::from_secs(10), "it waited");
     assert_eq!(error.kind(), Kind::Busy);
     assert!(report(&error).contains("first.sock") && error.hint_text().unwrap().contains("domjobabort"), "{error:?}");
-    backup_job::abort(domain, &first.socket).unwrap();
+    backup_job::abort(domain, "first.").unwrap();
 }
 
 fn lost_metadata(domain: &Domain) {
@@ -171,7 +171,7 @@ fn lost_bitmaps(daemon: &Daemon, domain: &Domain) {
     // The half that was left is gone too: libvirt would refuse the name otherwise.
     let spec = daemon.spec("again", &[("vda", None), ("vdb", None)], &["hda"]);
     backup_job::begin(domain, &spec, Some(&new_checkpoint("cp2")), false).unwrap();
-    backup_job::abort(domain, &spec.socket).unwrap();
+    backup_job::abort(domain, "again.").unwrap();
 
     daemon.remove_bitmap("d", "vda", "cp2");
     daemon.remove_bitmap("d", "vdb", "cp2");
@@ -269,6 +269,6 @@ fn a_daemon_that_died_while_beginning_a_job(daemon: &mut Daemon) {
     let error = backup_job::begin(&domain, &spec, None, false).unwrap_err();
     assert_eq!(error.kind(), Kind::Busy);
     assert!(error.hint_text().unwrap().contains("async='backup'"), "{error:?}");
-    assert!(!backup_job::abort(&domain, &spec.socket).unwrap());
+    assert!(!backup_job::abort(&domain, "zombie.").unwrap());
     domain.destroy().unwrap();
 }

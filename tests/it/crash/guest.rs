@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::support::{Case, Lab, listing, run, spawn_with};
 
 #[track_caller]
-fn waits_until(what: &str, done: impl Fn() -> bool) {
+pub fn waits_until(what: &str, done: impl Fn() -> bool) {
     let begin = Instant::now();
     while !done() {
         assert!(begin.elapsed() < Duration::from_secs(30), "{what}: it does not come");

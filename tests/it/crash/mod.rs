@@ -5,6 +5,7 @@ mod daemon;
 mod guest;
 mod leaks;
 mod locks;
+mod others;
 mod points;
 mod power_loss;
 mod scratch;

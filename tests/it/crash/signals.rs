@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use crate::support::{Case, Lab, MIB, run, spawn_with};
 
 /// Stops a process, continues it when dropped.
-struct Stopped(String);
+pub struct Stopped(String);
 
 impl Stopped {
-    fn new(id: &str) -> Stopped {
+    pub fn new(id: &str) -> Stopped {
         run("kill", &[&"-STOP", &id]).succeeds();
         Stopped(id.to_owned())
     }
