@@ -5,9 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::signals::Stopped;
-use crate::bad::interrupt::spawn_with;
-use crate::bad::{Case, MIB, listing};
-use crate::support::{Lab, TestDomain, run, virtkeep};
+use crate::support::{Case, Lab, MIB, TestDomain, listing, run, spawn_with, virtkeep};
 
 /// A job as another tool begins it.
 #[track_caller]
