@@ -3,7 +3,6 @@
 
 mod daemon;
 
-use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
