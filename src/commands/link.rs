@@ -97,6 +97,28 @@ impl Link {
     }
 }
 
+impl Link {
+    /// What `call` gives. Where the connection is lost meanwhile, it is called again with a new one: that a
+    /// daemon has gone shows in the call that meets it.
+    ///
+    /// # Errors
+    /// Of the call; as for [`Link::reach_within`].
+    pub fn ask<T, E: From<Error>>(
+        &self,
+        time: Duration,
+        cancel: &Cancel,
+        call: impl Fn(&Arc<Reached>) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
+        let mut reached = self.reach_within(time, cancel)?;
+        loop {
+            match call(&reached) {
+                Err(_) if !reached.connection.is_alive() => reached = self.reach_within(time, cancel)?,
+                other => return other,
+            }
+        }
+    }
+}
+
 fn reach(hypervisor: &Hypervisor, domain: &str) -> Result<Reached> {
     let connection = connect::open(hypervisor)?;
     let domain = connection.domain(domain)?;

@@ -1,7 +1,7 @@
 //! From the job's begin to its end: all disks of the plan into partial files.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -106,16 +106,17 @@ fn job(run: &Context<'_>, plan: &mut Plan, hold: &mut Hold<'_>, scratch: Scratch
     let job = JobGuard { link: run.link, run: plan.run };
     prepare(run, plan)?;
     let (point_in_time, quiet) = hold.at_quiet_moment(|| begin(run, plan))?;
-    base::refuse_replaced(&*run.link.reach()?, &plan.disks)?;
+    let cancel = &run.session.cancel;
+    run.link.ask(DAEMON_PATIENCE, cancel, |reached| base::refuse_replaced(reached, &plan.disks))?;
     let held = Held { frozen: hold.held().frozen || quiet.maybe_frozen, ..hold.held() };
     if held != plan.intent.held {
         plan.intent.held = held;
         plan.intent.write(&run.catalogue.layout)?;
     }
     fault::point("job-begun")?;
-    let cancel = run.session.cancel.child();
+    let cancel = cancel.child();
     let watch = Watch::begin(run.link, plan.run, scratch, was_paused, &cancel)?;
-    let config = config::gather(&*run.link.reach()?, plan)?;
+    let config = run.link.ask(DAEMON_PATIENCE, &cancel, |reached| config::gather(reached, plan))?;
     fault::point("config-gathered")?;
     let disks = all(run, plan, &cancel);
     if let Some(reason) = watch.end() {
@@ -181,9 +182,10 @@ struct JobGuard<'r> {
 impl JobGuard<'_> {
     /// Ends the job. It must have lasted until now: what was read after its end is not its content.
     fn end(self, cancel: &Cancel) -> Result<()> {
-        let reached = self.link.reach_within(DAEMON_PATIENCE, cancel)?;
-        let mark = self.run.to_string();
-        let lasted = bounded("end the backup job", END_LIMIT, move || backup_job::abort(&reached, &mark))?;
+        let lasted = self.link.ask(DAEMON_PATIENCE, cancel, |reached| {
+            let (reached, mark) = (Arc::clone(reached), self.run.to_string());
+            bounded("end the backup job", END_LIMIT, move || backup_job::abort(&reached, &mark))
+        })?;
         std::mem::forget(self);
         if lasted { Ok(()) } else { Err(Error::new(Kind::Io, "the backup job ended before the copy did").into()) }
     }

@@ -60,7 +60,7 @@ fn abort_job_of(domain: &Domain, dead: &Holder) -> Result<()> {
     if !domain.is_active()? {
         return Ok(());
     }
-    if undo::abort_job(domain, run)? {
+    if undo::end_dead_job(domain, run)? {
         tracing::warn!("aborted the backup job of run {run}, whose process is gone ({dead})");
     }
     Ok(())

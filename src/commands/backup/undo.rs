@@ -144,10 +144,8 @@ fn undo_job(domain: &Domain, intent: &Intent) -> Result<()> {
     wait_for_begin(domain)?;
     // Twice: the job may still have been waiting for another's to end. What is done to checkpoints waits for it.
     for _ in 0..2 {
-        if abort_job(domain, intent.run)? {
+        if end_dead_job(domain, intent.run)? {
             tracing::info!("aborted the backup job of run {}", intent.run);
-            // Its scratch files may have paused the guest, and nobody was there to resume it.
-            guest::resume_after_full_scratch(domain);
         }
         remove_checkpoint(domain, intent)?;
     }
@@ -165,6 +163,19 @@ fn wait_for_begin(domain: &Domain) -> error::Result<()> {
         thread::sleep(BEGIN_POLL);
     }
     Ok(())
+}
+
+/// As [`abort_job`], of a run whose process is gone: its scratch files may have paused the guest, and nobody
+/// was there to resume it.
+///
+/// # Errors
+/// By libvirt's code.
+pub(super) fn end_dead_job(domain: &Domain, run: Uuid) -> error::Result<bool> {
+    let ended = abort_job(domain, run)?;
+    if ended {
+        guest::resume_after_full_scratch(domain);
+    }
+    Ok(ended)
 }
 
 /// Ends the job of `run`, if that is the one that runs; whether it was.
