@@ -1,8 +1,6 @@
 //! What a run will do, decided before anything is touched.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -10,8 +8,8 @@ use uuid::Uuid;
 
 use super::base::{Base, Bases};
 use super::disks::{self, Selected, Selection};
-use super::{marker, old_chain};
-use crate::cli::backup::{Backup, LevelArg};
+use super::{level, marker, old_chain, socket};
+use crate::cli::backup::Backup;
 use crate::error::{Error, Kind};
 use crate::libvirt::backup_job::{BackupDisk, BackupMode, BackupSpec};
 use crate::libvirt::checkpoint::{self, Checkpoint};
@@ -21,10 +19,9 @@ use crate::libvirt::domain_xml::{Disk, DomainConfig};
 use crate::qemu::img::ImageInfo;
 use crate::set::Level;
 use crate::set::catalogue::Catalogue;
-use crate::set::cpt;
 use crate::set::intent::{Held, Intent};
 use crate::set::job_files;
-use crate::set::layout::{checkpoint_name, checkpoint_position, data_name};
+use crate::set::layout::{checkpoint_name, data_name};
 use crate::set::manifest::Skipped;
 use crate::set::moment;
 
@@ -109,7 +106,7 @@ impl Plan {
         let config = DomainConfig::parse(&domain.xml(false)?)?;
         let domain_uuid = domain_uuid(domain)?;
         disks::refuse_other_domain(catalogue, domain_uuid)?;
-        let level = decide_level(args.level, catalogue)?;
+        let level = level::decide(args.level, catalogue)?;
         if level.needs_base() {
             old_chain::refuse_ended(&catalogue.layout)?;
         }
@@ -121,14 +118,14 @@ impl Plan {
         let selection = Selection::of(args, connection, &config)?;
         let known = marker::forget_stray(domain, checkpoint::list(domain)?)?;
         if level != Level::Copy {
-            refuse_foreign(&known, domain)?;
+            level::refuse_foreign(&known, domain)?;
         }
-        let position = next_position(catalogue, domain)?;
+        let position = level::next_position(catalogue, domain)?;
         let bases = Bases::find(args, domain, catalogue, level, known)?;
         let started = moment::now();
-        let unixtime = free_time(&catalogue.layout.names()?, started.timestamp().as_second());
+        let unixtime = level::free_time(&catalogue.layout.names()?, started.timestamp().as_second());
         let run = Uuid::new_v4();
-        let socket = socket(args, run)?;
+        let socket = socket::path(args, run)?;
         let intent = Intent {
             run,
             domain_uuid,
@@ -289,152 +286,4 @@ fn versions(connection: &Connection) -> Result<BTreeMap<String, String>> {
 /// libvirt's numbers: 9001002 is 9.1.2.
 fn format_version(version: u64) -> String {
     format!("{}.{}.{}", version / 1_000_000, version / 1_000 % 1_000, version % 1_000)
-}
-
-fn decide_level(asked: LevelArg, catalogue: &Catalogue) -> Result<Level> {
-    let directory = catalogue.layout.directory();
-    let has_chain = catalogue.newest_base().is_some();
-    let holds_data = !catalogue.runs.is_empty();
-    let refuse = |kind, message: &str, hint: &str| Err(Error::new(kind, message).path(directory).hint(hint).into());
-    if let (Some(problem), false) =
-        (catalogue.problems.iter().find(|problem| problem.may_hide_run()), asked == LevelArg::Copy && !holds_data)
-    {
-        let error = Error::corrupt("the set is damaged, nothing can build on it")
-            .path(directory)
-            .caused_by(Error::corrupt(crate::error::report(&problem.error)))
-            .hint(format!(
-                "`virtkeep verify -i {}` lists the damage; start a new chain with -l full in an empty directory",
-                directory.display()
-            ));
-        return Err(error.into());
-    }
-    match asked {
-        LevelArg::Auto if has_chain => Ok(Level::Inc),
-        LevelArg::Auto if holds_data => refuse(
-            Kind::Usage,
-            "the directory holds a copy, which no chain can continue",
-            "choose an empty directory for a chain, or -l copy in an empty one for another copy",
-        ),
-        LevelArg::Auto => {
-            tracing::info!("Backup mode auto, target folder is empty: executing full backup");
-            Ok(Level::Full)
-        }
-        LevelArg::Full if holds_data && !has_chain => refuse(
-            Kind::Usage,
-            "the directory holds a copy, which no chain can continue",
-            "choose an empty directory for a new chain",
-        ),
-        LevelArg::Full if holds_data => refuse(
-            Kind::Usage,
-            "the directory holds backups already, and a committed file is never overwritten",
-            "choose an empty directory for a new chain, or -l inc to continue this one",
-        ),
-        LevelArg::Full => Ok(Level::Full),
-        LevelArg::Copy if has_chain => refuse(
-            Kind::Usage,
-            "the directory holds a chain; a copy does not belong to it",
-            "choose an empty directory",
-        ),
-        LevelArg::Copy if holds_data => {
-            refuse(Kind::Usage, "the directory holds a copy already", "choose an empty directory")
-        }
-        LevelArg::Copy => Ok(Level::Copy),
-        LevelArg::Inc | LevelArg::Diff if !has_chain => refuse(
-            Kind::NotFound,
-            "No full backup found in target directory",
-            "begin with -l full, or let -l auto decide",
-        ),
-        LevelArg::Inc => Ok(Level::Inc),
-        LevelArg::Diff => Ok(Level::Diff),
-    }
-}
-
-fn refuse_foreign(known: &[Checkpoint], domain: &Domain) -> Result<()> {
-    match known.iter().find(|checkpoint| checkpoint_position(&checkpoint.name).is_none()) {
-        None => Ok(()),
-        Some(foreign) => Err(Error::new(
-            Kind::Busy,
-            format!(
-                "Foreign checkpoint found: domain {} has {:?}, which another tool made",
-                domain.name(),
-                foreign.name
-            ),
-        )
-        .hint(format!(
-            "-l copy works beside it; or remove it, if nothing needs it: virsh checkpoint-delete {} {}",
-            domain.name(),
-            foreign.name
-        ))
-        .into()),
-    }
-}
-
-/// Position of the checkpoint that comes next: virtnbdbackup counts the names in its list, those of
-/// runs that never finished too.
-fn next_position(catalogue: &Catalogue, domain: &Domain) -> Result<u64> {
-    let committed = catalogue.runs.iter().filter_map(|run| checkpoint_position(run.checkpoint.as_deref()?)).max();
-    let after = committed.map_or(0, |position| position + 1);
-    let listed = cpt::read(&catalogue.layout, domain.name())?;
-    Ok(after.max(listed.len() as u64))
-}
-
-/// The first second from `time` on that no file is named by: two diffs can begin in the same one.
-fn free_time(names: &[String], mut time: i64) -> i64 {
-    while names.iter().any(|name| name.split('.').any(|part| part.parse() == Ok(time))) {
-        time += 1;
-    }
-    time
-}
-
-/// The longest path of a socket, without the final zero byte.
-const MAX_SOCKET: usize = 107;
-
-fn socket(args: &Backup, run: Uuid) -> Result<PathBuf> {
-    let socket = match &args.places.socketfile {
-        Some(path) => std::path::absolute(path)?,
-        None => args.places.scratchdir.join(job_files::socket_name(run)),
-    };
-    if !args.places.scratchdir.is_absolute() {
-        return Err(Error::usage("the scratch directory must be an absolute path: QEMU opens it")
-            .path(&args.places.scratchdir)
-            .into());
-    }
-    if socket.as_os_str().len() > MAX_SOCKET {
-        return Err(Error::usage(format!("the socket's path is longer than {MAX_SOCKET} bytes"))
-            .path(socket)
-            .hint("-f gives a shorter one")
-            .into());
-    }
-    refuse_taken(&socket)?;
-    if !args.places.scratchdir.is_dir() {
-        return Err(Error::new(Kind::NotFound, "the scratch directory is not there")
-            .path(&args.places.scratchdir)
-            .hint("--scratchdir names another; QEMU's user must be able to write to it")
-            .into());
-    }
-    Ok(socket)
-}
-
-/// QEMU removes whatever lies at the path of its socket: only one that nobody listens at may go.
-fn refuse_taken(socket: &Path) -> Result<()> {
-    let Ok(metadata) = socket.symlink_metadata() else { return Ok(()) };
-    let what = if !metadata.file_type().is_socket() {
-        "exists and is not a socket"
-    } else if UnixStream::connect(socket).is_ok() {
-        "somebody listens at this socket already: another backup, perhaps"
-    } else {
-        return Ok(());
-    };
-    Err(Error::new(Kind::Busy, what).path(socket).hint("choose another path with -f, or leave -f out").into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_that_name_files_are_taken() {
-        let names = ["vda.diff.100.data", "vmconfig.101.xml", "vda.full.data"].map(str::to_owned);
-        assert_eq!([99, 100, 101, 102].map(|time| free_time(&names, time)), [99, 102, 102, 102]);
-    }
 }

@@ -1,0 +1,129 @@
+//! Which level a run has, and what the names of its files follow from.
+
+use anyhow::Result;
+
+use crate::cli::backup::LevelArg;
+use crate::error::{Error, Kind};
+use crate::libvirt::checkpoint::Checkpoint;
+use crate::libvirt::domain::Domain;
+use crate::set::Level;
+use crate::set::catalogue::Catalogue;
+use crate::set::cpt;
+use crate::set::layout::checkpoint_position;
+
+/// The level that the run has.
+///
+/// # Errors
+/// [`Kind::Usage`] where the directory does not suit it, [`Kind::Corrupt`] where the set is damaged.
+pub fn decide(asked: LevelArg, catalogue: &Catalogue) -> Result<Level> {
+    let directory = catalogue.layout.directory();
+    let has_chain = catalogue.newest_base().is_some();
+    let holds_data = !catalogue.runs.is_empty();
+    let refuse = |kind, message: &str, hint: &str| Err(Error::new(kind, message).path(directory).hint(hint).into());
+    if let (Some(problem), false) =
+        (catalogue.problems.iter().find(|problem| problem.may_hide_run()), asked == LevelArg::Copy && !holds_data)
+    {
+        let error = Error::corrupt("the set is damaged, nothing can build on it")
+            .path(directory)
+            .caused_by(Error::corrupt(crate::error::report(&problem.error)))
+            .hint(format!(
+                "`virtkeep verify -i {}` lists the damage; start a new chain with -l full in an empty directory",
+                directory.display()
+            ));
+        return Err(error.into());
+    }
+    match asked {
+        LevelArg::Auto if has_chain => Ok(Level::Inc),
+        LevelArg::Auto if holds_data => refuse(
+            Kind::Usage,
+            "the directory holds a copy, which no chain can continue",
+            "choose an empty directory for a chain, or -l copy in an empty one for another copy",
+        ),
+        LevelArg::Auto => {
+            tracing::info!("Backup mode auto, target folder is empty: executing full backup");
+            Ok(Level::Full)
+        }
+        LevelArg::Full if holds_data && !has_chain => refuse(
+            Kind::Usage,
+            "the directory holds a copy, which no chain can continue",
+            "choose an empty directory for a new chain",
+        ),
+        LevelArg::Full if holds_data => refuse(
+            Kind::Usage,
+            "the directory holds backups already, and a committed file is never overwritten",
+            "choose an empty directory for a new chain, or -l inc to continue this one",
+        ),
+        LevelArg::Full => Ok(Level::Full),
+        LevelArg::Copy if has_chain => refuse(
+            Kind::Usage,
+            "the directory holds a chain; a copy does not belong to it",
+            "choose an empty directory",
+        ),
+        LevelArg::Copy if holds_data => {
+            refuse(Kind::Usage, "the directory holds a copy already", "choose an empty directory")
+        }
+        LevelArg::Copy => Ok(Level::Copy),
+        LevelArg::Inc | LevelArg::Diff if !has_chain => refuse(
+            Kind::NotFound,
+            "No full backup found in target directory",
+            "begin with -l full, or let -l auto decide",
+        ),
+        LevelArg::Inc => Ok(Level::Inc),
+        LevelArg::Diff => Ok(Level::Diff),
+    }
+}
+
+/// Refuses a domain with checkpoints of another tool.
+///
+/// # Errors
+/// [`Kind::Busy`], naming one.
+pub fn refuse_foreign(known: &[Checkpoint], domain: &Domain) -> Result<()> {
+    match known.iter().find(|checkpoint| checkpoint_position(&checkpoint.name).is_none()) {
+        None => Ok(()),
+        Some(foreign) => Err(Error::new(
+            Kind::Busy,
+            format!(
+                "Foreign checkpoint found: domain {} has {:?}, which another tool made",
+                domain.name(),
+                foreign.name
+            ),
+        )
+        .hint(format!(
+            "-l copy works beside it; or remove it, if nothing needs it: virsh checkpoint-delete {} {}",
+            domain.name(),
+            foreign.name
+        ))
+        .into()),
+    }
+}
+
+/// Position of the checkpoint that comes next: virtnbdbackup counts the names in its list, those of
+/// runs that never finished too.
+///
+/// # Errors
+/// Where the list can't be read.
+pub fn next_position(catalogue: &Catalogue, domain: &Domain) -> Result<u64> {
+    let committed = catalogue.runs.iter().filter_map(|run| checkpoint_position(run.checkpoint.as_deref()?)).max();
+    let after = committed.map_or(0, |position| position + 1);
+    let listed = cpt::read(&catalogue.layout, domain.name())?;
+    Ok(after.max(listed.len() as u64))
+}
+
+/// The first second from `time` on that no file is named by: two diffs can begin in the same one.
+pub fn free_time(names: &[String], mut time: i64) -> i64 {
+    while names.iter().any(|name| name.split('.').any(|part| part.parse() == Ok(time))) {
+        time += 1;
+    }
+    time
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_that_name_files_are_taken() {
+        let names = ["vda.diff.100.data", "vmconfig.101.xml", "vda.full.data"].map(str::to_owned);
+        assert_eq!([99, 100, 101, 102].map(|time| free_time(&names, time)), [99, 102, 102, 102]);
+    }
+}

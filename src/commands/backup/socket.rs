@@ -1,0 +1,58 @@
+//! Where QEMU serves the disks of a job.
+
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use uuid::Uuid;
+
+use crate::cli::backup::Backup;
+use crate::error::{Error, Kind};
+use crate::set::job_files;
+
+/// The longest path of a socket, without the final zero byte.
+const MAX_SOCKET: usize = 107;
+
+/// The path of the job's socket, in a place that can have one.
+///
+/// # Errors
+/// [`Kind::Usage`] for a path that can't be, [`Kind::Busy`] for one that is taken.
+pub fn path(args: &Backup, run: Uuid) -> Result<PathBuf> {
+    let socket = match &args.places.socketfile {
+        Some(path) => std::path::absolute(path)?,
+        None => args.places.scratchdir.join(job_files::socket_name(run)),
+    };
+    if !args.places.scratchdir.is_absolute() {
+        return Err(Error::usage("the scratch directory must be an absolute path: QEMU opens it")
+            .path(&args.places.scratchdir)
+            .into());
+    }
+    if socket.as_os_str().len() > MAX_SOCKET {
+        return Err(Error::usage(format!("the socket's path is longer than {MAX_SOCKET} bytes"))
+            .path(socket)
+            .hint("-f gives a shorter one")
+            .into());
+    }
+    refuse_taken(&socket)?;
+    if !args.places.scratchdir.is_dir() {
+        return Err(Error::new(Kind::NotFound, "the scratch directory is not there")
+            .path(&args.places.scratchdir)
+            .hint("--scratchdir names another; QEMU's user must be able to write to it")
+            .into());
+    }
+    Ok(socket)
+}
+
+/// QEMU removes whatever lies at the path of its socket: only one that nobody listens at may go.
+fn refuse_taken(socket: &Path) -> Result<()> {
+    let Ok(metadata) = socket.symlink_metadata() else { return Ok(()) };
+    let what = if !metadata.file_type().is_socket() {
+        "exists and is not a socket"
+    } else if UnixStream::connect(socket).is_ok() {
+        "somebody listens at this socket already: another backup, perhaps"
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(Kind::Busy, what).path(socket).hint("choose another path with -f, or leave -f out").into())
+}
