@@ -105,6 +105,12 @@ fn job(run: &Context<'_>, plan: &mut Plan, hold: &mut Hold<'_>, scratch: Scratch
     // Armed before it begins: a call that fails may have begun it all the same.
     let job = JobGuard { link: run.link, run: plan.run };
     prepare(run, plan)?;
+    // Not before: a guest that its owner pauses after a run that died is his.
+    let planned = hold.planned()?;
+    if planned != plan.intent.held {
+        plan.intent.held = planned;
+        plan.intent.write(&run.catalogue.layout)?;
+    }
     let (point_in_time, quiet) = hold.at_quiet_moment(|| begin(run, plan))?;
     let cancel = &run.session.cancel;
     run.link.ask(DAEMON_PATIENCE, cancel, |reached| base::refuse_replaced(reached, &plan.disks))?;

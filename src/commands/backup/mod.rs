@@ -105,7 +105,7 @@ fn perform(run: &Context<'_>, mut plan: Plan, hold: &mut Hold<'_>) -> Result<Out
     let layout = &run.catalogue.layout;
     commit::refuse_existing(layout, &plan)?;
     commit::open_log(run.session, layout, &plan)?;
-    plan.intent.held = hold.planned()?;
+    plan.intent.held = hold.held();
     plan.intent.write(layout)?;
     let result = fault::point("intent-written")
         .map_err(Into::into)

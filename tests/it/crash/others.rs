@@ -202,3 +202,29 @@ fn nohup_is_heeded() {
     command.args(["-c", script, "sh"]).arg(program).args(arguments).env("VIRTKEEP_FAULT", "stream-created=stop");
     assert!(command.status().unwrap().success());
 }
+
+#[test]
+fn a_killed_run_beside_disks_without_bitmaps_is_undone() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "d", &["vda:4M", "vdb:1M:raw", "hda:1M:cdrom", "vdc:1M:readonly"]);
+    case.domain.write("vda", 0xaa, 0, MIB);
+    for options in [&["-l", "full", "-x", "vdb,vdc"][..], &["-l", "inc", "-x", "vdb,vdc"]] {
+        spawn_with(&case, options, "stream-created=kill").wait().ends_with(137);
+        case.backup(options).succeeds().says(&["did not finish: undoing it"]);
+        case.no_traces();
+    }
+    let copy = Case { lab: &lab, domain: TestDomain::known(&lab, "d"), set: case.set.with_file_name("copy") };
+    spawn_with(&copy, &["-l", "copy"], "stream-created=kill").wait().ends_with(137);
+    copy.backup(&["-l", "copy"]).says(&["did not finish: undoing it", "Finished successfully"]);
+    case.no_traces();
+}
+
+#[test]
+fn a_guest_that_its_owner_paused_stays_paused() {
+    let lab = Lab::up();
+    let case = Case { lab: &lab, domain: lab.guest("g", &["vda:64M"]), set: lab.fresh_directory().join("set") };
+    spawn_with(&case, &["--pause"], "intent-written=kill").wait().ends_with(137);
+    lab.virsh(&[&"suspend", &"g"]);
+    case.backup(&[]).succeeds().says(&["did not finish: undoing it"]);
+    assert_eq!(lab.virsh(&[&"domstate", &"g"]).trim(), "paused");
+}
