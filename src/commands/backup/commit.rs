@@ -11,7 +11,7 @@ use anyhow::Result;
 use super::config::Extra;
 use super::copy::Copied;
 use super::plan::Plan;
-use super::{Context, old_chain};
+use super::{Context, old_chain, undo};
 use crate::commands::Session;
 use crate::error::{self, Error, Kind};
 use crate::fault;
@@ -165,6 +165,8 @@ fn after_commit(run: &Context<'_>, plan: &Plan, manifest: &Manifest) -> Result<(
     fault::point("renamed")?;
     old_chain::remove(&*run.link.reach_within(PATIENCE, &run.session.cancel)?, plan)?;
     fault::point("old-chain-removed")?;
+    // Of a QEMU that died while it ended the job its socket stays.
+    undo::remove_job_files(&plan.intent);
     Ok(Intent::remove(layout, plan.run)?)
 }
 

@@ -2,6 +2,7 @@
 //! Only what provably belongs to the run is touched.
 
 use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -64,6 +65,7 @@ pub fn clear_leftovers(domain: &Domain, layout: &Layout, keep: Keep) -> Result<b
             let manifest = Manifest::read(&manifest)?;
             commit::roll_forward(layout, &manifest)?;
             old_chain::remove_of(domain, &manifest)?;
+            remove_job_files(&intent);
             release(domain, &intent)?;
         } else {
             tracing::warn!("run {} did not finish: undoing it", intent.run);
@@ -158,13 +160,14 @@ fn remove_files(layout: &Layout, intent: &Intent, keep_partial: bool) -> Result<
     intent.extra.iter().try_for_each(|name| remove(&layout.file(name)?))
 }
 
-/// Scratch files and the socket: libvirt removes them, unless it died. An intent is a file that
-/// others could have written: only what bears the run's UUID is believed to be ours, and a socket.
-fn remove_job_files(intent: &Intent) {
+/// Scratch files and the socket, once the run's job is over: libvirt and QEMU remove them, unless they died. An
+/// intent is a file that others could have written: only what bears the run's UUID is believed to be ours, and
+/// of other paths (`--socketfile`) a socket that nobody listens at.
+pub(super) fn remove_job_files(intent: &Intent) {
     let run = intent.run.to_string();
-    let named = |path: &&PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().contains(&run));
-    let socket = Some(&intent.socket).filter(|path| is_socket(path));
-    for path in intent.scratch.iter().filter(named).chain(socket) {
+    let named = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().contains(&run));
+    let socket = Some(&intent.socket).filter(|path| is_socket(path) && (named(path) || !is_listened_at(path)));
+    for path in intent.scratch.iter().filter(|path| named(path)).chain(socket) {
         if let Err(error) = remove(path) {
             tracing::warn!("{}", error::report(error.as_ref()));
         }
@@ -173,6 +176,10 @@ fn remove_job_files(intent: &Intent) {
 
 fn is_socket(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|metadata| metadata.file_type().is_socket())
+}
+
+fn is_listened_at(path: &Path) -> bool {
+    UnixStream::connect(path).is_ok()
 }
 
 fn remove(path: &Path) -> Result<()> {

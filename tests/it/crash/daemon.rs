@@ -1,7 +1,9 @@
 //! libvirtd and QEMU that go away during a run.
 
+use std::os::unix::net::UnixListener;
+
 use crate::bad::interrupt::spawn_with;
-use crate::bad::{Case, MIB};
+use crate::bad::{Case, MIB, listing};
 use crate::support::Lab;
 
 fn restart(lab: &Lab) {
@@ -73,6 +75,57 @@ fn a_qemu_that_dies_fails_the_run_and_makes_the_next_full() {
     case.domain.write("vda", 0xbb, 2 * MIB, MIB);
     case.backs_up(&[], &["vda"]).says(&["vda: full instead of an increment", "missing or broken"]);
     case.backs_up(&["-l", "inc"], &["vda"]).says(&["vda: inc since"]);
+}
+
+/// QEMU as it is when it dies between the end of its job and that of its NBD server: the socket stays.
+fn qemu_dies_at_its_socket(case: &Case<'_>) {
+    let intents = listing(&case.set.join(".virtkeep"));
+    let run = intents.iter().find_map(|name| name.strip_prefix("intent.")?.strip_suffix(".json")).unwrap();
+    let socket = case.lab.scratch().join(format!("virtkeep.{run}.sock"));
+    let address = format!(r#"{{"addr":{{"type":"unix","data":{{"path":"{}"}}}}}}"#, socket.display());
+    let command = format!(r#"{{"execute":"nbd-server-start","arguments":{address}}}"#);
+    let answer = case.lab.virsh(&[&"qemu-monitor-command", &"d", &command]);
+    assert!(!answer.contains("error"), "{answer}");
+    case.lab.command("qemu-kill", &[&"d"]).succeeds();
+    assert!(socket.exists());
+}
+
+#[test]
+fn the_socket_of_a_qemu_that_died_late_goes_with_the_run() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "d", &["vda:8M"]);
+    case.domain.write("vda", 0xaa, 0, 4 * MIB);
+    let mut run = spawn_with(&case, &[], "job-ended=stop");
+    run.stops();
+    qemu_dies_at_its_socket(&case);
+    run.signal("CONT");
+    run.wait().succeeds();
+    case.no_traces();
+
+    // The run dies as well: the next one completes it.
+    case.domain.start();
+    spawn_with(&case, &["-l", "inc"], "committed=kill").wait().ends_with(137);
+    qemu_dies_at_its_socket(&case);
+    case.domain.start();
+    case.backs_up(&[], &["vda"]).says(&["was committed, but not tidied up"]);
+    case.no_traces();
+}
+
+#[test]
+fn a_dead_runs_socket_that_another_listens_at_stays() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "d", &["vda:8M"]);
+    case.domain.write("vda", 0xaa, 0, 4 * MIB);
+    let socket = lab.scratch().join("socket");
+    for place in ["job-ended", "committed"] {
+        spawn_with(&case, &["-f", socket.to_str().unwrap()], &format!("{place}=kill")).wait().ends_with(137);
+        let listener = UnixListener::bind(&socket).unwrap();
+        case.backs_up(&[], &["vda"]);
+        assert!(socket.exists(), "{place}");
+        drop(listener);
+        std::fs::remove_file(&socket).unwrap();
+        case.no_traces();
+    }
 }
 
 #[test]
