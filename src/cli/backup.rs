@@ -73,9 +73,9 @@ pub struct Backup {
     pub mode: u32,
 
     /// Remove older checkpoints of the chain than the newest N from the domain once the run is committed:
-    /// their bitmaps cost the guest memory. Every point can still be restored, and virtnbdbackup can
-    /// continue the chain; a disk that was in none of the newest N runs is full in its next one
-    /// [default: keep all]
+    /// their bitmaps cost the guest memory. Every point can still be restored, and virtnbdbackup 1.9 can
+    /// continue the chain (2.28 refuses); a disk that was in none of the newest N runs is full in its next
+    /// one [default: keep all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(2..))]
     pub keep_checkpoints: Option<u64>,
 

@@ -164,7 +164,7 @@ fn after_commit(run: &Context<'_>, plan: &Plan, manifest: &Manifest) -> Result<(
     fault::point("renamed")?;
     old_chain::remove(&*run.link.reach_within(PATIENCE, &run.session.cancel)?, plan)?;
     fault::point("old-chain-removed")?;
-    // Libvirt removes them, unless QEMU died as the job ended.
+    // Of a QEMU that died while it ended the job its socket stays.
     undo::remove_job_files(&plan.intent);
     Ok(Intent::remove(layout, plan.run)?)
 }

@@ -241,7 +241,7 @@ fn remove_files(layout: &Layout, intent: &Intent, keep_partial: bool) -> Result<
     intent.extra.iter().try_for_each(|name| remove(&layout.file(name)?))
 }
 
-/// Scratch files and the socket: libvirt removes them, unless it died. An intent is a file that
+/// Scratch files and the socket: libvirt and QEMU remove them, unless they died. An intent is a file that
 /// others could have written: only what bears the run's UUID is believed to be ours, and a socket that
 /// nobody listens at.
 pub(super) fn remove_job_files(intent: &Intent) {

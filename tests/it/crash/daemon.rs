@@ -1,6 +1,6 @@
 //! libvirtd and QEMU that go away during a run.
 
-use crate::support::{Case, Lab, MIB, spawn_with};
+use crate::support::{Case, Lab, MIB, listing, spawn_with};
 
 fn restart(lab: &Lab) {
     lab.command("daemon-kill", &[]).succeeds();
@@ -73,6 +73,40 @@ fn a_qemu_that_dies_fails_the_run_and_makes_the_next_full() {
     case.domain.write("vda", 0xbb, 2 * MIB, MIB);
     case.backs_up(&[], &["vda"]).says(&["vda: full instead of an increment", "missing or broken"]);
     case.backs_up(&["-l", "inc"], &["vda"]).says(&["vda: inc since"]);
+}
+
+/// QEMU as it is when it dies between the end of its job and that of its NBD server: the socket stays.
+fn qemu_dies_at_its_socket(case: &Case<'_>) {
+    let intents = listing(&case.set.join(".virtkeep"));
+    let run = intents.iter().find_map(|name| name.strip_prefix("intent.")?.strip_suffix(".json")).unwrap();
+    let socket = case.lab.scratch().join(format!("virtkeep.{run}.sock"));
+    let address = format!(r#"{{"addr":{{"type":"unix","data":{{"path":"{}"}}}}}}"#, socket.display());
+    let command = format!(r#"{{"execute":"nbd-server-start","arguments":{address}}}"#);
+    let answer = case.lab.virsh(&[&"qemu-monitor-command", &"d", &command]);
+    assert!(!answer.contains("error"), "{answer}");
+    case.lab.command("qemu-kill", &[&"d"]).succeeds();
+    assert!(socket.exists());
+}
+
+#[test]
+fn the_socket_of_a_qemu_that_died_late_goes_with_the_run() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "d", &["vda:8M"]);
+    case.domain.write("vda", 0xaa, 0, 4 * MIB);
+    let mut run = spawn_with(&case, &[], "job-ended=stop");
+    run.stops();
+    qemu_dies_at_its_socket(&case);
+    run.signal("CONT");
+    run.wait().succeeds();
+    case.no_traces();
+
+    // The run dies as well: the next one completes it.
+    case.domain.start();
+    spawn_with(&case, &["-l", "inc"], "committed=kill").wait().ends_with(137);
+    qemu_dies_at_its_socket(&case);
+    case.domain.start();
+    case.backs_up(&[], &["vda"]).says(&["was committed, but not tidied up"]);
+    case.no_traces();
 }
 
 #[test]

@@ -100,10 +100,21 @@ fn a_failed_full_leaves_no_marker() {
 impl Case<'_> {
     /// The names of the bitmaps in a stopped domain's image.
     pub(super) fn all_bitmaps(&self, disk: &str) -> Vec<String> {
+        self.bitmaps_that(disk, |_| true)
+    }
+
+    /// Those of them that QEMU stored when it ended.
+    pub(super) fn whole_bitmaps(&self, disk: &str) -> Vec<String> {
+        self.bitmaps_that(disk, |flags| !flags.contains(&"in-use".into()))
+    }
+
+    fn bitmaps_that(&self, disk: &str, suit: impl Fn(&[serde_json::Value]) -> bool) -> Vec<String> {
         let info = run("qemu-img", &[&"info", &"--output=json", &self.domain.image(disk)]).succeeds();
         let info: serde_json::Value = serde_json::from_str(&info.stdout).unwrap();
-        let bitmaps = info["format-specific"]["data"]["bitmaps"].as_array().unwrap().iter();
-        let mut names: Vec<String> = bitmaps.map(|bitmap| bitmap["name"].as_str().unwrap().to_owned()).collect();
+        // Without any the list is not there.
+        let bitmaps = info["format-specific"]["data"]["bitmaps"].as_array().into_iter().flatten();
+        let suiting = bitmaps.filter(|bitmap| suit(bitmap["flags"].as_array().unwrap()));
+        let mut names: Vec<String> = suiting.map(|bitmap| bitmap["name"].as_str().unwrap().to_owned()).collect();
         names.sort();
         names
     }

@@ -1,6 +1,6 @@
 //! Chains that one tool begins and the other continues.
 
-use super::{Shared, checkpoint};
+use super::{Shared, checkpoint, foreign_validates};
 use crate::support::Lab;
 
 #[test]
@@ -84,6 +84,11 @@ fn a_chain_with_few_checkpoints_is_continued() {
         points.push(shared.point(checkpoint(round.into())));
         match round {
             0 => drop(shared.own("full", &[])),
+            4 | 6 if foreign_validates() => {
+                // It wants each checkpoint that has an XML file in the set, and stops before it changes anything.
+                shared.try_foreign("inc", &[]).ends_with(1).says(&["Redefining checkpoint failed: [virtnbdbackup.0]"]);
+                drop(shared.own("inc", &["--keep-checkpoints", "2"]));
+            }
             4 | 6 => shared.foreign("inc", &[]),
             _ => drop(shared.own("inc", &["--keep-checkpoints", "2"])),
         }
