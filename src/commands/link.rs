@@ -95,9 +95,7 @@ impl Link {
             }
         }
     }
-}
 
-impl Link {
     /// What `call` gives. Where the connection is lost meanwhile, it is called again with a new one: that a
     /// daemon has gone shows in the call that meets it.
     ///

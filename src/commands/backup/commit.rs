@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::config::Extra;
-use super::copy::Copied;
+use super::job::Copied;
 use super::plan::Plan;
 use super::{Context, old_chain, undo};
 use crate::commands::Session;

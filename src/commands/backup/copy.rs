@@ -1,34 +1,24 @@
-//! From the job's begin to its end: all disks of the plan into partial files.
+//! From a running job to its disks' partial files.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use anyhow::Result;
 use uuid::Uuid;
 
-use super::config::{self, Extra};
-use super::guest::{self, Hold, Quiet};
 use super::plan::{Plan, PlannedDisk};
-use super::scratch::Scratch;
-use super::watch::Watch;
-use super::{Context, base, marker, old_chain, undo, zeroes};
+use super::{Context, zeroes};
 use crate::cancel::Cancel;
 use crate::cli::backup::Backup;
-use crate::commands::link::{Link, bounded};
 use crate::error::{self, Error, Kind};
 use crate::extent::{self, Extent, Kind as ExtentKind, align_data};
 use crate::fault;
-use crate::libvirt::backup_job::{self, PRESERVE_SHUTDOWN_VERSION, bitmap_name};
-use crate::libvirt::{code, code_of};
-use crate::lock::Patience;
+use crate::libvirt::backup_job::bitmap_name;
 use crate::nbd::block_status::{self, ALLOCATION};
 use crate::nbd::client::Client;
 use crate::nbd::uri;
 use crate::pipeline::backup::{Source, copy};
-use crate::set::intent::Held;
 use crate::set::layout::PARTIAL;
-use crate::set::moment;
 use crate::stream::FRAME_ALIGNMENT;
 use crate::stream::codec::Compression;
 use crate::stream::meta::{Meta, Own};
@@ -38,19 +28,6 @@ use crate::units::format_bytes;
 /// Connections for one disk, each with a thread that reads, digests and compresses: while one
 /// computes, the other keeps the server busy.
 const CONNECTIONS: usize = 3;
-
-/// What the copy of all disks gave.
-#[derive(Debug)]
-pub struct Copied {
-    /// By disk, in the order of the plan.
-    pub disks: Vec<CopiedDisk>,
-    /// The moment whose content was copied.
-    pub point_in_time: jiff::Zoned,
-    /// The domain's configuration at that moment.
-    pub config: Vec<Extra>,
-    /// How the freeze went.
-    pub quiet: Quiet,
-}
 
 /// One disk's stream.
 #[derive(Debug)]
@@ -65,150 +42,11 @@ pub struct CopiedDisk {
     pub finished: Finished,
 }
 
-/// Runs the job: begins it at a quiet moment, copies every disk, ends it.
-pub fn disks(run: &Context<'_>, plan: &mut Plan, hold: &mut Hold<'_>) -> Result<Copied> {
-    run.session.cancel.check()?;
-    backup_job::refuse_busy(&*run.link.reach()?)?;
-    let scratch = Scratch::check(&run.args.places, plan)?;
-    let was_paused = guest::is_paused_by_full_disk(&*run.link.reach()?);
-    let result = job(run, plan, hold, scratch, was_paused);
-    if !was_paused {
-        match run.link.reach() {
-            Ok(reached) => guest::resume_after_full_scratch(&reached),
-            Err(error) => tracing::debug!("the guest's state can't be looked at: {}", error::report(&error)),
-        }
-    }
-    result.map(|mut copied| {
-        hold.retry_thaw(&mut copied.quiet);
-        copied
-    })
-}
-
-/// Waits for the jobs of others: libvirt has one for a domain.
+/// Copies the disks, as many at a time as asked; the first error stops all.
 ///
 /// # Errors
-/// [`Kind::Busy`], saying what runs; by libvirt's code.
-pub fn wait_until_idle(link: &Link, patience: &Patience) -> Result<()> {
-    let mut told = false;
-    while let Err(busy) = backup_job::refuse_busy(&*link.reach()?) {
-        if busy.kind() != Kind::Busy || !patience.wait()? {
-            return Err(busy.into());
-        }
-        if !std::mem::replace(&mut told, true) {
-            tracing::info!("waiting: {busy}");
-        }
-    }
-    Ok(())
-}
-
-fn job(run: &Context<'_>, plan: &mut Plan, hold: &mut Hold<'_>, scratch: Scratch, was_paused: bool) -> Result<Copied> {
-    // Armed before it begins: a call that fails may have begun it all the same.
-    let job = JobGuard { link: run.link, run: plan.run };
-    prepare(run, plan)?;
-    // Not before: a guest that its owner pauses after a run that died is his.
-    let planned = hold.planned()?;
-    if planned != plan.intent.held {
-        plan.intent.held = planned;
-        plan.intent.write(&run.catalogue.layout)?;
-    }
-    let (point_in_time, quiet) = hold.at_quiet_moment(|| begin(run, plan))?;
-    let cancel = &run.session.cancel;
-    run.link.ask(DAEMON_PATIENCE, cancel, |reached| base::refuse_replaced(reached, &plan.disks))?;
-    let held = Held { frozen: hold.held().frozen || quiet.maybe_frozen, ..hold.held() };
-    if held != plan.intent.held {
-        plan.intent.held = held;
-        plan.intent.write(&run.catalogue.layout)?;
-    }
-    fault::point("job-begun")?;
-    let cancel = cancel.child();
-    let watch = Watch::begin(run.link, plan.run, scratch, was_paused, &cancel)?;
-    let config = run.link.ask(DAEMON_PATIENCE, &cancel, |reached| config::gather(reached, plan))?;
-    fault::point("config-gathered")?;
-    let disks = all(run, plan, &cancel);
-    if let Some(reason) = watch.end() {
-        return Err(reason.into());
-    }
-    let disks = disks?;
-    fault::point("copied")?;
-    job.end(&run.session.cancel)?;
-    fault::point("job-ended")?;
-    Ok(Copied { disks, point_in_time, config, quiet })
-}
-
-/// What the job needs of the domain, and what need not be done while the guest stands still.
-fn prepare(run: &Context<'_>, plan: &mut Plan) -> Result<()> {
-    let reached = run.link.reach()?;
-    old_chain::free_name(&reached, plan)?;
-    fault::point("name-freed")?;
-    marker::place(&reached, plan)?;
-    Ok(fault::point("marked")?)
-}
-
-/// Begins the job. Where libvirt finds a base unusable after all, every disk is made full.
-fn begin(run: &Context<'_>, plan: &mut Plan) -> Result<jiff::Zoned> {
-    let reached = run.link.reach()?;
-    let domain = &reached.domain;
-    let preserve = reached.connection.daemon_version()? >= PRESERVE_SHUTDOWN_VERSION;
-    let checkpoint = plan.checkpoint_xml()?;
-    match backup_job::begin(domain, &plan.job(), checkpoint.as_deref(), preserve) {
-        Err(error) if is_base_refused(&error) && plan.disks.iter().any(|disk| disk.base.is_some()) => {
-            tracing::warn!(
-                "switching backup to full, because libvirt refuses the increment: {}",
-                error::report(&error)
-            );
-            plan.demote();
-            marker::place(domain, plan)?;
-            backup_job::begin(domain, &plan.job(), checkpoint.as_deref(), preserve)?;
-        }
-        Err(error) if old_chain::free_orphans(domain, plan, &error)? => {
-            backup_job::begin(domain, &plan.job(), checkpoint.as_deref(), preserve)?;
-        }
-        other => other?,
-    }
-    tracing::debug!("backup job begun, socket {}", plan.socket.display());
-    fault::point("begun-unthawed")?;
-    Ok(moment::now())
-}
-
-fn is_base_refused(error: &Error) -> bool {
-    matches!(code_of(error), Some(code::CHECKPOINT_INCONSISTENT | code::NO_DOMAIN_CHECKPOINT))
-}
-
-/// A daemon that is being restarted gets this long to come back before a whole copy is thrown away.
-const DAEMON_PATIENCE: Duration = Duration::from_secs(60);
-/// A QEMU that hangs gets this long to end the job.
-const END_LIMIT: Duration = Duration::from_secs(60);
-
-/// The running job; aborted when this is dropped.
-struct JobGuard<'r> {
-    link: &'r Link,
-    run: Uuid,
-}
-
-impl JobGuard<'_> {
-    /// Ends the job. It must have lasted until now: what was read after its end is not its content.
-    fn end(self, cancel: &Cancel) -> Result<()> {
-        let lasted = self.link.ask(DAEMON_PATIENCE, cancel, |reached| {
-            let (reached, mark) = (Arc::clone(reached), self.run.to_string());
-            bounded("end the backup job", END_LIMIT, move || backup_job::abort(&reached, &mark))
-        })?;
-        std::mem::forget(self);
-        if lasted { Ok(()) } else { Err(Error::new(Kind::Io, "the backup job ended before the copy did").into()) }
-    }
-}
-
-impl Drop for JobGuard<'_> {
-    fn drop(&mut self) {
-        let (link, run) = (self.link.clone(), self.run);
-        let ended = bounded("end the backup job", END_LIMIT, move || undo::abort_job(&*link.reach()?, run).map(drop));
-        if let Err(error) = ended {
-            tracing::debug!("the backup job may still be there: {}", error::report(&error));
-        }
-    }
-}
-
-/// Copies the disks, as many at a time as asked; the first error stops all.
-fn all(run: &Context<'_>, plan: &Plan, cancel: &Cancel) -> Result<Vec<CopiedDisk>> {
+/// Of the disk that failed first.
+pub fn all(run: &Context<'_>, plan: &Plan, cancel: &Cancel) -> Result<Vec<CopiedDisk>> {
     let next = AtomicUsize::new(0);
     let results = Mutex::new(Vec::new());
     let workers = run.args.worker.map_or(plan.disks.len(), usize::from).clamp(1, plan.disks.len());

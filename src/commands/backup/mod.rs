@@ -16,6 +16,7 @@ mod domain_lock;
 mod estimate;
 mod guard;
 pub(super) mod guest;
+mod job;
 mod level;
 pub(super) mod locks;
 pub(super) mod marker;
@@ -68,7 +69,7 @@ pub fn run(args: &Backup, session: &Session) -> Result<Exit> {
     }
     locks.forget_dead();
     // What others do meanwhile would make a plan wrong.
-    copy::wait_until_idle(&link, &patience)?;
+    job::wait_until_idle(&link, &patience)?;
     let catalogue = Catalogue::open(layout)?;
     let plan = Plan::make(args, &reached.connection, &reached.domain, &catalogue)?;
     drop(reached);
@@ -109,7 +110,7 @@ fn perform(run: &Context<'_>, mut plan: Plan, hold: &mut Hold<'_>) -> Result<Out
     plan.intent.write(layout)?;
     let result = fault::point("intent-written")
         .map_err(Into::into)
-        .and_then(|()| copy::disks(run, &mut plan, hold))
+        .and_then(|()| job::run(run, &mut plan, hold))
         .and_then(|copied| commit::run(run, &mut plan, copied));
     if let Err(error) = &result {
         // The log file has it; the terminal gets it as the last word.
