@@ -1,6 +1,7 @@
 //! libvirtd and QEMU that go away during a run.
 
 use std::os::unix::net::UnixListener;
+use std::time::{Duration, Instant};
 
 use crate::bad::interrupt::spawn_with;
 use crate::bad::{Case, MIB, listing};
@@ -88,6 +89,11 @@ fn qemu_dies_at_its_socket(case: &Case<'_>) {
     assert!(!answer.contains("error"), "{answer}");
     case.lab.command("qemu-kill", &[&"d"]).succeeds();
     assert!(socket.exists());
+    // libvirtd may take its time to see it.
+    let begin = Instant::now();
+    while case.lab.virsh(&[&"domstate", &"d"]).trim() != "shut off" {
+        assert!(begin.elapsed() < Duration::from_secs(20), "libvirtd does not see that QEMU died");
+    }
 }
 
 #[test]
@@ -116,7 +122,7 @@ fn a_dead_runs_socket_that_another_listens_at_stays() {
     let lab = Lab::up();
     let case = Case::new(&lab, "d", &["vda:8M"]);
     case.domain.write("vda", 0xaa, 0, 4 * MIB);
-    let socket = lab.scratch().join("socket");
+    let socket = lab.directory().join("run/socket");
     for place in ["job-ended", "committed"] {
         spawn_with(&case, &["-f", socket.to_str().unwrap()], &format!("{place}=kill")).wait().ends_with(137);
         let listener = UnixListener::bind(&socket).unwrap();
@@ -135,7 +141,8 @@ fn a_cut_nbd_server_fails_the_run_only() {
     case.domain.write("vda", 0xaa, 0, 4 * MIB);
     case.backs_up(&[], &["vda", "vdb"]);
     case.domain.write("vda", 0xbb, 0, MIB);
-    let mut run = spawn_with(&case, &["-l", "inc"], "stream-created=stop");
+    // One connection: of one that is being made while the run stands still QEMU 7.2 waits for ever.
+    let mut run = spawn_with(&case, &["-l", "inc", "--worker", "1"], "stream-created=stop");
     run.stops();
     lab.virsh(&[&"qemu-monitor-command", &"d", &"{\"execute\":\"nbd-server-stop\"}"]);
     run.signal("CONT");
