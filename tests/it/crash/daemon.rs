@@ -1,5 +1,7 @@
 //! libvirtd and QEMU that go away during a run.
 
+use std::time::{Duration, Instant};
+
 use crate::support::{Case, Lab, MIB, listing, random_disk, spawn_with};
 
 fn restart(lab: &Lab) {
@@ -86,6 +88,11 @@ fn qemu_dies_at_its_socket(case: &Case<'_>) {
     assert!(!answer.contains("error"), "{answer}");
     case.lab.command("qemu-kill", &[&"d"]).succeeds();
     assert!(socket.exists());
+    // libvirtd may take its time to see it.
+    let begin = Instant::now();
+    while case.lab.virsh(&[&"domstate", &"d"]).trim() != "shut off" {
+        assert!(begin.elapsed() < Duration::from_secs(20), "libvirtd does not see that QEMU died");
+    }
 }
 
 #[test]
@@ -119,7 +126,7 @@ fn a_cut_nbd_server_fails_the_run_only() {
     // Not while it stands still: QEMU 7.2 waits for clients that are being greeted.
     let mut run = spawn_with(&case, &["--compress=16", "-l", "inc"], "");
     run.copies(&case);
-    std::thread::sleep(std::time::Duration::from_millis(100));
+    std::thread::sleep(Duration::from_millis(100));
     lab.virsh(&[&"qemu-monitor-command", &"d", &"{\"execute\":\"nbd-server-stop\"}"]);
     run.wait().ends_with(1).says(&["disk vda", "undoing the run"]);
     case.is_as_before(&["virtnbdbackup.0"]);
