@@ -114,8 +114,8 @@ wait_for_copy() {
 
 nap() { sleep "$(printf '0.%03d' "$1")"; }
 
-# Leaves $1 KiB of a file system, as far as that is possible.
-fill() { head -c $(($(stat -f -c '%a*%S/1024' "$2") * 1024 - $1 * 1024)) /dev/zero >"$2/filler" 2>/dev/null; }
+# Leaves $1 KiB of a file system of ours, as far as that is possible.
+fill() { mountpoint -q "$2" && head -c $(($(stat -f -c '%a*%S/1024' "$2") * 1024 - $1 * 1024)) /dev/zero >"$2/filler" 2>/dev/null; }
 
 # The run is in the background as $run; it may be stopped, so that it can't be over before.
 strike() {
