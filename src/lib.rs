@@ -7,7 +7,7 @@
 //! |---|---|
 //! | base | [`units`], [`error`], [`fault`], [`cancel`], [`lock`], [`proc_locks`], [`extent`] |
 //! | formats | [`stream`] (one disk in one backup), [`set`] (all files of a domain) |
-//! | drivers | [`libvirt`], [`nbd`], [`qemu`]: one outside system each; `unsafe` only in their `sys` files |
+//! | drivers | [`host`], [`libvirt`], [`nbd`], [`qemu`]: one outside system each; `unsafe` only in their `sys` files |
 //! | engine | [`block`], [`chain_device`], [`pipeline`], [`target`] |
 //! | front | [`cli`], [`commands`], [`ui`], [`signals`], [`exit`] |
 //!
@@ -22,6 +22,7 @@ pub mod error;
 pub mod exit;
 pub mod extent;
 pub mod fault;
+pub mod host;
 pub mod libvirt;
 pub mod lock;
 pub mod nbd;

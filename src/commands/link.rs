@@ -10,6 +10,7 @@ use crate::cancel::Cancel;
 use crate::cli::Hypervisor;
 use crate::commands::connect;
 use crate::error::{Error, Kind, Result};
+use crate::host::Host;
 use crate::libvirt::connection::Connection;
 use crate::libvirt::domain::Domain;
 
@@ -38,6 +39,7 @@ impl Deref for Reached {
 #[derive(Debug, Clone)]
 pub struct Link {
     hypervisor: Hypervisor,
+    host: Host,
     current: Arc<Mutex<Arc<Reached>>>,
 }
 
@@ -51,12 +53,18 @@ impl Link {
         let password = connect::password(hypervisor)?;
         let hypervisor = Hypervisor { password, password_file: None, ..hypervisor.clone() };
         let reached = reach(&hypervisor, domain)?;
-        Ok(Self { hypervisor, current: Arc::new(Mutex::new(Arc::new(reached))) })
+        let host = reached.connection.host().clone();
+        Ok(Self { hypervisor, host, current: Arc::new(Mutex::new(Arc::new(reached))) })
     }
 
     /// How the hypervisor is reached, with the password itself.
     pub fn hypervisor(&self) -> &Hypervisor {
         &self.hypervisor
+    }
+
+    /// The domain's machine.
+    pub fn host(&self) -> &Host {
+        &self.host
     }
 
     /// The domain's name.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::domain::Domain;
 use super::{LibvirtError, code, sys};
 use crate::error::{Error, Kind, Result};
+use crate::host::Host;
 
 /// errno of a socket that the user may not use.
 const EACCES: i32 = 13;
@@ -30,6 +31,7 @@ impl fmt::Debug for Credentials {
 pub struct Connection {
     sys: sys::Conn,
     uri: String,
+    host: Host,
 }
 
 impl fmt::Debug for Connection {
@@ -48,7 +50,12 @@ impl Connection {
         let user = credentials.and_then(|given| given.user.as_deref());
         let password = credentials.and_then(|given| given.password.as_deref());
         let sys = sys::Conn::open(uri, user, password).map_err(|error| open_error(uri, error))?;
-        Ok(Self { sys, uri: uri.to_owned() })
+        Ok(Self { sys, uri: uri.to_owned(), host: Host::Local })
+    }
+
+    /// The daemon's machine, which is that of its domains.
+    pub fn host(&self) -> &Host {
+        &self.host
     }
 
     /// The URI that was asked for.
@@ -112,7 +119,7 @@ impl Connection {
             if is_uuid && error.code == code::NO_DOMAIN { self.sys.domain_by_uuid(name_or_uuid) } else { Err(error) }
         });
         match found {
-            Ok(sys) => Domain::new(sys),
+            Ok(sys) => Domain::new(sys, self.host.clone()),
             Err(error) if error.code == code::NO_DOMAIN => Err(error
                 .during(format!("no domain {name_or_uuid:?} on {}", self.uri))
                 .hint(format!("`virsh -c '{}' list --all` shows the domains", self.uri))),
@@ -153,7 +160,7 @@ impl Connection {
                 .during("define the domain")
                 .hint("give it another name with --name, or undefine the one that is there")
         })?;
-        Domain::new(sys)
+        Domain::new(sys, self.host.clone())
     }
 }
 

@@ -6,6 +6,7 @@ use virt_sys as c;
 
 use super::{code, sys, xml};
 use crate::error::Result;
+use crate::host::Host;
 
 /// Most disks of one domain whose errors are asked for.
 const MAX_DISKS: usize = 256;
@@ -15,6 +16,7 @@ pub struct Domain {
     pub(super) sys: sys::Dom,
     name: String,
     uuid: String,
+    host: Host,
 }
 
 impl fmt::Debug for Domain {
@@ -87,10 +89,15 @@ pub enum DiskError {
 }
 
 impl Domain {
-    pub(super) fn new(sys: sys::Dom) -> Result<Self> {
+    pub(super) fn new(sys: sys::Dom, host: Host) -> Result<Self> {
         let name = sys.name().map_err(|error| error.during("ask for the domain's name"))?;
         let uuid = sys.uuid().map_err(|error| error.during("ask for the domain's UUID"))?;
-        Ok(Self { sys, name, uuid })
+        Ok(Self { sys, name, uuid, host })
+    }
+
+    /// The machine that it runs on.
+    pub fn host(&self) -> &Host {
+        &self.host
     }
 
     /// Its name.

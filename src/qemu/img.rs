@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
+use crate::host::Host;
 use crate::qemu::process;
 
 /// The tool; found in `PATH`.
@@ -167,30 +168,29 @@ impl ImageInfo {
     }
 }
 
-/// What the image at `path` is. Takes no lock: the image may be in use.
+/// What the image at `path` of `host` is. Takes no lock: the image may be in use.
 ///
 /// # Errors
 /// [`Kind::NotFound`], and whatever `qemu-img` complains about.
-pub fn info(path: &Path) -> Result<ImageInfo> {
-    query(path, None)
+pub fn info(host: &Host, path: &Path) -> Result<ImageInfo> {
+    query(host, path, None)
 }
 
 /// [`info`] of an image whose format is known: guests control what is in a raw image, so the format
 /// of one is never to be guessed from its content.
-pub fn info_as(path: &Path, format: &str) -> Result<ImageInfo> {
-    query(path, Some(format))
+pub fn info_as(host: &Host, path: &Path, format: &str) -> Result<ImageInfo> {
+    query(host, path, Some(format))
 }
 
-fn query(path: &Path, format: Option<&str>) -> Result<ImageInfo> {
+fn query(host: &Host, path: &Path, format: Option<&str>) -> Result<ImageInfo> {
     // qemu-img says "Could not open" for everything; a missing file deserves its own kind.
-    path.metadata().map_err(|error| Error::io("open", error).path(path))?;
-    let mut command = process::command(TOOL);
-    command.args(["info", "--output=json", "-U"]);
+    host.file(path)?;
+    let mut args = ["info", "--output=json", "-U"].map(OsString::from).to_vec();
     if let Some(format) = format {
-        command.args(["-f", format]);
+        args.extend(["-f", format].map(OsString::from));
     }
-    command.arg("--").arg(file_name(path));
-    let output = process::run(command).map_err(|error| error.path(path))?;
+    args.extend(["--".into(), file_name(path)]);
+    let output = host.run(TOOL, &args).map_err(|error| error.path(path))?;
     let json = String::from_utf8(output)
         .map_err(|error| Error::new(Kind::Protocol, "qemu-img info is not UTF-8").path(path).caused_by(error))?;
     parse(json).map_err(|error| error.path(path))
@@ -248,16 +248,16 @@ pub struct StoredBitmap {
     pub flags: Vec<String>,
 }
 
-/// The bitmaps in the qcow2 image at `path` and in those below it, which is last. Takes no lock; of an
+/// The bitmaps in the qcow2 image at `path` of `host` and in those below it, which is last. Takes no lock; of an
 /// image that is in use the answer is that of the time when it was opened.
 ///
 /// # Errors
 /// As for [`info`]; [`Kind::Protocol`] where the answer makes no sense.
-pub fn bitmaps(path: &Path) -> Result<Vec<ImageBitmaps>> {
-    path.metadata().map_err(|error| Error::io("open", error).path(path))?;
-    let mut command = process::command(TOOL);
-    command.args(["info", "--output=json", "-U", "--backing-chain", "-f", "qcow2", "--"]).arg(file_name(path));
-    let output = process::run(command).map_err(|error| error.path(path))?;
+pub fn bitmaps(host: &Host, path: &Path) -> Result<Vec<ImageBitmaps>> {
+    host.file(path)?;
+    let mut args = ["info", "--output=json", "-U", "--backing-chain", "-f", "qcow2", "--"].map(OsString::from).to_vec();
+    args.push(file_name(path));
+    let output = host.run(TOOL, &args).map_err(|error| error.path(path))?;
     parse_bitmaps(&output).map_err(|error| error.path(path))
 }
 

@@ -29,9 +29,9 @@ fn senseless_json_is_refused() {
 fn missing_and_broken_images_are_reported() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("no.qcow2");
-    assert_eq!(info(&path).unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(info(&Host::Local, &path).unwrap_err().kind(), Kind::NotFound);
     std::fs::write(&path, b"QFI\xfb then nothing of sense").unwrap();
-    let error = info(&path).unwrap_err();
+    let error = info(&Host::Local, &path).unwrap_err();
     assert!(report(&error).contains("no.qcow2") && report(&error).contains("Could not"), "{}", report(&error));
     assert!(hint(&error).is_none());
     assert_eq!(create(&path, 1 << 20, &CreateOptions::default()).unwrap_err().kind(), Kind::Busy);
@@ -57,10 +57,10 @@ fn properties_are_carried_over() {
         &data_file,
     ] {
         tool("qemu-img", &["create", "-q", "-f", "qcow2", "-o", options, text(&original), "7M"]);
-        let before = info(&original).unwrap();
+        let before = info(&Host::Local, &original).unwrap();
         assert_eq!(before.qcow2.as_ref().unwrap().data_file.is_some(), options.starts_with("data_file"));
         create(&copy, before.virtual_size, &CreateOptions::from(&before)).unwrap();
-        let after = info(&copy).unwrap();
+        let after = info(&Host::Local, &copy).unwrap();
         let plain = Qcow2Info { data_file: None, data_file_raw: None, ..before.qcow2.unwrap() };
         let fresh = Qcow2Info { data_file_raw: None, ..after.qcow2.unwrap() };
         assert_eq!((after.virtual_size, after.cluster_size, fresh), (7 << 20, before.cluster_size, plain), "{options}");
@@ -91,8 +91,8 @@ fn names_are_taken_for_paths() {
     for name in ["-f", "nbd:x", "a,b=c", "json:{}", "fat:x y", "ü\u{1}%s"] {
         let path = directory.path().join(name);
         create(&path, 1 << 20, &CreateOptions::default()).unwrap();
-        assert_eq!(info_as(&path, "qcow2").unwrap().virtual_size, 1 << 20, "{name}");
-        assert_eq!(info_as(&path, "raw").unwrap().format, "raw");
+        assert_eq!(info_as(&Host::Local, &path, "qcow2").unwrap().virtual_size, 1 << 20, "{name}");
+        assert_eq!(info_as(&Host::Local, &path, "raw").unwrap().format, "raw");
     }
     assert_eq!(file_name(Path::new("-f")), "./-f");
     assert_eq!(file_name(Path::new("nbd:x")), "./nbd:x");
@@ -118,13 +118,13 @@ fn bitmaps_are_listed_down_the_chain() {
     tool("qemu-img", &["bitmap", "--add", "--disable", text(&base), "b"]);
     tool("qemu-img", &["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", text(&base), text(&overlay)]);
     let before = std::fs::read(&base).unwrap();
-    let images = bitmaps(&overlay).unwrap();
+    let images = bitmaps(&Host::Local, &overlay).unwrap();
     assert_eq!(images.len(), 2);
     assert_eq!((images[0].filename.as_str(), images[0].bitmaps.len()), (text(&overlay), 0));
     let flags: Vec<_> = images[1].bitmaps.iter().map(|bitmap| (bitmap.name.as_str(), bitmap.flags.join(","))).collect();
     assert_eq!(flags, [("virtnbdbackup.0", "auto".to_owned()), ("b", String::new())]);
     assert_eq!(std::fs::read(&base).unwrap(), before);
-    assert_eq!(bitmaps(&directory.path().join("none")).unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(bitmaps(&Host::Local, &directory.path().join("none")).unwrap_err().kind(), Kind::NotFound);
     for json in ["", "{}", r#"[{"filename": 1}]"#, r#"[{"filename":"a","format-specific":{"type":"qcow2","data":3}}]"#]
     {
         assert_eq!(parse_bitmaps(json.as_bytes()).unwrap_err().kind(), Kind::Protocol, "{json}");

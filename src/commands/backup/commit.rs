@@ -165,7 +165,7 @@ fn after_commit(run: &Context<'_>, plan: &Plan, manifest: &Manifest) -> Result<(
     old_chain::remove(&*run.link.reach_within(PATIENCE, &run.session.cancel)?, plan)?;
     fault::point("old-chain-removed")?;
     // Of a QEMU that died while it ended the job its socket stays.
-    undo::remove_job_files(&plan.intent);
+    undo::remove_job_files(run.link.host(), &plan.intent);
     Ok(Intent::remove(layout, plan.run)?)
 }
 

@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use super::plan::Plan;
 use crate::error::{self, Error};
+use crate::host::Host;
 use crate::libvirt::agent;
 use crate::libvirt::checkpoint;
 use crate::libvirt::domain::{Domain, State};
@@ -40,7 +41,7 @@ pub fn gather(domain: &Domain, plan: &Plan) -> Result<Vec<Extra>> {
     let xml = domain.xml(domain.is_persistent()?)?;
     files.push(Extra::new(format!("vmconfig.{ident}.xml"), Role::DomainXml, xml.into_bytes()));
     files.extend(image_infos(plan));
-    files.extend(firmware(plan));
+    files.extend(firmware(domain.host(), plan));
     if domain.autostart()? {
         files.push(Extra::new(format!("autostart.{ident}"), Role::Autostart, b"True\n".to_vec()));
     }
@@ -67,7 +68,7 @@ fn image_infos(plan: &Plan) -> impl Iterator<Item = Extra> {
     })
 }
 
-fn firmware(plan: &Plan) -> Vec<Extra> {
+fn firmware(host: &Host, plan: &Plan) -> Vec<Extra> {
     let config = &plan.config;
     let nvram = config.nvram.as_ref().and_then(|nvram| nvram.path.clone());
     let parts: [(Role, Option<PathBuf>); 5] = [
@@ -80,26 +81,20 @@ fn firmware(plan: &Plan) -> Vec<Extra> {
     let mut files: Vec<Extra> = Vec::new();
     for (role, path) in parts {
         let Some(path) = path else { continue };
-        match firmware_file(plan, role, &path) {
+        match firmware_file(host, plan, role, &path) {
             // Two of the same name would overwrite each other.
             Ok(extra) if files.iter().all(|other| other.record.name != extra.record.name) => files.push(extra),
             Ok(extra) => tracing::warn!("{}: a second file of that name is not saved", extra.record.name),
             Err(error) => {
-                tracing::warn!("not saved, the restored domain will need it: {}", error::report(error.as_ref()))
+                tracing::warn!("not saved, the restored domain will need it: {}", error::report(&error))
             }
         }
     }
     files
 }
 
-fn firmware_file(plan: &Plan, role: Role, path: &Path) -> Result<Extra> {
-    let size = std::fs::metadata(path).map_err(|error| Error::io("stat", error).path(path))?.len();
-    if size > MAX_SIZE {
-        return Err(Error::unsupported(format!("{size} bytes are too many for a file of the configuration"))
-            .path(path)
-            .into());
-    }
-    let content = std::fs::read(path).map_err(|error| Error::io("read", error).path(path))?;
+fn firmware_file(host: &Host, plan: &Plan, role: Role, path: &Path) -> error::Result<Extra> {
+    let content = host.read(path, MAX_SIZE)?;
     let base = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let name = if plan.ident == "copy" { base } else { format!("{base}.{}", plan.ident) };
     let mut extra = Extra::new(name, role, content);

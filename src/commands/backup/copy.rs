@@ -6,17 +6,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::Result;
 use uuid::Uuid;
 
-use super::plan::{Plan, PlannedDisk};
+use super::plan::{Export, Plan, PlannedDisk};
 use super::{Context, zeroes};
 use crate::cancel::Cancel;
 use crate::cli::backup::Backup;
 use crate::error::{self, Error, Kind};
 use crate::extent::{self, Extent, Kind as ExtentKind, align_data};
 use crate::fault;
-use crate::libvirt::backup_job::bitmap_name;
 use crate::nbd::block_status::{self, ALLOCATION};
 use crate::nbd::client::Client;
-use crate::nbd::uri;
 use crate::pipeline::backup::{Source, copy};
 use crate::set::layout::PARTIAL;
 use crate::stream::FRAME_ALIGNMENT;
@@ -86,11 +84,10 @@ fn take<'p>(next: &AtomicUsize, disks: &'p [PlannedDisk]) -> Option<(usize, &'p 
 /// Copies one disk into its partial file.
 fn one(run: &Context<'_>, plan: &Plan, disk: &PlannedDisk, cancel: &Cancel) -> error::Result<CopiedDisk> {
     let layout = &run.catalogue.layout;
-    let uri = uri::unix(&plan.socket, &disk.target);
-    let bitmap = format!("qemu:dirty-bitmap:{}", bitmap_name(&disk.target));
-    let contexts: &[&str] = if disk.base.is_some() { &[ALLOCATION, &bitmap] } else { &[ALLOCATION] };
-    let mut first = Client::connect(&uri, contexts, cancel)?;
-    let extents = extents(run, disk, &mut first, &bitmap)?;
+    let Export { uri, bitmap } = plan.export(disk);
+    let contexts: Vec<&str> = [ALLOCATION].into_iter().chain(bitmap.as_deref()).collect();
+    let mut first = Client::connect(&uri, &contexts, cancel)?;
+    let extents = extents(run, disk, &mut first, bitmap.as_deref())?;
     let size = first.size();
     if disk.base.as_ref().is_some_and(|base| base.virtual_size != size) {
         return Err(Error::new(Kind::Protocol, format!("its size changed to {size} bytes since the run was planned")));
@@ -125,13 +122,18 @@ fn one(run: &Context<'_>, plan: &Plan, disk: &PlannedDisk, cancel: &Cancel) -> e
 }
 
 /// What of the disk goes into the stream.
-fn extents(run: &Context<'_>, disk: &PlannedDisk, client: &mut Client, bitmap: &str) -> error::Result<Vec<Extent>> {
-    let mut extents = match &disk.base {
-        Some(base) => {
+fn extents(
+    run: &Context<'_>,
+    disk: &PlannedDisk,
+    client: &mut Client,
+    bitmap: Option<&str>,
+) -> error::Result<Vec<Extent>> {
+    let mut extents = match (&disk.base, bitmap) {
+        (Some(base), Some(bitmap)) => {
             let changed = block_status::changed(client, bitmap)?;
             zeroes::unseen(run.catalogue, base, &disk.target, client, changed)?
         }
-        None => block_status::allocation(client)?,
+        _ => block_status::allocation(client)?,
     };
     if run.args.no_sparse_detection {
         tracing::debug!("Skipping detection of sparse ranges");

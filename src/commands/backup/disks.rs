@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::cli::backup::{Backup, LevelArg};
 use crate::error::{Error, Kind};
+use crate::host::Host;
 use crate::libvirt::connection::Connection;
 use crate::libvirt::domain_xml::{Device, Disk, DomainConfig, Source};
 use crate::qemu::img::{self, ImageInfo};
@@ -56,7 +57,7 @@ impl Selection {
                 selection.skip(args, disk, &skip.reason, &skip.remedy);
             } else {
                 let image = image(connection, disk)?;
-                let info = info(disk, &image);
+                let info = info(connection.host(), disk, &image);
                 if args.level != LevelArg::Copy && info.as_ref().is_some_and(ImageInfo::is_qcow2_version_2) {
                     let remedy = format!(
                         "`qemu-img amend -o compat=1.1 {}` makes it version 3 while the domain is off, -l copy works as \
@@ -113,8 +114,8 @@ fn refuse_unknown(args: &Backup, config: &DomainConfig) -> Result<()> {
 }
 
 /// What the image is. Without that a restore has to take defaults.
-fn info(disk: &Disk, image: &Path) -> Option<ImageInfo> {
-    let info = img::info(image);
+fn info(host: &Host, disk: &Disk, image: &Path) -> Option<ImageInfo> {
+    let info = img::info(host, image);
     info.inspect_err(|error| {
         tracing::warn!(
             "{}: the image's options are not saved, a restore uses defaults: {}",

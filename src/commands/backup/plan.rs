@@ -11,11 +11,12 @@ use super::disks::{self, Selected, Selection};
 use super::{level, marker, old_chain, socket};
 use crate::cli::backup::Backup;
 use crate::error::{Error, Kind};
-use crate::libvirt::backup_job::{BackupDisk, BackupMode, BackupSpec};
+use crate::libvirt::backup_job::{BackupDisk, BackupMode, BackupSpec, bitmap_name};
 use crate::libvirt::checkpoint::{self, Checkpoint};
 use crate::libvirt::connection::Connection;
 use crate::libvirt::domain::Domain;
 use crate::libvirt::domain_xml::{Disk, DomainConfig};
+use crate::nbd::uri;
 use crate::qemu::img::ImageInfo;
 use crate::set::Level;
 use crate::set::catalogue::Catalogue;
@@ -97,6 +98,15 @@ pub struct PlannedDisk {
     pub file: String,
 }
 
+/// Where a disk can be read while its job runs.
+#[derive(Debug)]
+pub struct Export {
+    /// NBD URI.
+    pub uri: String,
+    /// Meta context with what has changed since the disk's base, where it has one.
+    pub bitmap: Option<String>,
+}
+
 impl Plan {
     /// Decides what to do.
     ///
@@ -125,7 +135,7 @@ impl Plan {
         let started = moment::now();
         let unixtime = level::free_time(&catalogue.layout.names()?, started.timestamp().as_second());
         let run = Uuid::new_v4();
-        let socket = socket::path(args, run)?;
+        let socket = socket::path(connection.host(), args, run)?;
         let intent = Intent {
             run,
             domain_uuid,
@@ -250,6 +260,12 @@ impl Plan {
             },
         });
         BackupSpec { socket: self.socket.clone(), disks: disks.collect(), other_disks: self.others.clone() }
+    }
+
+    /// Where the job serves `disk`.
+    pub fn export(&self, disk: &PlannedDisk) -> Export {
+        let bitmap = disk.base.as_ref().map(|_| format!("qemu:dirty-bitmap:{}", bitmap_name(&disk.target)));
+        Export { uri: uri::unix(&self.socket, &disk.target), bitmap }
     }
 
     /// The XML of the checkpoint that the run makes.

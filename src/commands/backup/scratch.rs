@@ -7,21 +7,16 @@ use std::path::PathBuf;
 use super::plan::Plan;
 use crate::cli::backup::Places;
 use crate::error::{Error, Kind, Result};
+use crate::host::Host;
 use crate::units::{GIB, format_bytes};
 
 /// The file system of the scratch files.
 #[derive(Debug, Clone)]
 pub struct Scratch {
+    host: Host,
     directory: PathBuf,
     /// What the run leaves free, in bytes.
     reserve: u64,
-}
-
-/// Bytes of a file system: all, and those that a user may still write.
-#[derive(Debug, Clone, Copy)]
-struct Room {
-    size: u64,
-    free: u64,
 }
 
 impl Scratch {
@@ -31,10 +26,11 @@ impl Scratch {
     /// # Errors
     /// [`Kind::Io`] where there is so little that the run would be given up at once; with
     /// `--scratch-required` where there is less than the disks' size.
-    pub fn check(places: &Places, plan: &Plan) -> Result<Self> {
+    pub fn check(host: &Host, places: &Places, plan: &Plan) -> Result<Self> {
         let directory = places.scratchdir.clone();
-        let room = room(&directory)?;
-        let scratch = Self { directory, reserve: places.scratch_reserve.unwrap_or_else(|| reserve(room.size)) };
+        let room = host.space(&directory)?;
+        let reserve = places.scratch_reserve.unwrap_or_else(|| reserve(room.size));
+        let scratch = Self { host: host.clone(), directory, reserve };
         scratch.refuse_low(room.free)?;
         let needed: u64 = plan.disks.iter().map(|disk| disk.virtual_size).sum();
         if room.free < needed {
@@ -62,7 +58,7 @@ impl Scratch {
     /// # Errors
     /// [`Kind::Io`] where the reserve is touched.
     pub fn look(&self) -> Result<()> {
-        self.refuse_low(room(&self.directory)?.free)
+        self.refuse_low(self.host.space(&self.directory)?.free)
     }
 
     fn refuse_low(&self, free: u64) -> Result<()> {
@@ -83,13 +79,6 @@ impl Scratch {
 /// The larger of 1 GiB and 5 %, but no more than a quarter of a small file system.
 fn reserve(size: u64) -> u64 {
     GIB.max(size / 20).min(size / 4)
-}
-
-fn room(directory: &PathBuf) -> Result<Room> {
-    let stat = rustix::fs::statvfs(directory)
-        .map_err(|error| Error::io("look at the free space", std::io::Error::from(error)).path(directory))?;
-    // QEMU does not run as root: what is kept for root is not free.
-    Ok(Room { size: stat.f_blocks.saturating_mul(stat.f_frsize), free: stat.f_bavail.saturating_mul(stat.f_frsize) })
 }
 
 #[cfg(test)]

@@ -1,7 +1,5 @@
 //! Where QEMU serves the disks of a job.
 
-use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -9,6 +7,7 @@ use uuid::Uuid;
 
 use crate::cli::backup::Backup;
 use crate::error::{Error, Kind};
+use crate::host::{FileKind, Host};
 use crate::set::job_files;
 
 /// The longest path of a socket, without the final zero byte.
@@ -18,7 +17,7 @@ const MAX_SOCKET: usize = 107;
 ///
 /// # Errors
 /// [`Kind::Usage`] for a path that can't be, [`Kind::Busy`] for one that is taken.
-pub fn path(args: &Backup, run: Uuid) -> Result<PathBuf> {
+pub fn path(host: &Host, args: &Backup, run: Uuid) -> Result<PathBuf> {
     let socket = match &args.places.socketfile {
         Some(path) => std::path::absolute(path)?,
         None => args.places.scratchdir.join(job_files::socket_name(run)),
@@ -34,8 +33,8 @@ pub fn path(args: &Backup, run: Uuid) -> Result<PathBuf> {
             .hint("-f gives a shorter one")
             .into());
     }
-    refuse_taken(&socket)?;
-    if !args.places.scratchdir.is_dir() {
+    refuse_taken(host, &socket)?;
+    if !host.file(&args.places.scratchdir).is_ok_and(|facts| facts.kind == FileKind::Directory) {
         return Err(Error::new(Kind::NotFound, "the scratch directory is not there")
             .path(&args.places.scratchdir)
             .hint("--scratchdir names another; QEMU's user must be able to write to it")
@@ -45,11 +44,11 @@ pub fn path(args: &Backup, run: Uuid) -> Result<PathBuf> {
 }
 
 /// QEMU removes whatever lies at the path of its socket: only one that nobody listens at may go.
-fn refuse_taken(socket: &Path) -> Result<()> {
-    let Ok(metadata) = socket.symlink_metadata() else { return Ok(()) };
-    let what = if !metadata.file_type().is_socket() {
+fn refuse_taken(host: &Host, socket: &Path) -> Result<()> {
+    let Ok(facts) = host.file(socket) else { return Ok(()) };
+    let what = if facts.kind != FileKind::Socket {
         "exists and is not a socket"
-    } else if UnixStream::connect(socket).is_ok() {
+    } else if host.listens(socket) {
         "somebody listens at this socket already: another backup, perhaps"
     } else {
         return Ok(());

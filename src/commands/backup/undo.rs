@@ -1,8 +1,6 @@
 //! Undoing a run that was not committed: its own after a failure, a dead one's at the next start.
 //! Only what provably belongs to the run is touched.
 
-use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,6 +14,7 @@ use crate::cancel::Cancel;
 use crate::commands::guard;
 use crate::commands::link::bounded;
 use crate::error::{self, Error, Kind};
+use crate::host::{FileKind, Host};
 use crate::libvirt::backup_job::{self, ActiveJob};
 use crate::libvirt::checkpoint;
 use crate::libvirt::domain::Domain;
@@ -76,7 +75,7 @@ pub fn clear_leftovers(domain: &Domain, layout: &Layout, keep: Keep) -> Result<b
             let manifest = Manifest::read(&manifest)?;
             commit::roll_forward(layout, &manifest)?;
             old_chain::remove_of(domain, &manifest)?;
-            remove_job_files(&intent);
+            remove_job_files(domain.host(), &intent);
             release(domain, &intent)?;
         } else {
             tracing::warn!("run {} did not finish: undoing it", intent.run);
@@ -132,10 +131,10 @@ fn undo(domain: &Domain, layout: &Layout, intent: &Intent, keep_partial: bool) -
         undo_job(domain, intent)?;
     } else if intent.checkpoint.is_some() {
         // Forgetting the checkpoint now would leave its bitmap in the images, and the name taken.
-        remove_job_files(intent);
+        remove_job_files(domain.host(), intent);
         return Err(Error::new(Kind::Busy, "the domain is off: the run's checkpoint goes when it runs again").into());
     }
-    remove_job_files(intent);
+    remove_job_files(domain.host(), intent);
     release(domain, intent)
 }
 
@@ -244,20 +243,19 @@ fn remove_files(layout: &Layout, intent: &Intent, keep_partial: bool) -> Result<
 /// Scratch files and the socket: libvirt and QEMU remove them, unless they died. An intent is a file that
 /// others could have written: only what bears the run's UUID is believed to be ours, and a socket that
 /// nobody listens at.
-pub(super) fn remove_job_files(intent: &Intent) {
+pub(super) fn remove_job_files(host: &Host, intent: &Intent) {
     let run = intent.run.to_string();
     let named = |path: &&PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().contains(&run));
-    let socket = Some(&intent.socket).filter(|path| is_dead_socket(path));
+    let socket = Some(&intent.socket).filter(|path| is_dead_socket(host, path));
     for path in intent.scratch.iter().filter(named).chain(socket) {
-        if let Err(error) = remove(path) {
-            tracing::warn!("{}", error::report(error.as_ref()));
+        if let Err(error) = host.remove(path) {
+            tracing::warn!("{}", error::report(&error));
         }
     }
 }
 
-fn is_dead_socket(path: &Path) -> bool {
-    let is_socket = path.symlink_metadata().is_ok_and(|metadata| metadata.file_type().is_socket());
-    is_socket && UnixStream::connect(path).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+fn is_dead_socket(host: &Host, path: &Path) -> bool {
+    host.file(path).is_ok_and(|facts| facts.kind == FileKind::Socket) && !host.listens(path)
 }
 
 fn remove(path: &Path) -> Result<()> {

@@ -228,7 +228,7 @@ fn of_images(connection: &Connection, config: &DomainConfig) -> crate::error::Re
     let mut disks = Vec::new();
     for disk in config.disks.iter().filter(|disk| disk.eligibility().is_ok()) {
         let path = disks::image(connection, disk).map_err(as_error)?;
-        let images = img::bitmaps(&path).map_err(|error| error.disk(&disk.target))?;
+        let images = img::bitmaps(connection.host(), &path).map_err(|error| error.disk(&disk.target))?;
         let layers = images.into_iter().map(|image| Layer {
             image: Some(image.filename.into()),
             node: None,

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::facts::{Facts, SetFacts};
 use super::finding::{Area, Finding};
 use super::names::{shell_path, short};
+use crate::error::report;
 use crate::proc_locks;
 use crate::set::job_files;
 use crate::units::format_bytes;
@@ -93,10 +94,10 @@ fn one(facts: &Facts<'_>, left: &Left) -> Finding {
 
 fn space(facts: &Facts<'_>, directory: &Path) -> Finding {
     let what = format!("scratch directory {}", directory.display());
-    let free = match rustix::fs::statvfs(directory) {
-        Ok(found) => found.f_bavail.saturating_mul(found.f_frsize),
+    let free = match facts.domain.host().space(directory) {
+        Ok(space) => space.free,
         Err(error) => {
-            return Finding::look(Area::Scratch, what, format!("can't be used: {error}"))
+            return Finding::look(Area::Scratch, what, format!("can't be used: {}", report(&error)))
                 .advice("name another with --scratchdir; QEMU's user must be able to write to it");
         }
     };

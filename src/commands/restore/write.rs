@@ -10,6 +10,7 @@ use crate::chain_device::ChainDevice;
 use crate::cli::read::Restore;
 use crate::commands::Session;
 use crate::error::{Error, Kind, Result};
+use crate::host::Host;
 use crate::pipeline::restore::copy;
 use crate::qemu::img::{self, CreateOptions};
 use crate::qemu::nbd::{QemuNbd, ServeOptions};
@@ -60,7 +61,7 @@ fn qcow2(args: &Restore, session: &Session, chain: &ChainDevice, path: &Path, op
         fill(session, chain, path, None)?;
         return sync(path);
     }
-    let cluster = img::info_as(path, "qcow2")?.cluster_size.unwrap_or(crate::units::MIB);
+    let cluster = img::info_as(&Host::Local, path, "qcow2")?.cluster_size.unwrap_or(crate::units::MIB);
     if chain.size() % cluster.max(1) == 0 {
         fill(session, chain, path, Some(cluster))?;
         return sync(path);
