@@ -1,6 +1,7 @@
 //! The commands: arguments, a plan, the run, a summary.
 
 mod backup;
+mod bound;
 mod connect;
 mod doctor;
 mod dump;
@@ -41,5 +42,6 @@ pub fn run(command: &Command, session: &Session) -> Result<Exit> {
         Command::Dump(args) => dump::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Guard => guard::run(),
+        Command::Bound(args) => bound::run(args),
     }
 }
