@@ -7,7 +7,8 @@ use clap::{Args, ValueEnum};
 
 use super::{Hypervisor, Talk};
 
-/// Back up a running domain into a directory.
+/// Back up a domain into a directory. One that is off is read from its images, and can't be started until
+/// that is done.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Backup {
@@ -112,15 +113,16 @@ pub struct Guest {
     #[arg(long, conflicts_with_all = ["require_freeze", "freeze_mountpoint"])]
     pub no_freeze: bool,
 
-    /// Fail where the guest's filesystems can't be frozen.
+    /// Fail where the guest's filesystems can't be frozen; those of a domain that is off need not be.
     #[arg(long)]
     pub require_freeze: bool,
 
-    /// Pause the domain while the job starts.
+    /// Pause the domain, if it runs, while the job starts.
     #[arg(long)]
     pub pause: bool,
 
-    /// Start a stopped domain, paused, for the backup; it is ended afterwards if it is still paused.
+    /// Start a stopped domain, paused, for the backup; it is ended afterwards if it is still paused. Its owner
+    /// can resume it meanwhile, while one that is read from its images can't be started.
     #[arg(short = 'S', long)]
     pub start_domain: bool,
 }

@@ -241,6 +241,8 @@ pub struct ImageBitmaps {
     /// It has a backing file, whose format it does not tell: QEMU would guess that from the content, which a
     /// guest can have written.
     pub guesses_backing: bool,
+    /// Its content is encrypted.
+    pub encrypted: bool,
     /// Its bitmaps.
     pub bitmaps: Vec<StoredBitmap>,
 }
@@ -277,6 +279,8 @@ fn parse_bitmaps(json: &[u8]) -> Result<Vec<ImageBitmaps>> {
         backing: Option<String>,
         #[serde(rename = "backing-filename-format")]
         backing_format: Option<String>,
+        #[serde(default)]
+        encrypted: bool,
     }
     #[derive(Deserialize, Default)]
     #[serde(default)]
@@ -286,11 +290,11 @@ fn parse_bitmaps(json: &[u8]) -> Result<Vec<ImageBitmaps>> {
     let bad = |error| Error::new(Kind::Protocol, "qemu-img info makes no sense").caused_by(error);
     let images: Vec<Image> = serde_json::from_slice(json).map_err(bad)?;
     let mut all = Vec::with_capacity(images.len());
-    for Image { filename, specific, backing, backing_format } in images {
+    for Image { filename, specific, backing, backing_format, encrypted } in images {
         let data = specific.filter(|specific| specific.kind == "qcow2").and_then(|specific| specific.data);
         let data: Data = data.map(serde_json::from_value).transpose().map_err(bad)?.unwrap_or_default();
         let guesses_backing = backing.is_some() && backing_format.is_none();
-        all.push(ImageBitmaps { filename, guesses_backing, bitmaps: data.bitmaps });
+        all.push(ImageBitmaps { filename, guesses_backing, encrypted, bitmaps: data.bitmaps });
     }
     Ok(all)
 }

@@ -13,6 +13,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
+use uuid::Uuid;
 
 use super::copy;
 use super::guest::Quiet;
@@ -74,7 +75,8 @@ pub fn run(run: &Context<'_>, plan: &mut Plan) -> Result<Copied> {
 /// # Errors
 /// Of the image and its bitmap.
 pub fn changed_size(image: &Path, bitmap: &str, cancel: &Cancel) -> error::Result<u64> {
-    let options = ServeOptions { bitmap: Some(bitmap.to_owned()), ..ServeOptions::default() };
+    let bound_to = Some(Uuid::new_v4());
+    let options = ServeOptions { bitmap: Some(bitmap.to_owned()), bound_to, ..ServeOptions::default() };
     let server = QemuNbd::serve(image, "qcow2", &options, cancel)?;
     let context = context_of(bitmap);
     let extents =
@@ -111,10 +113,11 @@ fn prepare(run: &Context<'_>, plan: &mut Plan) -> Result<()> {
     let images = Images::of_stopped(&reached)?.ok_or_else(|| was_started(&reached))?;
     let targets: Vec<String> = plan.disks.iter().map(|disk| disk.target.clone()).collect();
     let images = images.refuse_unreadable(&targets)?;
-    old_chain::free_name(&reached, plan)?;
-    fault::point("name-freed")?;
+    // First: an image in use shows here, before the old chain loses anything.
     marker::place(&reached, plan)?;
     fault::point("marked")?;
+    old_chain::free_name(&reached, plan)?;
+    fault::point("name-freed")?;
     let Some(name) = plan.made_checkpoint() else { return Ok(()) };
     old_chain::remove_orphans(&reached, plan)?;
     let known = checkpoint::list(&reached)?;
