@@ -7,6 +7,7 @@ mod dump;
 pub(crate) mod guard;
 mod link;
 mod restore;
+mod status;
 mod verify;
 mod whole;
 
@@ -39,6 +40,7 @@ pub fn run(command: &Command, session: &Session) -> Result<Exit> {
         Command::Restore(args) => restore::run(args, session),
         Command::Verify(args) => verify::run(args, session),
         Command::Dump(args) => dump::run(args),
+        Command::Status(args) => status::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Guard => guard::run(),
     }
