@@ -83,7 +83,7 @@ fn take<'p>(next: &AtomicUsize, disks: &'p [PlannedDisk]) -> Option<(usize, &'p 
 
 /// Copies one disk into its partial file.
 fn one(run: &Context<'_>, plan: &Plan, disk: &PlannedDisk, cancel: &Cancel) -> error::Result<CopiedDisk> {
-    let layout = &run.catalogue.layout;
+    let layout = run.layout;
     let Export { uri, bitmap } = plan.export(disk);
     let contexts: Vec<&str> = [ALLOCATION].into_iter().chain(bitmap.as_deref()).collect();
     let mut first = Client::connect(&uri, &contexts, cancel)?;

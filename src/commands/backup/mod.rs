@@ -70,12 +70,12 @@ pub fn run(args: &Backup, session: &Session) -> Result<Exit> {
     locks.forget_dead();
     // What others do meanwhile would make a plan wrong.
     job::wait_until_idle(&link, &patience)?;
-    let catalogue = Catalogue::open(layout)?;
+    let catalogue = Catalogue::open(layout.clone())?;
     let plan = Plan::make(args, &reached.connection, &reached.domain, &catalogue)?;
     drop(reached);
-    undo::refuse_leftovers(&catalogue.layout)?;
+    undo::refuse_leftovers(&layout)?;
     plan.tell();
-    let run = Context { args, session, link: &link, catalogue: &catalogue };
+    let run = Context { args, session, link: &link, layout: &layout, catalogue: &catalogue };
     if estimate::is_below_threshold(args, &*link.reach()?, &plan)? {
         hold.end();
         return Ok(Exit::Done);
@@ -84,7 +84,7 @@ pub fn run(args: &Backup, session: &Session) -> Result<Exit> {
     let result = perform(&run, plan, &mut hold);
     hold.end();
     if result.is_err() {
-        locks.keep_note_of(&catalogue.layout);
+        locks.keep_note_of(&layout);
     }
     let outcome = result?;
     tell(&outcome, begin);
@@ -97,13 +97,15 @@ struct Context<'r> {
     session: &'r Session,
     /// The way to the domain.
     link: &'r Link,
+    /// The set's directory.
+    layout: &'r Layout,
     /// The set as it was when the run began.
     catalogue: &'r Catalogue,
 }
 
 /// The part that leaves traces: all of them are in the intent, and undone if it fails.
 fn perform(run: &Context<'_>, mut plan: Plan, hold: &mut Hold<'_>) -> Result<Outcome> {
-    let layout = &run.catalogue.layout;
+    let layout = run.layout;
     commit::refuse_existing(layout, &plan)?;
     commit::open_log(run.session, layout, &plan)?;
     plan.intent.held = hold.held();

@@ -117,8 +117,8 @@ impl Plan {
         let domain_uuid = domain_uuid(domain)?;
         disks::refuse_other_domain(catalogue, domain_uuid)?;
         let level = level::decide(args.level, catalogue)?;
-        if level.needs_base() {
-            old_chain::refuse_ended(&catalogue.layout)?;
+        if let (true, Some(layout)) = (level.needs_base(), catalogue.files.layout()) {
+            old_chain::refuse_ended(layout)?;
         }
         if !domain.is_active()? {
             return Err(Error::unsupported(format!("domain {} is not running", domain.name()))
@@ -133,7 +133,7 @@ impl Plan {
         let position = level::next_position(catalogue, domain)?;
         let bases = Bases::find(args, domain, catalogue, level, known)?;
         let started = moment::now();
-        let unixtime = level::free_time(&catalogue.layout.names()?, started.timestamp().as_second());
+        let unixtime = level::free_time(&catalogue.files.names()?, started.timestamp().as_second());
         let run = Uuid::new_v4();
         let socket = socket::path(connection.host(), args, run)?;
         let intent = Intent {
@@ -166,7 +166,7 @@ impl Plan {
             config,
             socket,
             scratch: args.places.scratchdir.clone(),
-            directory: catalogue.layout.directory().to_owned(),
+            directory: catalogue.files.place().to_owned(),
             // Never a name of virtnbdbackup's: it would append to a log that the manifest has sealed.
             log: format!("backup.{level}.{}.{run}.log", started.strftime("%m%d%Y%H%M%S")),
             started,

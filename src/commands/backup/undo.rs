@@ -72,7 +72,7 @@ pub fn clear_leftovers(domain: &Domain, layout: &Layout, keep: Keep) -> Result<b
         if layout.is_committed(intent.run)? {
             let manifest = layout.file(&Layout::manifest_name(intent.run))?;
             tracing::info!("run {} was committed, but not tidied up: completing it", intent.run);
-            let manifest = Manifest::read(&manifest)?;
+            let manifest = Manifest::read(manifest)?;
             commit::roll_forward(layout, &manifest)?;
             old_chain::remove_of(domain, &manifest)?;
             remove_job_files(domain.host(), &intent);
@@ -89,7 +89,7 @@ pub fn clear_leftovers(domain: &Domain, layout: &Layout, keep: Keep) -> Result<b
 /// Undoes the run of `intent` after its failure; true if nothing of it is left. What can't be undone now
 /// stays recorded in the intent for the next run.
 pub(super) fn failed_run(run: &Context<'_>, intent: &Intent) -> bool {
-    let layout = &run.catalogue.layout;
+    let layout = run.layout;
     // The commit itself failed half-way: what the next run makes of it depends on what it finds.
     match layout.is_committed(intent.run) {
         Ok(false) => {}
