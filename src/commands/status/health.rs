@@ -9,6 +9,7 @@ use crate::error;
 use crate::proc_locks;
 use crate::set::catalogue::{Catalogue, Problem, Run};
 use crate::set::intent::Intent;
+use crate::set::layout::Layout;
 use crate::set::lock;
 use crate::units::format_bytes;
 
@@ -113,7 +114,7 @@ impl Health {
             findings.push((Condition::Critical, error::report(&problem.error)));
         }
         findings.extend(newest.into_iter().flat_map(of_manifest));
-        findings.extend(unfinished(catalogue));
+        findings.extend(unfinished(&Layout::new(directory)));
         findings.sort_by_key(|(condition, _)| std::cmp::Reverse(*condition));
         let condition = findings.iter().map(|(condition, _)| *condition).max().unwrap_or(Condition::Ok);
         let domain = newest.and_then(|run| Some(run.manifest.as_ref()?.domain.clone()));
@@ -182,10 +183,10 @@ fn of_manifest(run: &Run) -> Vec<(Condition, String)> {
 }
 
 /// A run that died waits for the next one to undo it; one that goes on is no matter.
-fn unfinished(catalogue: &Catalogue) -> Option<(Condition, String)> {
-    let intents = Intent::left_behind(&catalogue.layout).ok()?;
+fn unfinished(layout: &Layout) -> Option<(Condition, String)> {
+    let intents = Intent::left_behind(layout).ok()?;
     let intent = intents.first()?;
-    let runs = proc_locks::is_locked(&lock::path(&catalogue.layout)) != Some(false);
+    let runs = proc_locks::is_locked(&lock::path(layout)) != Some(false);
     (!runs).then(|| (Condition::Warning, format!("run {} was left unfinished", intent.run)))
 }
 
