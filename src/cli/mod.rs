@@ -47,6 +47,19 @@ pub enum Command {
     /// Lets a guest go when the backup that holds it dies; started by backup itself.
     #[command(hide = true)]
     Guard,
+    /// Becomes a program that is killed when the process that started it dies; for virtkeep's own use.
+    #[command(hide = true)]
+    Bound(Bound),
+}
+
+/// A program to become.
+#[derive(Debug, Args)]
+pub struct Bound {
+    /// The process that starts it.
+    pub parent: i32,
+    /// The program and its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<std::ffi::OsString>,
 }
 
 impl Command {
@@ -56,7 +69,7 @@ impl Command {
             Self::Backup(args) => Some(&args.hypervisor),
             Self::Restore(args) => Some(&args.hypervisor),
             Self::Doctor(args) => Some(&args.hypervisor),
-            Self::Verify(_) | Self::Dump(_) | Self::Status(_) | Self::Guard => None,
+            Self::Verify(_) | Self::Dump(_) | Self::Status(_) | Self::Guard | Self::Bound(_) => None,
         }
     }
 
@@ -70,7 +83,7 @@ impl Command {
             Self::Dump(args) => &args.talk,
             Self::Status(args) => &args.talk,
             Self::Doctor(args) => &args.talk,
-            Self::Guard => PLAIN,
+            Self::Guard | Self::Bound(_) => PLAIN,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The commands: arguments, a plan, the run, a summary.
 
 mod backup;
+mod bound;
 mod connect;
 mod doctor;
 mod dump;
@@ -43,5 +44,6 @@ pub fn run(command: &Command, session: &Session) -> Result<Exit> {
         Command::Status(args) => status::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Guard => guard::run(),
+        Command::Bound(args) => bound::run(args),
     }
 }

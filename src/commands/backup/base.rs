@@ -12,7 +12,7 @@ use crate::cli::backup::Backup;
 use crate::error::{self, Error, Kind};
 use crate::libvirt::checkpoint::{self, Checkpoint, CheckpointDisk};
 use crate::libvirt::domain::Domain;
-use crate::libvirt::probe;
+use crate::libvirt::probe::Probe;
 use crate::set::catalogue::{Catalogue, Run};
 use crate::set::config::MAX_SIZE;
 use crate::set::layout::checkpoint_position;
@@ -98,10 +98,11 @@ impl Bases {
         if redefine_lost(domain, catalogue, extra, &known)? {
             known = checkpoint::list(domain)?;
         }
+        let probe = Probe::of(domain)?;
         let mut own = Vec::new();
         for checkpoint in known {
             let checkpoint = completed(domain, catalogue, checkpoint)?;
-            let good = probe::valid_targets(domain, &checkpoint)?;
+            let good = probe.valid_targets(&checkpoint)?;
             own.push((checkpoint, good));
         }
         Ok(Self { own, old_chain: Vec::new() })
@@ -265,6 +266,7 @@ pub fn redefine_lost(
     let mut redefined = false;
     let mut defined: Vec<String> = known.iter().map(|checkpoint| checkpoint.name.clone()).collect();
     let dropped = catalogue.files.layout().map(dropped::read).unwrap_or_default();
+    let probe = Probe::of(domain)?;
     for run in catalogue.runs.iter().filter(|run| run.is_base() && !dropped.contains(&run.id)) {
         let Some(name) = run.checkpoint.as_ref().filter(|name| !defined.contains(name)) else { continue };
         let Some(mut checkpoint) = saved(catalogue, extra, run) else {
@@ -272,7 +274,7 @@ pub fn redefine_lost(
             continue;
         };
         checkpoint.parent = checkpoint.parent.take().filter(|parent| defined.contains(parent));
-        match checkpoint::redefine(domain, &checkpoint.redefine_xml()?, true) {
+        match probe.redefine_valid(&checkpoint) {
             Ok(()) => {
                 tracing::info!("Redefine missing checkpoint {name}: the host had lost it");
                 defined.push(name.clone());
