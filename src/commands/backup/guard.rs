@@ -37,6 +37,9 @@ impl Guard {
             uri: connect::uri(hypervisor),
             user: hypervisor.user.clone(),
             password: connect::password(hypervisor)?,
+            ssh_user: hypervisor.ssh_user.clone(),
+            ssh_port: hypervisor.ssh_port,
+            ssh_private_key: hypervisor.ssh_private_key.clone(),
             domain,
         };
         // The link is good even where the program was replaced since it was started.
