@@ -199,9 +199,14 @@ impl Plan {
     }
 
     fn add(&mut self, selected: Selected, bases: &Bases, domain: &Domain, catalogue: &Catalogue) -> Result<()> {
+        let virtual_size = selected.size(domain, self.way)?;
         let Selected { disk, image, info } = selected;
         let target = disk.target.clone();
-        let base = if self.level.needs_base() { bases.of_disk(catalogue, domain, &target, &image)? } else { None };
+        let base = if self.level.needs_base() {
+            bases.of_disk(catalogue, domain, &target, &image, virtual_size)?
+        } else {
+            None
+        };
         let level = match &base {
             None if self.level.needs_base() => Level::Full,
             _ => self.level,
@@ -216,7 +221,6 @@ impl Plan {
         // Where a base was lost the name stays that of an increment: the meta says that it is full.
         let named = if level == Level::Full && is_new { Level::Full } else { self.level };
         let file = data_name(&target, named, &self.checkpoint, self.unixtime);
-        let virtual_size = domain.disk_size(&target)?;
         self.disks.push(PlannedDisk { target, disk, image, info, level, virtual_size, base, file });
         Ok(())
     }
