@@ -138,6 +138,15 @@ impl Connection {
         Ok(names)
     }
 
+    /// All domains, running or not, in no order.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] when the connection is lost.
+    pub fn all_domains(&self) -> Result<Vec<Domain>> {
+        let list = self.sys.domains().map_err(|error| error.during("list the domains"))?;
+        list.into_iter().map(|sys| Domain::new(sys, self.host.clone())).collect()
+    }
+
     /// The path of a volume in a storage pool.
     ///
     /// # Errors

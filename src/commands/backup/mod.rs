@@ -11,9 +11,10 @@ pub(super) mod base;
 mod commit;
 mod config;
 mod copy;
+pub(super) mod directory;
 pub(super) mod disks;
 mod domain_lock;
-mod estimate;
+pub(super) mod estimate;
 mod guard;
 pub(super) mod guest;
 mod job;
@@ -32,7 +33,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use self::commit::Outcome;
+pub use self::commit::Outcome;
 use self::guest::Hold;
 use self::locks::Locks;
 use self::plan::{Plan, domain_uuid};
@@ -48,13 +49,15 @@ use crate::set::layout::Layout;
 use crate::ui::progress::format_duration;
 use crate::units::format_bytes;
 
-/// Runs the backup.
-pub fn run(args: &Backup, session: &Session) -> Result<Exit> {
+/// Runs the backup of the one domain in `args`; `done` is called with what came of it, where anything did.
+pub fn run(args: &Backup, session: &Session, done: &mut dyn FnMut(&Outcome)) -> Result<Exit> {
     let begin = Instant::now();
-    let link = Link::open(&args.hypervisor, &args.domain)?;
+    let name = args.domain.first().map(String::as_str).unwrap_or_default();
+    let link = Link::open(&args.hypervisor, name)?;
     let reached = link.reach()?;
     connect::require_local(&reached.connection)?;
-    let layout = Layout::new(std::path::absolute(&args.output)?).with_mode(args.mode);
+    let output = directory::of(&args.output, &reached.domain, &jiff::Zoned::now())?;
+    let layout = Layout::new(std::path::absolute(output)?).with_mode(args.mode);
     if args.printonly {
         return estimate::print(args, &reached.connection, &reached.domain, &layout);
     }
@@ -88,6 +91,7 @@ pub fn run(args: &Backup, session: &Session) -> Result<Exit> {
     }
     let outcome = result?;
     tell(&outcome, begin);
+    done(&outcome);
     Ok(verdict(args, session, &outcome))
 }
 
