@@ -113,11 +113,11 @@ pub struct Many {
     pub all: bool,
 
     /// With --all: those that are stopped, too.
-    #[arg(long, requires = "all")]
+    #[arg(long, requires = "all", conflicts_with = "domain")]
     pub inactive: bool,
 
     /// With --all: not this one, by its name or a pattern of names (*, ?, [abc]); repeatable.
-    #[arg(long, value_name = "NAME", requires = "all")]
+    #[arg(long, value_name = "NAME", requires = "all", conflicts_with = "domain")]
     pub exclude_domain: Vec<String>,
 
     /// Domains at a time.
@@ -148,6 +148,16 @@ pub struct Guest {
     /// Pause the domain while the job starts.
     #[arg(long)]
     pub pause: bool,
+
+    /// Save the media in CD-ROM and floppy drives, too, where they are image files of at most 64 MiB: the
+    /// seeds of cloud-init are. A restore puts them beside the disks.
+    #[arg(long)]
+    pub include_cdrom: bool,
+
+    /// Ask a Windows guest for the BitLocker recovery keys of its volumes, through its agent, and save them
+    /// in the set, readable by its owner only. Whoever can read the set can read the disks then.
+    #[arg(long)]
+    pub bitlocker_keys: bool,
 
     /// Start a stopped domain, paused, for the backup; it is ended afterwards if it is still paused.
     #[arg(short = 'S', long)]

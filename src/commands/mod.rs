@@ -8,6 +8,7 @@ pub(crate) mod guard;
 mod link;
 mod many;
 mod restore;
+mod tpm;
 mod verify;
 mod whole;
 

@@ -1,7 +1,7 @@
 //! A connection to a libvirt daemon, local or remote.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::domain::Domain;
 use super::{LibvirtError, code, sys};
@@ -157,6 +157,19 @@ impl Connection {
                 .during(format!("find volume {volume:?} in storage pool {pool:?}"))
                 .hint(format!("`virsh -c '{}' pool-start {pool}` if the pool is not active", self.uri))
         })
+    }
+
+    /// Makes the storage pool whose directory is `path` look again at what it holds; returns whether there is
+    /// one.
+    ///
+    /// # Errors
+    /// By libvirt's code: the pool is not active.
+    pub fn refresh_pool_at(&self, path: &Path) -> Result<bool> {
+        match self.sys.refresh_pool_at(&path.to_string_lossy()) {
+            Ok(()) => Ok(true),
+            Err(error) if matches!(error.code, code::NO_STORAGE_POOL | code::NO_SUPPORT) => Ok(false),
+            Err(error) => Err(error.during(format!("refresh the storage pool of {}", path.display()))),
+        }
     }
 
     /// Defines a persistent domain from its XML; one of the same name and UUID is redefined.

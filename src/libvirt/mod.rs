@@ -12,6 +12,7 @@ pub mod checkpoint;
 pub mod connection;
 pub mod domain;
 pub mod domain_xml;
+pub mod guest_exec;
 pub mod probe;
 mod sys;
 pub mod xml;

@@ -15,5 +15,6 @@ mod interop;
 mod lab;
 mod many;
 mod random;
+mod rebuild;
 mod restore;
 mod support;

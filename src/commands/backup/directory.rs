@@ -28,7 +28,11 @@ pub fn of(template: &Path, domain: &Domain, now: &Zoned) -> Result<PathBuf> {
 
 /// `template`, so that it gives every domain a directory of its own.
 pub fn of_each(template: &Path) -> PathBuf {
-    if codes(template).any(|code| matches!(code, Some(b'd' | b'u'))) { template.to_owned() } else { template.join("%d") }
+    if codes(template).any(|code| matches!(code, Some(b'd' | b'u'))) {
+        template.to_owned()
+    } else {
+        template.join("%d")
+    }
 }
 
 /// A template that gives exactly `path`.

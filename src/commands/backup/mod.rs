@@ -8,6 +8,7 @@
 //! Until the manifest is written everything can be undone, and is, whatever fails.
 
 pub(super) mod base;
+mod bitlocker;
 mod commit;
 mod config;
 mod copy;
@@ -21,10 +22,12 @@ mod job;
 mod level;
 pub(super) mod locks;
 pub(super) mod marker;
+mod media;
 pub(super) mod old_chain;
 pub(super) mod plan;
 mod scratch;
 mod socket;
+mod tpm;
 pub(super) mod undo;
 mod watch;
 mod zeroes;

@@ -62,9 +62,8 @@ fn options(args: &Backup, domain: &str, output: &Path) -> Result<Vec<u8>> {
     one.output = directory::literal(output);
     let own = |directory: PathBuf| directory.join(directory::file_name(domain));
     one.places.checkpointdir = one.places.checkpointdir.map(own);
-    let mut line = serde_json::to_vec(&one).map_err(|error| {
-        Error::usage("with several domains all paths must be UTF-8").path(output).caused_by(error)
-    })?;
+    let mut line = serde_json::to_vec(&one)
+        .map_err(|error| Error::usage("with several domains all paths must be UTF-8").path(output).caused_by(error))?;
     line.push(b'\n');
     Ok(line)
 }

@@ -45,8 +45,8 @@ fn what_makes_no_sense_is_refused_before_anything_is_done() {
         (&["-d", "a", "-d", "a"][..], "named twice"),
         (&["-d", "b", "-d", uuid.trim()], "domain b is named twice"),
         (&["--all", "-d", "a"], "cannot be used with"),
-        (&["-d", "a", "--exclude-domain", "b"], "--all"),
-        (&["-d", "a", "--inactive"], "--all"),
+        (&["-d", "a", "--exclude-domain", "b"], "cannot be used with"),
+        (&["-d", "a", "--inactive"], "cannot be used with"),
         (&[], "--domain"),
         (&["--all", "--exclude-domain", "[a"], "no pattern"),
         (&["--all", "-f", "/tmp/x"], "--socketfile"),
@@ -81,10 +81,13 @@ fn estimates_and_thresholds_are_each_domain_s_own() {
     let checkpoints = lab.fresh_directory();
     let run = backup(&lab, &output, &["--all", "-T", "1M", "-C", checkpoints.to_str().unwrap()]).succeeds();
     assert_eq!(run.stdout, "");
-    assert_eq!(row(&run, "a")[1..], ["-", "-", "-", "0.0", "s", "nothing", "to", "do"].map(|word| {
-        // How long it took is not the matter.
-        if word == "0.0" { row(&run, "a")[4].clone() } else { word.to_owned() }
-    }));
+    assert_eq!(
+        row(&run, "a")[1..],
+        ["-", "-", "-", "0.0", "s", "nothing", "to", "do"].map(|word| {
+            // How long it took is not the matter.
+            if word == "0.0" { row(&run, "a")[4].clone() } else { word.to_owned() }
+        })
+    );
     assert_eq!(row(&run, "b")[1..4], ["inc", "2.0", "MiB"]);
     assert_eq!((data(&output.join("a")).len(), data(&output.join("b")).len()), (1, 2));
     assert_eq!(listing(&checkpoints.join("b")), ["virtnbdbackup.1.xml"]);

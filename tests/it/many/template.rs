@@ -22,7 +22,7 @@ fn a_new_directory_begins_a_new_chain_and_ends_the_old_one() {
     let domain = lab.domain("web", &["vda:4M"]);
     let output = lab.fresh_directory();
     let template = output.join("%d/%F");
-    let (today, tomorrow) = ("A12", "A-12");
+    let (today, tomorrow) = ("AAA12", "AAA-12");
     domain.write("vda", 0x11, 0, 1 << 20);
     for level in ["full", "inc"] {
         backup_in(today, &lab, &template, &["-d", "web"]).succeeds().says(&[&format!("{level} backup of web")]);
@@ -56,14 +56,14 @@ fn a_new_directory_begins_a_new_chain_and_ends_the_old_one() {
 #[test]
 fn names_of_domains_stay_below_the_directory() {
     let lab = Lab::up();
-    lab.domain("..", &["vda:1M"]);
+    lab.domain(".x", &["vda:1M"]);
     lab.domain("100%d", &["vda:1M"]);
     let output = lab.fresh_directory();
     backup_in("UTC0", &lab, &output.join("sets"), &["--all"]).succeeds();
-    backup_in("UTC0", &lab, &output.join("one/%d"), &["-d", "..", "-l", "copy"]).succeeds();
-    backup_in("UTC0", &lab, &output.join("literal/%%d"), &["-d", "..", "-l", "copy"]).succeeds();
+    backup_in("UTC0", &lab, &output.join("one/%d"), &["-d", ".x", "-l", "copy"]).succeeds();
+    backup_in("UTC0", &lab, &output.join("literal/%%d"), &["-d", ".x", "-l", "copy"]).succeeds();
     assert_eq!(listing(&output), ["literal", "one", "sets"]);
-    assert_eq!(listing(&output.join("sets")), ["%2E.", "100%25d"]);
-    assert_eq!(listing(&output.join("one")), ["%2E."]);
+    assert_eq!(listing(&output.join("sets")), ["%2Ex", "100%25d"]);
+    assert_eq!(listing(&output.join("one")), ["%2Ex"]);
     assert_eq!(listing(&output.join("literal")), ["%d"]);
 }
