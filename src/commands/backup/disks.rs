@@ -178,7 +178,7 @@ pub fn refuse_other_domain(catalogue: &Catalogue, uuid: Uuid) -> Result<()> {
         };
         if owner != uuid {
             return Err(Error::new(Kind::Busy, format!("holds backups of another domain: {name} ({owner})"))
-                .path(catalogue.layout.directory())
+                .path(catalogue.files.place())
                 .hint("every domain needs a directory of its own: choose another with -o")
                 .into());
         }

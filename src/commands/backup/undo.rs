@@ -69,7 +69,7 @@ pub fn clear_leftovers(domain: &Domain, layout: &Layout, keep: Keep) -> Result<b
         if layout.is_committed(intent.run)? {
             let manifest = layout.file(&Layout::manifest_name(intent.run))?;
             tracing::info!("run {} was committed, but not tidied up: completing it", intent.run);
-            let manifest = Manifest::read(&manifest)?;
+            let manifest = Manifest::read(manifest)?;
             commit::roll_forward(layout, &manifest)?;
             old_chain::remove_of(domain, &manifest)?;
             remove_job_files(domain.host(), &intent);
@@ -86,7 +86,7 @@ pub fn clear_leftovers(domain: &Domain, layout: &Layout, keep: Keep) -> Result<b
 /// Undoes the run of `intent` after its failure; true if nothing of it is left. What can't be undone now
 /// stays recorded in the intent for the next run.
 pub(super) fn failed_run(run: &Context<'_>, intent: &Intent) -> bool {
-    let layout = &run.catalogue.layout;
+    let layout = run.layout;
     // The commit itself failed half-way: what the next run makes of it depends on what it finds.
     match layout.is_committed(intent.run) {
         Ok(false) => {}
@@ -220,9 +220,13 @@ fn remove_files(layout: &Layout, intent: &Intent, keep_partial: bool) -> Result<
 /// others could have written: only what bears the run's UUID is believed to be ours, and a socket that
 /// nobody listens at.
 pub(super) fn remove_job_files(host: &Host, intent: &Intent) {
+    if !host.is_open() {
+        tracing::debug!("scratch files of run {} are left to libvirt: the host's files can't be got at", intent.run);
+        return;
+    }
     let run = intent.run.to_string();
     let named = |path: &&PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().contains(&run));
-    let socket = Some(&intent.socket).filter(|path| is_dead_socket(host, path));
+    let socket = Some(&intent.socket).filter(|path| path.is_absolute() && is_dead_socket(host, path));
     for path in intent.scratch.iter().filter(named).chain(socket) {
         if let Err(error) = host.remove(path) {
             tracing::warn!("{}", error::report(&error));
