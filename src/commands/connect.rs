@@ -3,7 +3,7 @@
 use crate::cli::Hypervisor;
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::host::address::SshOptions;
+use crate::host::address::{Address, SshOptions};
 use crate::libvirt::connection::{Connection, Credentials};
 
 /// Opens the connection that the options name, for what libvirt itself does: the machine's files are not got at.
@@ -19,9 +19,14 @@ pub fn open_with_host(args: &Hypervisor, known: Option<&Host>) -> Result<Connect
     if let Some(known) = known {
         return Ok(open(args)?.on_host(known.clone()));
     }
-    // First: what ssh says of a failure is more than what libvirt passes on of it.
-    let host = Host::of_uri(&uri(args), &ssh(args))?;
-    Ok(open(args)?.on_host(host))
+    let uri = uri(args);
+    if Address::parse(&uri).is_some_and(|address| address.is_ssh()) {
+        // What ssh says of a failure is more than what libvirt passes on of it.
+        let host = Host::of_uri(&uri, &ssh(args))?;
+        return Ok(open(args)?.on_host(host));
+    }
+    let connection = open(args)?;
+    Ok(connection.on_host(Host::of_uri(&uri, &ssh(args))?))
 }
 
 /// What the options say about ssh.

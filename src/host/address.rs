@@ -214,7 +214,9 @@ mod tests {
 
     #[test]
     fn local_daemons_have_no_address() {
-        for local in ["qemu:///system", "qemu:///session?socket=/a//b@h", "qemu+unix:///system", "test:///default", "::"] {
+        for local in
+            ["qemu:///system", "qemu:///session?socket=/a//b@h", "qemu+unix:///system", "test:///default", "::"]
+        {
             assert_eq!(Address::parse(local), None, "{local}");
         }
     }
@@ -252,7 +254,8 @@ mod tests {
 
     #[test]
     fn odd_texts_are_decoded_as_they_are() {
-        for (text, decoded) in [("%", "%"), ("%4", "%4"), ("%zz", "%zz"), ("a%41", "aA"), ("%e4", "\u{fffd}"), ("+", "+")]
+        for (text, decoded) in
+            [("%", "%"), ("%4", "%4"), ("%zz", "%zz"), ("a%41", "aA"), ("%e4", "\u{fffd}"), ("+", "+")]
         {
             assert_eq!(decode(text), decoded);
         }

@@ -117,7 +117,8 @@ pub(super) fn space(ssh: &Ssh, directory: &Path) -> Result<Space> {
 }
 
 pub(super) fn names(ssh: &Ssh, directory: &Path) -> Result<Vec<OsString>> {
-    let script = "cd -- \"$1\" && for f in * .[!.]*; do if [ -e \"$f\" ] || [ -L \"$f\" ]; then printf '%s\\0' \"$f\"; fi; done";
+    let script =
+        "cd -- \"$1\" && for f in * .[!.]*; do if [ -e \"$f\" ] || [ -L \"$f\" ]; then printf '%s\\0' \"$f\"; fi; done";
     let answer = ask(ssh, "read directory", script, directory, MAX_ANSWER)?;
     let names = answer.split(|&byte| byte == 0).filter(|name| !name.is_empty());
     Ok(names.map(|name| OsStr::from_bytes(name).to_owned()).collect())

@@ -91,7 +91,8 @@ impl Ssh {
     pub fn real_name(&self) -> String {
         let mut command = process::command(&self.target.program);
         command.args(["-G", "--"]).arg(&self.target.host);
-        let said = process::output(command, FORWARD_TIMEOUT, MAX_SAID as u64).map(|ended| ended.stdout).unwrap_or_default();
+        let said =
+            process::output(command, FORWARD_TIMEOUT, MAX_SAID as u64).map(|ended| ended.stdout).unwrap_or_default();
         let said = String::from_utf8_lossy(&said);
         let name = said.lines().find_map(|line| line.strip_prefix("hostname "));
         name.map_or_else(|| self.name().to_owned(), |name| name.trim().to_owned())
@@ -134,9 +135,11 @@ impl Ssh {
     pub fn forward(self: &Arc<Self>, remote: &Path) -> Result<Forward> {
         let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+=,@".contains(byte);
         if !remote.is_absolute() || !remote.as_os_str().as_bytes().iter().all(plain) {
-            return Err(Error::usage("ssh can't forward a socket of this name: letters, digits and /._-+=,@ can be in it")
-                .path(remote)
-                .hint("--scratchdir or --socketfile name another place"));
+            return Err(Error::usage(
+                "ssh can't forward a socket of this name: letters, digits and /._-+=,@ can be in it",
+            )
+            .path(remote)
+            .hint("--scratchdir or --socketfile name another place"));
         }
         let local = self.with_master(|master| {
             let number = master.forwards.fetch_add(1, Ordering::Relaxed);
@@ -350,7 +353,8 @@ impl Forward {
 impl Drop for Forward {
     fn drop(&mut self) {
         // With the master it goes anyway; and a master that is gone is not to be started for this.
-        let alive = self.ssh.master.lock().unwrap_or_else(PoisonError::into_inner).as_mut().is_some_and(Master::is_alive);
+        let alive =
+            self.ssh.master.lock().unwrap_or_else(PoisonError::into_inner).as_mut().is_some_and(Master::is_alive);
         if alive {
             if let Err(error) = self.tell("cancel") {
                 tracing::debug!("{}", crate::error::report(&error));

@@ -421,7 +421,8 @@ mod unit {
     #[test]
     fn a_server_of_tcp_is_said_with_tls_or_without() {
         for (tls, attribute) in [(false, ""), (true, " tls=\"yes\"")] {
-            let xml = BackupSpec { server: Server::Tcp { address: "::1".into(), port: 1, tls }, ..spec() }.to_xml().unwrap();
+            let xml =
+                BackupSpec { server: Server::Tcp { address: "::1".into(), port: 1, tls }, ..spec() }.to_xml().unwrap();
             let server = format!("<server transport=\"tcp\" name=\"::1\" port=\"1\"{attribute}/>");
             assert!(xml.contains(&server), "{xml}");
             assert_eq!(job_server(&xml).unwrap(), "address ::1 port 1");

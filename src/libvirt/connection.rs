@@ -200,10 +200,11 @@ fn open_error(uri: &str, address: Option<&Address>, error: LibvirtError) -> Erro
     let refused = "run as root, or as a member of group libvirt; a session daemon is named with -U qemu:///session";
     let (kind, hint) = match error.code {
         code::OPERATION_DENIED | code::ACCESS_DENIED => (Kind::Io, refused),
-        code::AUTH_FAILED | code::AUTH_CANCELLED | code::AUTH_UNAVAILABLE => {
-            (Kind::Io, "name the user with --user and the password with --password-file or VIRTKEEP_PASSWORD, or both in \
-              a file: ?authfile=/PATH in the URI")
-        }
+        code::AUTH_FAILED | code::AUTH_CANCELLED | code::AUTH_UNAVAILABLE => (
+            Kind::Io,
+            "name the user with --user and the password with --password-file or VIRTKEEP_PASSWORD, or both in \
+              a file: ?authfile=/PATH in the URI",
+        ),
         code::NO_CONNECT | code::INVALID_ARG | code::NO_SUPPORT => {
             (Kind::Usage, "-U/--uri takes a libvirt URI: qemu:///system, qemu+ssh://USER@HOST/system")
         }
@@ -213,18 +214,21 @@ fn open_error(uri: &str, address: Option<&Address>, error: LibvirtError) -> Erro
         }
         code::SYSTEM_ERROR if error.os_error == Some(EACCES) => (Kind::Io, refused),
         // As for ssh itself see `host::trouble`: this is what comes after a login.
-        _ if address.is_some_and(Address::is_ssh) => {
-            (Kind::Io, "`ssh HOST virsh list` must work: libvirtd runs there, the user may use it, and there is \
-              virt-ssh-helper or nc (Debian: libvirt-daemon, netcat-openbsd)")
-        }
-        code::SYSTEM_ERROR if address.is_some() => {
-            (Kind::Io, "is the host reachable, and does libvirtd listen there? qemu+ssh://USER@HOST/system needs sshd alone")
-        }
+        _ if address.is_some_and(Address::is_ssh) => (
+            Kind::Io,
+            "`ssh HOST virsh list` must work: libvirtd runs there, the user may use it, and there is \
+              virt-ssh-helper or nc (Debian: libvirt-daemon, netcat-openbsd)",
+        ),
+        code::SYSTEM_ERROR if address.is_some() => (
+            Kind::Io,
+            "is the host reachable, and does libvirtd listen there? qemu+ssh://USER@HOST/system needs sshd alone",
+        ),
         // No code of its own, either.
-        _ if error.message.to_lowercase().contains("certificate") => {
-            (Kind::Io, "TLS needs certificates of one authority on both sides, and the host's name as it is in its \
-              certificate: https://libvirt.org/kbase/tlscerts.html; ?pkipath=/DIR in the URI names the directory")
-        }
+        _ if error.message.to_lowercase().contains("certificate") => (
+            Kind::Io,
+            "TLS needs certificates of one authority on both sides, and the host's name as it is in its \
+              certificate: https://libvirt.org/kbase/tlscerts.html; ?pkipath=/DIR in the URI names the directory",
+        ),
         code::SYSTEM_ERROR | code::RPC => (Kind::NotFound, no_daemon),
         _ => (Kind::Io, no_daemon),
     };

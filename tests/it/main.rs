@@ -14,5 +14,6 @@ mod guest;
 mod interop;
 mod lab;
 mod random;
+mod remote;
 mod restore;
 mod support;

@@ -163,19 +163,22 @@ fn refuse_other_user(ssh: &Ssh, address: &Address) -> Result<()> {
     if String::from_utf8_lossy(&id.stdout).trim() == "0" {
         return Ok(());
     }
-    Err(Error::unsupported(format!("the user who logs in at {} is not root: QEMU's socket can't be opened", ssh.name()))
-        .hint(
-            "log in as root (-U qemu+ssh://root@HOST/system, --ssh-user root), or read over TCP: --tls, or -P PORT \
+    Err(Error::unsupported(format!(
+        "the user who logs in at {} is not root: QEMU's socket can't be opened",
+        ssh.name()
+    ))
+    .hint(
+        "log in as root (-U qemu+ssh://root@HOST/system, --ssh-user root), or read over TCP: --tls, or -P PORT \
              without encryption; --nbd-over-ssh tries it all the same",
-        )
-        .into())
+    )
+    .into())
 }
 
 /// Reads a byte through a forwarded socket: that sshd forwards them at all is settled before there is a job.
 fn try_forward(ssh: &Arc<Ssh>) -> Result<()> {
     let cancel = Cancel::new();
-    let arguments =
-        ["--read-only", "--image-opts", "--", &format!("driver=null-co,size={PROBE_SIZE},read-zeroes=on")].map(Into::into);
+    let arguments = ["--read-only", "--image-opts", "--", &format!("driver=null-co,size={PROBE_SIZE},read-zeroes=on")]
+        .map(Into::into);
     let server = match Served::start(ssh, &arguments, &cancel) {
         Ok(server) => server,
         // What is needed for the attempt is not needed for the run.
@@ -202,7 +205,10 @@ impl Tcp {
     fn choose(args: &Backup, host: &Host, address: &Address) -> Result<Self> {
         let network = &args.network;
         if let Some(socket) = &args.places.socketfile {
-            return Err(Error::usage("a job that serves over TCP has no socket").path(socket).hint("leave -f away").into());
+            return Err(Error::usage("a job that serves over TCP has no socket")
+                .path(socket)
+                .hint("leave -f away")
+                .into());
         }
         socket::check_scratch(host, args)?;
         if let Some(directory) = &network.tls_cert {
@@ -233,7 +239,9 @@ fn reach(name: &str, port: u16) -> Result<IpAddr> {
     let addresses: Vec<SocketAddr> = (name, port)
         .to_socket_addrs()
         .map_err(|error| {
-            Error::new(Kind::NotFound, format!("{name:?} has no address")).hint("-I names the host's address").caused_by(error)
+            Error::new(Kind::NotFound, format!("{name:?} has no address"))
+                .hint("-I names the host's address")
+                .caused_by(error)
         })?
         .collect();
     let mut last = None;
@@ -247,9 +255,8 @@ fn reach(name: &str, port: u16) -> Result<IpAddr> {
             }
         }
     }
-    let error = Error::new(Kind::Io, format!("port {port} of {name} can't be reached")).hint(format!(
-        "is there a firewall? {other}"
-    ));
+    let error = Error::new(Kind::Io, format!("port {port} of {name} can't be reached"))
+        .hint(format!("is there a firewall? {other}"));
     Err(match last {
         Some(cause) => error.caused_by(cause).into(),
         None => error.into(),

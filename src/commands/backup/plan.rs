@@ -7,8 +7,8 @@ use anyhow::Result;
 use uuid::Uuid;
 
 use super::base::{Base, Bases};
-use super::disks::{self, Selected, Selection};
 use super::channel::Channel;
+use super::disks::{self, Selected, Selection};
 use super::{level, marker, old_chain};
 use crate::cli::backup::Backup;
 use crate::error::{Error, Kind};

@@ -31,9 +31,11 @@ impl Scratch {
         if !host.is_open() {
             // That it can't be watched was said when the host was reached.
             if places.scratch_required {
-                return Err(Error::unsupported("how much room there is can't be seen: the host's files can't be got at")
-                    .path(directory)
-                    .hint("let ssh log in, or leave --scratch-required away"));
+                return Err(Error::unsupported(
+                    "how much room there is can't be seen: the host's files can't be got at",
+                )
+                .path(directory)
+                .hint("let ssh log in, or leave --scratch-required away"));
             }
             return Ok(Self { host: host.clone(), directory, reserve: 0 });
         }

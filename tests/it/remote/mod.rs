@@ -1,0 +1,8 @@
+//! Domains on another host: a real sshd, libvirtd and QEMU in a network namespace of their own, see `tests/hosts.sh`.
+
+mod guest;
+mod hosts;
+mod lost;
+mod refused;
+mod traces;
+mod ways;
