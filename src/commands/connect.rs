@@ -29,6 +29,26 @@ pub fn open_with_host(args: &Hypervisor, known: Option<&Host>) -> Result<Connect
     Ok(connection.on_host(Host::of_uri(&uri, &ssh(args))?))
 }
 
+/// The other machine that the options name, for its files.
+///
+/// # Errors
+/// [`Kind::Usage`](crate::error::Kind::Usage) where they name none; as for [`Host::of_uri`].
+pub fn other_host(args: &Hypervisor) -> Result<Host> {
+    let host = Host::of_uri(&uri(args), &ssh(args))?;
+    match &host {
+        Host::Ssh(_) => Ok(host),
+        Host::Local => Err(Error::usage("--to-host is for another host, and the URI names none")
+            .hint("name it: -U qemu+ssh://root@HOST/system; without --to-host the images are written here")),
+        Host::Closed(_) => Err(Error::unsupported("images can't be written on a host whose files can't be got at")
+            .hint("let ssh log in there, see the warning above")),
+    }
+}
+
+/// Whether the options name another machine.
+pub fn is_remote(args: &Hypervisor) -> bool {
+    Address::parse(&uri(args)).is_some()
+}
+
 /// What the options say about ssh.
 pub fn ssh(args: &Hypervisor) -> SshOptions {
     SshOptions { user: args.ssh_user.clone(), port: args.ssh_port, private_key: args.ssh_private_key.clone() }

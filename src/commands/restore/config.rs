@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use super::source::Source;
 use crate::cli::read::Restore;
 use crate::error::{Error, Kind, Result};
+use crate::host::Host;
 use crate::libvirt::domain_xml::{Adjustment, DomainConfig, NewSource, adjust};
 use crate::set::config::ConfigFile;
-use crate::set::layout::write_atomically;
 use crate::set::manifest::Role;
 
 /// Name of the domain's XML beside the images.
@@ -34,6 +34,7 @@ impl Plan {
     /// [`Kind::NotFound`] where there is no XML to adjust; what is wrong with the set's files.
     pub fn new(
         args: &Restore,
+        host: &Host,
         source: &Source,
         directory: &Path,
         restored: &BTreeMap<String, NewSource>,
@@ -44,7 +45,7 @@ impl Plan {
             return if is_adjusted(args) { Err(no_xml()) } else { Ok(plan) };
         };
         let xml = if is_adjusted(args) {
-            let adjusted = adjust(&text, &adjustment(args, &config, &firmware, restored))?;
+            let adjusted = adjust(&text, &adjustment(args, host, &config, &firmware, restored))?;
             for target in &adjusted.removed {
                 tracing::warn!("disk {target} is not part of this restore and was removed from the configuration");
             }
@@ -81,18 +82,19 @@ impl Plan {
     ///
     /// # Errors
     /// [`Kind::Busy`].
-    pub fn check(&self, force: bool) -> Result<()> {
-        self.files.iter().try_for_each(|(path, content)| if force { Ok(()) } else { is_there(path, content).map(drop) })
+    pub fn check(&self, host: &Host, force: bool) -> Result<()> {
+        let check = |(path, content): &(PathBuf, Vec<u8>)| is_there(host, path, content).map(drop);
+        if force { Ok(()) } else { self.files.iter().try_for_each(check) }
     }
 
     /// Writes the files; those that are there already stay.
     ///
     /// # Errors
     /// [`Kind::Busy`], [`Kind::Io`].
-    pub fn write(&self, force: bool) -> Result<()> {
+    pub fn write(&self, host: &Host, force: bool) -> Result<()> {
         for (path, content) in &self.files {
-            if force || !is_there(path, content)? {
-                write_atomically(path, content)?;
+            if force || !is_there(host, path, content)? {
+                host.write(path, content)?;
             }
             if path.ends_with(CONFIG) {
                 let what = if self.adjusted.is_some() { "Adjusted config" } else { "Domain XML" };
@@ -111,13 +113,14 @@ pub fn no_xml() -> Error {
 /// What changes in the domain's XML.
 fn adjustment(
     args: &Restore,
+    host: &Host,
     config: &DomainConfig,
     firmware: &BTreeMap<&'static str, PathBuf>,
     restored: &BTreeMap<String, NewSource>,
 ) -> Adjustment {
     // What the host has where the domain expects it stays there; what is missing comes from the set.
     let missing = |original: Option<&PathBuf>, role| {
-        original.filter(|path| !path.exists()).and_then(|_| firmware.get(role).cloned())
+        original.filter(|path| !host.exists(path).unwrap_or(true)).and_then(|_| firmware.get(role).cloned())
     };
     Adjustment {
         name: args.name.clone(),
@@ -137,12 +140,16 @@ fn adjustment(
 ///
 /// # Errors
 /// [`Kind::Busy`] where it has another one.
-fn is_there(path: &Path, content: &[u8]) -> Result<bool> {
-    let Ok(metadata) = path.symlink_metadata() else { return Ok(false) };
-    let same = metadata.is_file()
-        && metadata.len() == content.len() as u64
-        && std::fs::read(path).is_ok_and(|there| there == content);
-    if same {
+fn is_there(host: &Host, path: &Path, content: &[u8]) -> Result<bool> {
+    // A link that leads nowhere is in the way, too.
+    let is_free = match host.is_local() {
+        true => path.symlink_metadata().is_err(),
+        false => !host.exists(path)?,
+    };
+    if is_free {
+        return Ok(false);
+    }
+    if host.read(path, content.len() as u64).is_ok_and(|there| there == content) {
         return Ok(true);
     }
     Err(Error::new(Kind::Busy, "exists already, with other content")

@@ -4,5 +4,6 @@ mod guest;
 mod hosts;
 mod lost;
 mod refused;
+mod restored;
 mod traces;
 mod ways;
