@@ -69,6 +69,7 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 PermitRootLogin prohibit-password
 MaxStartups 100
+AllowUsers root keeper
 Include $dir/there/sshd_extra
 END
     touch "$dir/there/sshd_extra"

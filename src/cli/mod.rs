@@ -3,9 +3,11 @@
 pub mod backup;
 pub mod doctor;
 pub mod read;
+pub mod status;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand};
+use serde::{Deserialize, Serialize};
 
 /// Full and incremental backups of libvirt/QEMU domains, and their restore.
 #[derive(Debug, Parser)]
@@ -31,7 +33,7 @@ const STYLES: Styles =
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Back up a running domain.
+    /// Back up running domains.
     Backup(Box<backup::Backup>),
     /// Write a restore point's disks to images, and its configuration beside them.
     Restore(Box<read::Restore>),
@@ -39,11 +41,29 @@ pub enum Command {
     Verify(read::Verify),
     /// List the restore points of a set.
     Dump(read::Dump),
+    /// Say for monitoring whether the newest backups are young and whole.
+    Status(status::Status),
     /// Show what earlier runs left behind and what stands in the way of the next, and mend it.
     Doctor(doctor::Doctor),
+    /// Backs up one of several domains; started by backup itself.
+    #[command(hide = true)]
+    BackupOne(Talk),
     /// Lets a guest go when the backup that holds it dies; started by backup itself.
     #[command(hide = true)]
     Guard,
+    /// Becomes a program that is killed when the process that started it dies; for virtkeep's own use.
+    #[command(hide = true)]
+    Bound(Bound),
+}
+
+/// A program to become.
+#[derive(Debug, Args)]
+pub struct Bound {
+    /// The process that starts it.
+    pub parent: i32,
+    /// The program and its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<std::ffi::OsString>,
 }
 
 impl Command {
@@ -53,7 +73,9 @@ impl Command {
             Self::Backup(args) => Some(&args.hypervisor),
             Self::Restore(args) => Some(&args.hypervisor),
             Self::Doctor(args) => Some(&args.hypervisor),
-            Self::Verify(_) | Self::Dump(_) | Self::Guard => None,
+            Self::Verify(_) | Self::Dump(_) | Self::Status(_) | Self::BackupOne(_) | Self::Guard | Self::Bound(_) => {
+                None
+            }
         }
     }
 
@@ -65,14 +87,16 @@ impl Command {
             Self::Restore(args) => &args.talk,
             Self::Verify(args) => &args.talk,
             Self::Dump(args) => &args.talk,
+            Self::Status(args) => &args.talk,
             Self::Doctor(args) => &args.talk,
-            Self::Guard => PLAIN,
+            Self::BackupOne(talk) => talk,
+            Self::Guard | Self::Bound(_) => PLAIN,
         }
     }
 }
 
 /// How much is said, and how.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
 #[command(next_help_heading = "Output")]
 pub struct Talk {
     /// No progress bars or progress lines.
@@ -93,7 +117,7 @@ pub struct Talk {
 }
 
 /// How the hypervisor is reached.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
 #[command(next_help_heading = "Hypervisor")]
 pub struct Hypervisor {
     /// libvirt connection URI [default: qemu:///system as root, qemu:///session otherwise]; that of another host

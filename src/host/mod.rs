@@ -95,7 +95,7 @@ impl Host {
         }
     }
 
-    /// Whether it is this machine.
+    /// Whether it is this machine, so that its images can be opened here.
     pub fn is_local(&self) -> bool {
         matches!(self, Self::Local)
     }
@@ -134,6 +134,18 @@ impl Host {
         match self {
             Self::Local => local::run(tool, args),
             Self::Ssh(ssh) => remote::run(ssh, tool, args),
+            Self::Closed(closed) => Err(Error::unsupported(closed.message())),
+        }
+    }
+
+    /// As [`Host::run`], for a call that changes an image: it is not ended before its time.
+    ///
+    /// # Errors
+    /// As for [`crate::qemu::process::run_to_end`].
+    pub fn run_to_end(&self, tool: &str, args: &[OsString]) -> Result<Vec<u8>> {
+        match self {
+            Self::Local => local::run_to_end(tool, args),
+            Self::Ssh(ssh) => remote::run_to_end(ssh, tool, args),
             Self::Closed(closed) => Err(Error::unsupported(closed.message())),
         }
     }

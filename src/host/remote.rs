@@ -28,9 +28,18 @@ const NO_FILE: i32 = 44;
 const LISTENS: u32 = 0x1_0000;
 
 pub(super) fn run(ssh: &Ssh, tool: &str, args: &[OsString]) -> Result<Vec<u8>> {
+    run_within(ssh, tool, args, TOOL_LIMIT)
+}
+
+/// What runs without a terminal goes on where the connection is lost.
+pub(super) fn run_to_end(ssh: &Ssh, tool: &str, args: &[OsString]) -> Result<Vec<u8>> {
+    run_within(ssh, tool, args, process::CHANGE_LIMIT)
+}
+
+fn run_within(ssh: &Ssh, tool: &str, args: &[OsString], limit: Duration) -> Result<Vec<u8>> {
     let words: Vec<OsString> = std::iter::once(tool.into()).chain(args.iter().cloned()).collect();
     let script = "command -v \"$1\" >/dev/null 2>&1 || exit 127; exec \"$@\"";
-    let ended = ssh.run(script, &words, TOOL_LIMIT, MAX_ANSWER + 1)?;
+    let ended = ssh.run(script, &words, limit, MAX_ANSWER + 1)?;
     if ended.status.code() == Some(NO_PROGRAM) {
         return Err(Error::new(Kind::NotFound, format!("{tool} is not installed on {}", ssh.name()))
             .hint("install QEMU's tools there (Debian: apt-get install qemu-utils)"));

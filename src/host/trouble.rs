@@ -34,7 +34,7 @@ pub fn explain(target: &SshTarget, said: &str) -> Error {
         format!("`{by_hand} true` must work without any question")
     };
     let told = |line: &&str| !line.is_empty() && !line.contains("@@@@") && !line.starts_with("Warning: Permanently");
-    let cause = match said.lines().map(str::trim).filter(told).next_back() {
+    let cause = match said.lines().map(str::trim).rfind(told) {
         // Why stands in the lines before, in many words.
         Some(_) if has("REMOTE HOST IDENTIFICATION HAS CHANGED") => "the host's key has changed".to_owned(),
         Some(line) => line.to_owned(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Host, remote};
 use crate::error::{Error, Kind, Result};
 use crate::qemu::lock;
-use crate::set::layout::{sync_directory, write_atomically};
+use crate::set::layout::{Layout, sync_directory};
 
 /// What is written may have to go to a disk that is busy.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -90,17 +90,18 @@ impl Host {
         }
     }
 
-    /// Writes a file as a whole, readable by its owner only; a crash leaves the old one or the new one.
+    /// Writes a file as a whole, with these permissions; a crash leaves the old one or the new one.
     ///
     /// # Errors
     /// [`Kind::Io`].
-    pub fn write(&self, path: &Path, content: &[u8]) -> Result<()> {
+    pub fn write(&self, path: &Path, content: &[u8], mode: u32) -> Result<()> {
         if self.is_local() {
-            return write_atomically(path, content);
+            let directory = Layout::new(path.parent().unwrap_or(Path::new("."))).with_mode(mode);
+            return directory.write_atomically(path, content);
         }
         let partial = with_ending(path, ".partial");
-        let script = "umask 077; rm -f -- \"$1\" && cat >\"$1\" && exec sync -- \"$1\"";
-        self.change("write", script, &[partial.clone().into()], content)?;
+        let script = "umask 077; rm -f -- \"$1\" && cat >\"$1\" && chmod \"$2\" -- \"$1\" && exec sync -- \"$1\"";
+        self.change("write", script, &[partial.clone().into(), format!("{mode:o}").into()], content)?;
         // What was cut off on the way has ended the command without a failure.
         let size = self.file(&partial)?.size;
         if size != content.len() as u64 {

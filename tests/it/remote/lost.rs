@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::hosts::Hosts;
-use crate::support::{MIB, listing, run};
+use crate::support::{Case, MIB, listing, run};
 
 #[test]
 fn a_killed_run_leaves_no_login_and_costs_itself_alone() {
@@ -16,7 +16,7 @@ fn a_killed_run_leaves_no_login_and_costs_itself_alone() {
         case.domain.write("vda", number, MIB, MIB);
         hosts.spawn(&case, &ssh, &[], &format!("{place}=kill")).wait().ends_with(137);
         hosts.no_connections();
-        hosts.backs_up(&case, &ssh, &[], &["vda"]);
+        goes_on(&hosts, &case);
     }
     // A signal ends it soon, and all is undone by itself.
     case.domain.write("vda", 0xcc, MIB, MIB);
@@ -29,7 +29,7 @@ fn a_killed_run_leaves_no_login_and_costs_itself_alone() {
     stopped.wait().ends_with(143);
     assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
     hosts.no_connections();
-    hosts.backs_up(&case, &ssh, &[], &["vda"]);
+    goes_on(&hosts, &case);
     assert!(case.checkpoints().len() == before.len() + 1);
 }
 
@@ -58,11 +58,20 @@ fn a_connection_that_breaks_fails_the_run_and_the_next_goes_on() {
         // Begun and not yet copied from, it may get all it needs by a new login; what was read is lost with the old.
         assert!(ended.status == 0 || ended.status == 1, "{}: {}", ended.status, ended.stderr);
         hosts.no_connections();
-        hosts.backs_up(&case, &ssh, &[], &["vda"]);
+        goes_on(&hosts, &case);
     }
     assert_eq!(listing(&hosts.lab.scratch()), [""; 0]);
 }
 
 fn name(hosts: &Hosts) -> String {
     hosts.directory().file_name().unwrap().to_str().unwrap().to_owned()
+}
+
+/// The next run is good, and clears up; only then is QEMU's NBD server free for a reference.
+#[track_caller]
+fn goes_on(hosts: &Hosts, case: &Case<'_>) {
+    hosts.backup(case, &hosts.ssh(), &[]).succeeds();
+    let references = case.domain.snapshot_references(&["vda"]);
+    case.restores(&[], &["vda"], &references);
+    hosts.no_traces(case);
 }

@@ -15,7 +15,7 @@ fn restore(hosts: &Hosts, case: &Case<'_>, out: &Path, options: &[&str]) -> Run 
 #[test]
 fn a_domain_is_restored_and_defined_on_another_host() {
     let hosts = Hosts::up();
-    let case = hosts.case("d", &["vda:17826304:cluster_size=4096,name=a 'b'; $(id).qcow2", "vdb:4M:raw", "vdc:4M"]);
+    let case = hosts.case("d", &["vda:17826304:cluster_size=4096,name=a b; $(id) `id`.qcow2", "vdb:4M:raw", "vdc:4M"]);
     case.domain.write("vda", 0xaa, 0, 5 * MIB);
     case.domain.write("vda", 0xab, 17 * MIB, 512);
     case.domain.write("vdc", 0xbc, MIB, MIB);
@@ -28,11 +28,11 @@ fn a_domain_is_restored_and_defined_on_another_host() {
     assert!(!out.exists(), "without --to-host it is written here, where the lab is not seen");
     restore(&hosts, &case, &out, &["-D"]).ends_with(2).says(&["--to-host"]);
     restore(&hosts, &case, &out, &["--to-host", "-D", "-N", "new"]).succeeds().says(&["domain new is defined"]);
-    assert_eq!(listing(&out), ["a 'b'; $(id).qcow2", "d-vdc.qcow2", "vmconfig.xml"]);
-    for (name, reference) in [("a 'b'; $(id).qcow2", &references[0]), ("d-vdc.qcow2", &references[1])] {
+    assert_eq!(listing(&out), ["a b; $(id) `id`.qcow2", "d-vdc.qcow2", "vmconfig.xml"]);
+    for (name, reference) in [("a b; $(id) `id`.qcow2", &references[0]), ("d-vdc.qcow2", &references[1])] {
         compare(&out.join(name), "qcow2", reference);
     }
-    let info = run("qemu-img", &[&"info", &out.join("a 'b'; $(id).qcow2")]).succeeds().stdout;
+    let info = run("qemu-img", &[&"info", &out.join("a b; $(id) `id`.qcow2")]).succeeds().stdout;
     assert!(info.contains("cluster_size: 4096"), "{info}");
     assert_eq!(std::fs::read_dir(out.parent().unwrap()).unwrap().count(), 4, "only the directory is new");
     let xml = hosts.lab.virsh(&[&"dumpxml", &"new"]);

@@ -27,7 +27,7 @@ fn the_doctor_sees_and_mends_another_host() {
     let run = doctor(&hosts, &case, &[]).ends_with(3);
     assert!(run.stdout.contains("DEAD"), "{}", run.stdout);
     // A job that goes on has its files in use.
-    assert!(!run.stdout.contains("left behind"), "{}", run.stdout);
+    assert!(!run.stdout.contains("nobody uses it"), "{}", run.stdout);
     doctor(&hosts, &case, &["--repair"]).succeeds().says(&["aborted the backup job"]);
     doctor(&hosts, &case, &[]).succeeds();
     hosts.no_traces(&case);
