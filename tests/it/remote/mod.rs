@@ -3,6 +3,7 @@
 mod guest;
 mod hosts;
 mod lost;
+mod offline;
 mod refused;
 mod restored;
 mod traces;
