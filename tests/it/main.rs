@@ -17,6 +17,7 @@ mod many;
 mod offline;
 mod random;
 mod rebuild;
+mod remote;
 mod restore;
 mod status;
 mod support;

@@ -43,7 +43,7 @@ pub fn print(
             .disks
             .iter()
             .filter_map(|Selected { disk, image, .. }| {
-                Some((disk.target.clone(), offline::changed_size(image, name, cancel).ok()?))
+                Some((disk.target.clone(), offline::changed_size(domain.host(), image, name, cancel).ok()?))
             })
             .collect(),
         (None, _) => Vec::new(),
@@ -90,7 +90,7 @@ pub fn is_below_threshold(args: &Backup, domain: &Domain, plan: &Plan, cancel: &
                 let sizes = probe::changed_sizes(domain, &base.checkpoint)?;
                 sizes.into_iter().find(|(target, _)| *target == disk.target).map_or(0, |(_, bytes)| bytes)
             }
-            Way::Images => offline::changed_size(&disk.image, &base.checkpoint, cancel)?,
+            Way::Images => offline::changed_size(domain.host(), &disk.image, &base.checkpoint, cancel)?,
         };
         estimate = estimate.saturating_add(changed);
     }

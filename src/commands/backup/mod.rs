@@ -30,6 +30,7 @@ mod offline;
 pub(super) mod old_chain;
 pub(super) mod plan;
 mod scratch;
+mod server;
 mod socket;
 mod tpm;
 pub(super) mod undo;
