@@ -147,7 +147,7 @@ mod tests {
     use crate::set::layout::Layout;
 
     fn catalogue(runs: Vec<Run>) -> Catalogue {
-        Catalogue { files: Layout::new("/set").into(), runs, problems: vec![], partial: vec![] }
+        Catalogue { files: Layout::new("/set").into(), runs, problems: vec![], partial: vec![], is_of_stdout: false }
     }
 
     fn chain_of_four() -> Catalogue {

@@ -21,6 +21,8 @@ mod level;
 pub(super) mod locks;
 pub(super) mod marker;
 pub(super) mod old_chain;
+mod outlived;
+mod output;
 pub(super) mod plan;
 mod scratch;
 mod socket;
@@ -45,19 +47,23 @@ use crate::fault;
 use crate::lock::Patience;
 use crate::set::catalogue::Catalogue;
 use crate::set::layout::Layout;
+use crate::set::records;
+use crate::target::ZipTarget;
 use crate::ui::progress::format_duration;
 use crate::units::format_bytes;
 
 /// Runs the backup.
 pub fn run(args: &Backup, session: &Session) -> Result<Exit> {
     let begin = Instant::now();
+    output::check(args)?;
     let link = Link::open(&args.hypervisor, &args.domain)?;
     let reached = link.reach()?;
     connect::require_local(&reached.connection)?;
-    let layout = Layout::new(std::path::absolute(&args.output)?).with_mode(args.mode);
+    let layout = output::layout(args, &reached.domain)?;
     if args.printonly {
         return estimate::print(args, &reached.connection, &reached.domain, &layout);
     }
+    let zip = output::open(args, &session.cancel)?;
     let patience = Patience::new(args.wait, &session.cancel);
     let mut locks = Locks::take(&reached.domain, &layout, &patience)?;
     let mut hold = Hold::new(args, &link, domain_uuid(&reached.domain)?);
@@ -70,12 +76,13 @@ pub fn run(args: &Backup, session: &Session) -> Result<Exit> {
     locks.forget_dead();
     // What others do meanwhile would make a plan wrong.
     job::wait_until_idle(&link, &patience)?;
-    let catalogue = Catalogue::open(layout.clone())?;
+    let mut catalogue = Catalogue::open(layout.clone())?;
+    records::check(&layout, &mut catalogue, zip.is_some())?;
     let plan = Plan::make(args, &reached.connection, &reached.domain, &catalogue)?;
     drop(reached);
     undo::refuse_leftovers(&layout)?;
     plan.tell();
-    let run = Context { args, session, link: &link, layout: &layout, catalogue: &catalogue };
+    let run = Context { args, session, link: &link, layout: &layout, catalogue: &catalogue, zip: zip.as_ref() };
     if estimate::is_below_threshold(args, &*link.reach()?, &plan)? {
         hold.end();
         return Ok(Exit::Done);
@@ -97,8 +104,10 @@ struct Context<'r> {
     session: &'r Session,
     /// The way to the domain.
     link: &'r Link,
-    /// The set's directory.
+    /// The set's directory; of the records where the data goes to standard output.
     layout: &'r Layout,
+    /// The zip file on standard output, where the data goes there.
+    zip: Option<&'r ZipTarget>,
     /// The set as it was when the run began.
     catalogue: &'r Catalogue,
 }

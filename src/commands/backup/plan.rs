@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::base::{Base, Bases};
 use super::disks::{self, Selected, Selection};
+use super::outlived::Outlived;
 use super::{level, marker, old_chain, socket};
 use crate::cli::backup::Backup;
 use crate::error::{Error, Kind};
@@ -61,6 +62,8 @@ pub struct Plan {
     pub spare: Vec<(Checkpoint, String)>,
     /// Disks that are full in this run and were in earlier ones, with the runs that made them full then.
     pub replaced: Vec<(Uuid, String)>,
+    /// Checkpoints of earlier chains, where the backup goes to standard output.
+    pub outlived: Outlived,
     /// Disks that have the run's marker.
     pub marked: Vec<String>,
     /// The domain as libvirt runs it.
@@ -131,9 +134,9 @@ impl Plan {
             level::refuse_foreign(&known, domain)?;
         }
         let position = level::next_position(catalogue, domain)?;
-        let bases = Bases::find(args, domain, catalogue, level, known)?;
+        let mut bases = Bases::find(args, domain, catalogue, level, known)?;
         let started = moment::now();
-        let unixtime = level::free_time(&catalogue.files.names()?, started.timestamp().as_second());
+        let unixtime = level::free_time(&level::used_names(catalogue)?, started.timestamp().as_second());
         let run = Uuid::new_v4();
         let socket = socket::path(connection.host(), args, run)?;
         let intent = Intent {
@@ -162,6 +165,7 @@ impl Plan {
             old_chain: bases.old_chain.clone(),
             spare: Vec::new(),
             replaced: Vec::new(),
+            outlived: Outlived::default(),
             marked: Vec::new(),
             config,
             socket,
@@ -184,12 +188,17 @@ impl Plan {
         }
         plan.intent.checkpoint = plan.made_checkpoint().map(str::to_owned);
         plan.intent.scratch = plan.disks.iter().map(|disk| plan.scratch_file(&disk.target)).collect();
-        plan.intent.files = plan.disks.iter().map(|disk| disk.file.clone()).collect();
+        if !catalogue.is_of_stdout {
+            plan.intent.files = plan.disks.iter().map(|disk| disk.file.clone()).collect();
+        }
         if level.makes_checkpoint() {
             // Those that this run leaves out may be in the next one.
             let planned = plan.disks.iter().map(|disk| &disk.target);
             let targets: Vec<String> = planned.chain(&plan.others).cloned().collect();
             plan.spare = bases.spare(catalogue, &targets, args.keep_checkpoints);
+            if let Some(outlived) = bases.outlived.take() {
+                outlived.add_to(&mut plan, catalogue)?;
+            }
         }
         Ok(plan)
     }
@@ -202,7 +211,7 @@ impl Plan {
             None if self.level.needs_base() => Level::Full,
             _ => self.level,
         };
-        if base.is_none() && self.level.makes_checkpoint() {
+        if base.is_none() && self.level.makes_checkpoint() && !catalogue.is_of_stdout {
             let before = catalogue.runs.iter().rev().find(|run| run.is_base() && run.stream(&target).is_some());
             // A gap in the old files is no matter to a full.
             let root = before.and_then(|run| marker::root(catalogue, run, &target).ok().flatten());
