@@ -17,3 +17,4 @@ mod random;
 mod restore;
 mod status;
 mod support;
+mod zip;

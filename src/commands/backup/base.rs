@@ -169,6 +169,9 @@ impl Bases {
                 Some((known, good)) if good.iter().any(|good| good == target) => {
                     refuse_gap(catalogue, run, target)?;
                     if is_marked(domain, catalogue, run, target)? {
+                        if let (Some(_), Some(reason)) = (&self.from, &reason) {
+                            tracing::warn!("{target}: since {name} instead of the checkpoint of --base: {reason}");
+                        }
                         return Ok(Some(Base {
                             checkpoint: name.clone(),
                             run: run.run_id(),
