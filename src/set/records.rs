@@ -4,8 +4,6 @@
 //! What a pipe took may be lost behind it. So the checkpoints of the chain before are kept until a run after the
 //! one that replaced it has succeeded.
 
-use std::path::PathBuf;
-
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -20,22 +18,10 @@ const MARK: &str = "stdout";
 const REPLACED: &str = "replaced";
 /// A domain has a few checkpoints; a list of this size is not one of ours.
 const MAX_SIZE: u64 = 64 << 20;
-/// Ends the names of directories of records.
-const SUFFIX: &str = ".virtkeep";
-/// The longest name of a directory.
-const MAX_NAME: usize = 255;
 
 /// Whether `layout` holds records, and no data.
 pub fn is_of_stdout(layout: &Layout) -> bool {
     layout.private().join(MARK).exists()
-}
-
-/// The name of the directory of a domain's records in the working directory. It never leaves that, whatever the
-/// domain is called.
-pub fn directory_name(domain: &str, uuid: Uuid) -> PathBuf {
-    let name = format!("{domain}{SUFFIX}");
-    let plain = !domain.is_empty() && !domain.contains(['/', '\0']) && name.len() <= MAX_NAME;
-    PathBuf::from(if plain { name } else { format!("{uuid}{SUFFIX}") })
 }
 
 /// Makes sure that a directory holds records where the data goes to standard output, and data else.
@@ -103,22 +89,6 @@ pub fn replaced(catalogue: &Catalogue) -> Vec<Replaced> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_stay_in_the_directory() {
-        let uuid = Uuid::from_u128(7);
-        let other = format!("{uuid}.virtkeep");
-        for (domain, expected) in [
-            ("web 1", "web 1.virtkeep"),
-            ("..", "...virtkeep"),
-            ("../../etc", &other),
-            ("/etc", &other),
-            ("", &other),
-            (&"x".repeat(250), &other),
-        ] {
-            assert_eq!(directory_name(domain, uuid), PathBuf::from(expected), "{domain}");
-        }
-    }
 
     #[test]
     fn directories_are_of_one_kind() {

@@ -13,7 +13,7 @@ use crate::cli::backup::Backup;
 use crate::error::{self, Error, Kind};
 use crate::libvirt::checkpoint::{self, Checkpoint, CheckpointDisk};
 use crate::libvirt::domain::Domain;
-use crate::libvirt::probe;
+use crate::libvirt::probe::Probe;
 use crate::set::catalogue::{Catalogue, Run};
 use crate::set::config::MAX_SIZE;
 use crate::set::layout::checkpoint_position;
@@ -111,10 +111,11 @@ impl Bases {
             known = checkpoint::list(domain)?;
             outlived::take_replaced(catalogue, &mut known);
         }
+        let probe = Probe::of(domain)?;
         let mut own = Vec::new();
         for checkpoint in known {
             let checkpoint = completed(domain, catalogue, checkpoint)?;
-            let good = probe::valid_targets(domain, &checkpoint)?;
+            let good = probe.valid_targets(&checkpoint)?;
             own.push((checkpoint, good));
         }
         if level == Level::Diff {
@@ -144,10 +145,19 @@ impl Bases {
             .collect()
     }
 
-    /// The base of disk `target`; none, with the reason in the log, where it must be full.
-    pub fn of_disk(&self, catalogue: &Catalogue, domain: &Domain, target: &str, image: &Path) -> Result<Option<Base>> {
+    /// The base of disk `target`, which now has `size` bytes in `image`; none, with the reason in the log, where it must be full.
+    ///
+    /// # Errors
+    /// Of the chain where it has a gap; by libvirt's code.
+    pub fn of_disk(
+        &self,
+        catalogue: &Catalogue,
+        domain: &Domain,
+        target: &str,
+        image: &Path,
+        size: u64,
+    ) -> Result<Option<Base>> {
         let mut reason = None;
-        let size = domain.disk_size(target)?;
         let is_after = |run: &&Run| self.from.as_ref().is_some_and(|from| run.id != *from);
         for run in catalogue.runs.iter().rev().skip_while(is_after).filter(|run| run.is_base()) {
             let (Some(stream), Some(name)) = (run.stream(target), run.checkpoint.as_ref()) else { continue };
@@ -305,6 +315,7 @@ pub fn redefine_lost(
     let mut redefined = false;
     let mut defined: Vec<String> = known.iter().map(|checkpoint| checkpoint.name.clone()).collect();
     let dropped = catalogue.files.layout().map(dropped::read).unwrap_or_default();
+    let probe = Probe::of(domain)?;
     for run in catalogue.runs.iter().filter(|run| run.is_base() && !dropped.contains(&run.id)) {
         let Some(name) = run.checkpoint.as_ref().filter(|name| !defined.contains(name)) else { continue };
         let Some(mut checkpoint) = saved(catalogue, extra, run) else {
@@ -312,7 +323,7 @@ pub fn redefine_lost(
             continue;
         };
         checkpoint.parent = checkpoint.parent.take().filter(|parent| defined.contains(parent));
-        match checkpoint::redefine(domain, &checkpoint.redefine_xml()?, true) {
+        match probe.redefine_valid(&checkpoint) {
             Ok(()) => {
                 tracing::info!("Redefine missing checkpoint {name}: the host had lost it");
                 defined.push(name.clone());

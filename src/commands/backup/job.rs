@@ -98,9 +98,9 @@ fn job(run: &Context<'_>, plan: &mut Plan, hold: &mut Hold<'_>, scratch: Scratch
     fault::point("job-begun")?;
     let cancel = cancel.child();
     let watch = Watch::begin(run.link, plan.run, scratch, was_paused, &cancel)?;
-    let config = run.link.ask(DAEMON_PATIENCE, &cancel, |reached| config::gather(reached, plan))?;
+    let config = run.link.ask(DAEMON_PATIENCE, &cancel, |reached| config::gather(reached, plan, &run.args.guest))?;
     fault::point("config-gathered")?;
-    let disks = copy::all(run, plan, &cancel);
+    let disks = copy::all(run, plan, &plan.exports(), &cancel);
     if let Some(reason) = watch.end() {
         return Err(reason.into());
     }
@@ -141,7 +141,7 @@ fn begin(run: &Context<'_>, plan: &mut Plan) -> Result<jiff::Zoned> {
         }
         other => other?,
     }
-    tracing::debug!("backup job begun, socket {}", plan.socket.display());
+    tracing::debug!("backup job begun at {:?}", plan.channel.server());
     fault::point("begun-unthawed")?;
     Ok(moment::now())
 }

@@ -5,42 +5,53 @@
 //!   -> configuration -> copy the disks -> end the job -> manifest (the commit) -> old checkpoints
 //! ```
 //!
+//! Of a domain that is off the images are read instead (`offline.rs`).
+//!
 //! Until the manifest is written everything can be undone, and is, whatever fails.
 
 pub(super) mod base;
+mod bitlocker;
+mod channel;
 mod commit;
 mod config;
 mod copy;
+pub(super) mod directory;
 pub(super) mod disks;
 mod domain_lock;
-mod estimate;
+pub(super) mod estimate;
 mod guard;
 pub(super) mod guest;
 mod job;
 mod level;
 pub(super) mod locks;
 pub(super) mod marker;
+mod media;
+mod offline;
 pub(super) mod old_chain;
 mod outlived;
 mod output;
 pub(super) mod plan;
 mod scratch;
 mod socket;
+mod tpm;
 pub(super) mod undo;
 mod watch;
+mod way;
 mod zeroes;
 
 use std::time::Instant;
 
 use anyhow::Result;
 
-use self::commit::Outcome;
+pub use self::commit::Outcome;
 use self::guest::Hold;
 use self::locks::Locks;
+pub(super) use self::output::is_stdout;
 use self::plan::{Plan, domain_uuid};
 use self::undo::Keep;
+use self::way::Way;
+use super::Session;
 use super::link::Link;
-use super::{Session, connect};
 use crate::cli::backup::Backup;
 use crate::exit::Exit;
 use crate::fault;
@@ -52,16 +63,16 @@ use crate::target::ZipTarget;
 use crate::ui::progress::format_duration;
 use crate::units::format_bytes;
 
-/// Runs the backup.
-pub fn run(args: &Backup, session: &Session) -> Result<Exit> {
+/// Runs the backup of the one domain in `args`; `done` is called with what came of it, where anything did.
+pub fn run(args: &Backup, session: &Session, done: &mut dyn FnMut(&Outcome)) -> Result<Exit> {
     let begin = Instant::now();
     output::check(args)?;
-    let link = Link::open(&args.hypervisor, &args.domain)?;
+    let name = args.domain.first().map(String::as_str).unwrap_or_default();
+    let link = Link::open(&args.hypervisor, name)?;
     let reached = link.reach()?;
-    connect::require_local(&reached.connection)?;
     let layout = output::layout(args, &reached.domain)?;
     if args.printonly {
-        return estimate::print(args, &reached.connection, &reached.domain, &layout);
+        return estimate::print(args, &reached.connection, &reached.domain, &layout, &session.cancel);
     }
     let zip = output::open(args, &session.cancel)?;
     let patience = Patience::new(args.wait, &session.cancel);
@@ -80,10 +91,9 @@ pub fn run(args: &Backup, session: &Session) -> Result<Exit> {
     records::check(&layout, &mut catalogue, zip.is_some())?;
     let plan = Plan::make(args, &reached.connection, &reached.domain, &catalogue)?;
     drop(reached);
-    undo::refuse_leftovers(&layout)?;
     plan.tell();
     let run = Context { args, session, link: &link, layout: &layout, catalogue: &catalogue, zip: zip.as_ref() };
-    if estimate::is_below_threshold(args, &*link.reach()?, &plan)? {
+    if estimate::is_below_threshold(args, &*link.reach()?, &plan, &session.cancel)? {
         hold.end();
         return Ok(Exit::Done);
     }
@@ -95,6 +105,7 @@ pub fn run(args: &Backup, session: &Session) -> Result<Exit> {
     }
     let outcome = result?;
     tell(&outcome, begin);
+    done(&outcome);
     Ok(verdict(args, session, &outcome))
 }
 
@@ -121,7 +132,10 @@ fn perform(run: &Context<'_>, mut plan: Plan, hold: &mut Hold<'_>) -> Result<Out
     plan.intent.write(layout)?;
     let result = fault::point("intent-written")
         .map_err(Into::into)
-        .and_then(|()| job::run(run, &mut plan, hold))
+        .and_then(|()| match plan.way {
+            Way::Job => job::run(run, &mut plan, hold),
+            Way::Images => offline::run(run, &mut plan),
+        })
         .and_then(|copied| commit::run(run, &mut plan, copied));
     if let Err(error) = &result {
         // The log file has it; the terminal gets it as the last word.

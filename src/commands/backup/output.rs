@@ -6,7 +6,8 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::config::Extra;
-use super::plan::{Plan, domain_uuid};
+use super::directory;
+use super::plan::Plan;
 use crate::cancel::Cancel;
 use crate::cli::backup::{Backup, LevelArg};
 use crate::error::{self, Error, Kind};
@@ -15,11 +16,12 @@ use crate::libvirt::domain::Domain;
 use crate::set::cpt;
 use crate::set::layout::{Layout, checkpoint_name, checkpoint_position};
 use crate::set::manifest::{Manifest, Role};
-use crate::set::records;
 use crate::target::ZipTarget;
 
 /// Stands for standard output.
 const STDOUT: &str = "-";
+/// Where the records are, unless said otherwise.
+const RECORDS: &str = "%d.virtkeep";
 
 /// Whether the backup goes to standard output.
 pub fn is_stdout(args: &Backup) -> bool {
@@ -47,13 +49,14 @@ pub fn check(args: &Backup) -> Result<()> {
 /// The directory of the set, or of the records of what went to standard output.
 ///
 /// # Errors
-/// Where there is no working directory, or the domain has no UUID.
+/// Where there is no working directory; [`Kind::Usage`] for a code that there is not.
 pub fn layout(args: &Backup, domain: &Domain) -> Result<Layout> {
-    let directory = match (is_stdout(args), &args.state_dir) {
-        (false, _) => args.output.clone(),
-        (true, Some(directory)) => directory.clone(),
-        (true, None) => records::directory_name(domain.name(), domain_uuid(domain)?),
+    let template = match (is_stdout(args), &args.state_dir) {
+        (false, _) => &args.output,
+        (true, Some(directory)) => directory,
+        (true, None) => Path::new(RECORDS),
     };
+    let directory = directory::of(template, domain, &jiff::Zoned::now())?;
     Ok(Layout::new(std::path::absolute(directory)?).with_mode(args.mode))
 }
 

@@ -16,6 +16,7 @@ mod image;
 mod output;
 mod sequence;
 mod source;
+mod tpm;
 mod write;
 
 use std::collections::BTreeMap;

@@ -69,6 +69,23 @@ impl Dom {
         Ok(check(unsafe { c::virDomainIsPersistent(self.raw()) })? == 1)
     }
 
+    /// Whether its memory is in a file, from which the next start goes on.
+    pub(in crate::libvirt) fn has_managed_save(&self) -> Result<bool> {
+        // SAFETY: a domain.
+        Ok(check(unsafe { c::virDomainHasManagedSaveImage(self.raw(), 0) })? == 1)
+    }
+
+    /// The path of a storage volume of the domain's connection.
+    pub(in crate::libvirt) fn volume_path(&self, pool: &str, volume: &str) -> Result<String> {
+        // SAFETY: a domain. Its connection is borrowed: it stays open for as long as the domain's handle.
+        let conn = unsafe { c::virDomainGetConnect(self.raw()) };
+        if conn.is_null() {
+            return Err(last_error());
+        }
+        // SAFETY: an open connection.
+        unsafe { super::conn::volume_path(conn, pool, volume) }
+    }
+
     pub(in crate::libvirt) fn autostart(&self) -> Result<bool> {
         let mut autostart = 0;
         // SAFETY: a domain and a place for the number.
@@ -197,6 +214,13 @@ impl Dom {
         })?;
         // SAFETY: on success the answer is a C string, the caller's to free.
         unsafe { take_string(answer) }
+    }
+
+    /// The guest agent's answer to a command of its protocol, waited for at most `seconds`.
+    pub(in crate::libvirt) fn agent_command(&self, command: &str, seconds: i32) -> Result<String> {
+        let command = c_string(command)?;
+        // SAFETY: a domain and a C string; the answer is a C string, the caller's to free, or null.
+        unsafe { take_string(c::virDomainQemuAgentCommand(self.raw(), command.as_ptr(), seconds, 0)) }
     }
 
     /// Freezes the file systems mounted there, all of them if none is named; returns how many.
