@@ -21,3 +21,4 @@ mod remote;
 mod restore;
 mod status;
 mod support;
+mod zip;

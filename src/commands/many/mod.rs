@@ -26,6 +26,7 @@ use self::summary::Row;
 use super::Session;
 use super::backup::directory;
 use crate::cli::backup::Backup;
+use crate::commands::backup::is_stdout;
 use crate::commands::connect;
 use crate::error::{self, Error};
 use crate::exit::Exit;
@@ -54,6 +55,11 @@ pub fn run(args: &Backup, session: &Session) -> Result<Exit> {
 
 /// The options as every one of the processes gets them.
 fn resolved(args: &Backup) -> Result<Backup> {
+    if is_stdout(args) || args.state_dir.is_some() {
+        return Err(Error::usage("-o - is for one domain: standard output takes one zip file")
+            .hint("run virtkeep once for each domain, or name a directory with -o")
+            .into());
+    }
     if let Some(socket) = &args.places.socketfile {
         return Err(Error::usage("-f/--socketfile names one socket, which can't serve several domains")
             .path(socket)
