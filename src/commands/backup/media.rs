@@ -2,7 +2,6 @@
 //! first boot can't be done again.
 
 use super::config::Extra;
-use super::disks;
 use crate::commands::link::Reached;
 use crate::error;
 use crate::libvirt::domain_xml::{Device, DomainConfig, Source};
@@ -16,8 +15,7 @@ pub fn images(reached: &Reached, config: &DomainConfig, ident: &str) -> Vec<Extr
     let filled = drives.filter(|disk| disk.source != Source::Empty);
     filled
         .filter_map(|disk| {
-            let medium = disks::image(&reached.connection, disk)
-                .and_then(|path| Ok((reached.host().read(&path, MAX_SIZE)?, path)));
+            let medium = reached.image(disk).and_then(|path| Ok((reached.host().read(&path, MAX_SIZE)?, path)));
             match medium {
                 Ok((content, path)) => {
                     let (target, size) = (&disk.target, content.len() as u64);
@@ -27,7 +25,7 @@ pub fn images(reached: &Reached, config: &DomainConfig, ident: &str) -> Vec<Extr
                     Some(extra)
                 }
                 Err(error) => {
-                    tracing::warn!("{}: its medium is not saved: {}", disk.target, error::report(error.as_ref()));
+                    tracing::warn!("{}: its medium is not saved: {}", disk.target, error::report(&error));
                     None
                 }
             }

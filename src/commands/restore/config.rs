@@ -65,7 +65,7 @@ impl Plan {
             plan.add_tpm(source, directory)?;
         }
         for keys in source.files().iter().filter(|file| file.role == Role::RecoveryKeys) {
-            tracing::info!("the guest's BitLocker recovery keys are in {}", keys.path.display());
+            tracing::info!("the guest's BitLocker recovery keys are in {}", keys.file.path().display());
         }
         let Some((text, config)) = source.domain()? else {
             return if is_adjusted(args) { Err(no_xml()) } else { Ok(plan) };
@@ -235,5 +235,5 @@ fn firmware_key(role: Role) -> Option<&'static str> {
 
 fn original_name(file: &ConfigFile) -> String {
     let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
-    file.origin.as_ref().and_then(|origin| name(Path::new(origin))).or_else(|| name(&file.path)).unwrap_or_default()
+    file.origin.as_ref().and_then(|origin| name(Path::new(origin))).unwrap_or_else(|| file.file.name().to_owned())
 }

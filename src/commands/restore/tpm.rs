@@ -29,10 +29,12 @@ pub fn put_back(source: &Source, connection: &Connection, domain: &Domain) {
     });
     match result {
         Ok(true) => tracing::info!("the TPM's state is restored"),
-        Ok(false) => tracing::info!("the TPM's state on this host is kept: the set's is in {}", file.path.display()),
+        Ok(false) => {
+            tracing::info!("the TPM's state on this host is kept: the set's is in {}", file.file.path().display())
+        }
         Err(error) => tracing::warn!(
             "the TPM's state is not restored, unpack {} yourself before the domain starts: {}",
-            file.path.display(),
+            file.file.path().display(),
             error::report(&error)
         ),
     }
