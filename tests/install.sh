@@ -30,8 +30,8 @@ qemu=(qemu-system-x86 qemu-utils)
 # nbdkit-plugin-python: virtnbdbackup's own restore of compressed sets and its map.
 # openssh-*, netcat-openbsd, iproute2, gnutls-bin, sasl2-bin, libsasl2-modules*: another host, in a network namespace.
 extra=(virtnbdbackup nbdkit-plugin-python busybox-static e2fsprogs cpio lz4 xz-utils zstd unzip util-linux python3 strace time procps
-    openssh-server openssh-client netcat-openbsd iproute2 gnutls-bin sasl2-bin libsasl2-modules libsasl2-modules-db
-    libxml2-utils swtpm swtpm-tools seabios)
+    libxml2-utils swtpm swtpm-tools seabios
+    openssh-server openssh-client netcat-openbsd iproute2 gnutls-bin sasl2-bin libsasl2-modules libsasl2-modules-db)
 
 say() { echo "install: $*" >&2; }
 die() { say "error: $1" && { [ -z "${2-}" ] || say "hint: $2"; } && exit 1; }

@@ -157,15 +157,6 @@ impl Connection {
         Ok(names)
     }
 
-    /// All domains, running or not, in no order.
-    ///
-    /// # Errors
-    /// [`Kind::Io`] when the connection is lost.
-    pub fn all_domains(&self) -> Result<Vec<Domain>> {
-        let list = self.sys.domains().map_err(|error| error.during("list the domains"))?;
-        list.into_iter().map(|sys| Domain::new(sys, self.host.clone())).collect()
-    }
-
     /// What the hypervisor offers to domains of that kind (`virsh domcapabilities`), as XML; what is not given
     /// is the hypervisor's choice.
     ///
@@ -180,6 +171,15 @@ impl Connection {
     ) -> Result<String> {
         let text = self.sys.domain_capabilities(emulator, arch, machine, kind);
         text.map_err(|error| error.during("ask for the domain capabilities"))
+    }
+
+    /// All domains, running or not, in no order.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] when the connection is lost.
+    pub fn all_domains(&self) -> Result<Vec<Domain>> {
+        let list = self.sys.domains().map_err(|error| error.during("list the domains"))?;
+        list.into_iter().map(|sys| Domain::new(sys, self.host.clone())).collect()
     }
 
     /// The path of a volume in a storage pool.
