@@ -46,7 +46,7 @@ pub fn run(args: &Backup, session: &Session) -> Result<Exit> {
         tracing::warn!("no domain is backed up: {}", domains::why_none(&args));
         return Ok(Exit::Look);
     }
-    tracing::info!("{} domains, {} at a time", chosen.len(), chosen.len().min(args.many.parallel.into()));
+    tracing::info!("{}, {} at a time", summary::count(chosen.len()), chosen.len().min(args.many.parallel.into()));
     let rows = all(&args, session, &chosen);
     summary::tell(&args, &rows, begin.elapsed())?;
     session.cancel.check()?;
@@ -64,6 +64,17 @@ fn resolved(args: &Backup) -> Result<Backup> {
         return Err(Error::usage("-f/--socketfile names one socket, which can't serve several domains")
             .path(socket)
             .hint("leave it away: every run makes a socket of its own in the scratch directory")
+            .into());
+    }
+    if args.output.as_os_str() == "-" {
+        return Err(Error::usage("standard output takes one domain (-o -)")
+            .hint("name a directory with -o, or back them up one after another")
+            .into());
+    }
+    let over_tcp = args.network.tls || args.network.nbd_port.is_some() || args.network.nbd_ip.is_some();
+    if over_tcp && args.many.parallel > 1 {
+        return Err(Error::usage("over TCP a host serves one domain at a time, at one port")
+            .hint("leave --parallel away, or -P, -I and --tls: through ssh each domain has a socket of its own")
             .into());
     }
     let mut args = args.clone();
