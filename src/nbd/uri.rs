@@ -12,6 +12,13 @@ pub fn unix(socket: &Path, export: &str) -> String {
     uri
 }
 
+/// The URI of `export` behind a TCP address: `nbd://HOST:PORT/EXPORT`, `nbds` with TLS.
+pub fn tcp(address: std::net::SocketAddr, export: &str, tls: bool) -> String {
+    let mut uri = format!("{}://{address}/", if tls { "nbds" } else { "nbd" });
+    encode(&mut uri, export.as_bytes(), false);
+    uri
+}
+
 /// Appends `bytes` with everything but the unreserved characters of RFC 3986 percent-encoded.
 ///
 /// A slash stays only in the query: libnbd takes the first slash of the path for the separator and
