@@ -110,7 +110,7 @@ impl ChainDevice {
     /// What `range` holds: data and zero extents that cover it.
     pub fn extents(&self, range: Range<u64>) -> Vec<Extent> {
         let mut extents = Vec::new();
-        for segment in self.segments_in(&range) {
+        for segment in self.segments_in(range) {
             let kind = if segment.layer.is_some() { Kind::Data } else { Kind::Zero };
             extent::push(&mut extents, Extent::new(segment.offset, segment.length, kind));
         }
@@ -118,14 +118,19 @@ impl ChainDevice {
     }
 
     /// The segments inside `range`, clipped to it.
-    fn segments_in(&self, range: &Range<u64>) -> impl Iterator<Item = Segment> + '_ {
+    fn segments_in(&self, range: Range<u64>) -> impl Iterator<Item = Segment> + '_ {
         let first = self.segments.partition_point(|segment| segment.end() <= range.start);
-        let range = range.clone();
         self.segments[first..].iter().map_while(move |segment| {
             let offset = segment.offset.max(range.start);
             let end = segment.end().min(range.end);
             (offset < end).then(|| Segment { offset, length: end - offset, layer: segment.layer })
         })
+    }
+
+    /// The parts of `range`, in order, each with the layer that its content comes from, as an index into
+    /// [`ChainDevice::layers`]; none: it reads as zeroes.
+    pub fn parts(&self, range: Range<u64>) -> impl Iterator<Item = (Range<u64>, Option<usize>)> + '_ {
+        self.segments_in(range).map(|segment| (segment.offset..segment.end(), segment.layer.map(usize::from)))
     }
 
     /// Puts the data of `range` at its place in `buffer`, proven; bytes of zero extents are left
@@ -134,7 +139,7 @@ impl ChainDevice {
     /// # Errors
     /// [`Corrupt`](ErrorKind::Corrupt) for a block that is not what was backed up.
     pub fn read_data(&self, range: Range<u64>, buffer: &mut [u8], buffers: &mut Buffers) -> Result<()> {
-        let segments: Vec<Segment> = self.segments_in(&range).filter(|segment| segment.layer.is_some()).collect();
+        let segments: Vec<Segment> = self.segments_in(range.clone()).filter(|segment| segment.layer.is_some()).collect();
         let mut used: Vec<u16> = segments.iter().filter_map(|segment| segment.layer).collect();
         used.sort_unstable();
         used.dedup();
