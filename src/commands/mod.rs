@@ -1,12 +1,15 @@
 //! The commands: arguments, a plan, the run, a summary.
 
 mod backup;
+mod bound;
 mod connect;
 mod doctor;
 mod dump;
 pub(crate) mod guard;
 mod link;
+mod map;
 mod restore;
+mod status;
 mod verify;
 mod whole;
 
@@ -39,7 +42,11 @@ pub fn run(command: &Command, session: &Session) -> Result<Exit> {
         Command::Restore(args) => restore::run(args, session),
         Command::Verify(args) => verify::run(args, session),
         Command::Dump(args) => dump::run(args),
+        Command::Map(args) => map::run(args, session),
+        Command::Unmap(args) => map::unmap::run(args),
+        Command::Status(args) => status::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Guard => guard::run(),
+        Command::Bound(args) => bound::run(args),
     }
 }

@@ -15,4 +15,5 @@ mod interop;
 mod lab;
 mod random;
 mod restore;
+mod status;
 mod support;

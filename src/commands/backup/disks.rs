@@ -8,8 +8,8 @@ use uuid::Uuid;
 use crate::cli::backup::{Backup, LevelArg};
 use crate::error::{Error, Kind};
 use crate::host::Host;
-use crate::libvirt::connection::Connection;
-use crate::libvirt::domain_xml::{Device, Disk, DomainConfig, Source};
+use crate::libvirt::domain::Domain;
+use crate::libvirt::domain_xml::{Device, Disk, DomainConfig};
 use crate::qemu::img::{self, ImageInfo};
 use crate::set::catalogue::{Catalogue, Run};
 use crate::set::config;
@@ -45,7 +45,7 @@ impl Selection {
     /// # Errors
     /// [`Kind::NotFound`] for a disk that the domain does not have, [`Kind::Unsupported`] where nothing
     /// is left to copy.
-    pub fn of(args: &Backup, connection: &Connection, config: &DomainConfig) -> Result<Self> {
+    pub fn of(args: &Backup, domain: &Domain, config: &DomainConfig) -> Result<Self> {
         refuse_unknown(args, config)?;
         let mut selection = Self { disks: Vec::new(), skipped: Vec::new(), others: Vec::new(), missed: false };
         for disk in &config.disks {
@@ -56,8 +56,8 @@ impl Selection {
             } else if let Err(skip) = disk.eligibility() {
                 selection.skip(args, disk, &skip.reason, &skip.remedy);
             } else {
-                let image = image(connection, disk)?;
-                let info = info(connection.host(), disk, &image);
+                let image = domain.image(disk)?;
+                let info = info(domain.host(), disk, &image);
                 if args.level != LevelArg::Copy && info.as_ref().is_some_and(ImageInfo::is_qcow2_version_2) {
                     let remedy = format!(
                         "`qemu-img amend -o compat=1.1 {}` makes it version 3 while the domain is off, -l copy works as \
@@ -126,17 +126,6 @@ fn info(host: &Host, disk: &Disk, image: &Path) -> Option<ImageInfo> {
     .ok()
 }
 
-/// Where the image is; a volume is looked up in its pool.
-pub fn image(connection: &Connection, disk: &Disk) -> Result<PathBuf> {
-    match &disk.source {
-        Source::File(path) | Source::Block(path) => Ok(path.clone()),
-        Source::Volume { pool, volume } => {
-            Ok(connection.volume_path(pool, volume).map_err(|error| error.disk(&disk.target))?)
-        }
-        _ => Err(Error::unsupported("has no local image").disk(&disk.target).into()),
-    }
-}
-
 /// A directory belongs to one domain.
 ///
 /// # Errors
@@ -152,7 +141,7 @@ pub fn refuse_other_domain(catalogue: &Catalogue, uuid: Uuid) -> Result<()> {
         };
         if owner != uuid {
             return Err(Error::new(Kind::Busy, format!("holds backups of another domain: {name} ({owner})"))
-                .path(catalogue.layout.directory())
+                .path(catalogue.files.place())
                 .hint("every domain needs a directory of its own: choose another with -o")
                 .into());
         }

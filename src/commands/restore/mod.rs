@@ -14,8 +14,8 @@ mod define;
 mod foreign;
 mod image;
 mod output;
-mod sequence;
-mod source;
+pub(super) mod sequence;
+pub(super) mod source;
 mod write;
 
 use std::collections::BTreeMap;
@@ -86,8 +86,9 @@ pub fn run(args: &Restore, session: &Session) -> Result<Exit> {
 /// Images among backups would be taken for part of the set.
 fn refuse_set(args: &Restore) -> error::Result<()> {
     let place = |path: &std::path::Path| path.canonicalize().ok();
-    match args.input.as_deref().and_then(place) {
-        Some(set) if place(&args.output).as_ref() == Some(&set) => {
+    let output = place(&args.output);
+    match args.input.iter().find_map(|input| place(input)) {
+        Some(set) if output.as_ref() == Some(&set) => {
             Err(Error::usage("is the set itself").path(&args.output).hint("-o takes another directory for the images"))
         }
         _ => Ok(()),
