@@ -26,8 +26,10 @@ if ! grep -q '^VERSION_ID="12"' /etc/os-release 2>/dev/null; then runtime+=(libv
 qemu=(qemu-system-x86 qemu-utils)
 # time: bench.sh. procps: kill. cpio, lz4, xz-utils, zstd: unpack the kernel of the test guest and pack its initramfs.
 # strace: what a run makes durable, and system calls that fail.
+# python3-libnbd, fio, fuse3, openssl: clients of the map, and certificates.
 # nbdkit-plugin-python: virtnbdbackup's own restore of compressed sets and its map.
-extra=(virtnbdbackup nbdkit-plugin-python busybox-static e2fsprogs cpio lz4 xz-utils zstd unzip util-linux python3 strace time procps)
+extra=(virtnbdbackup nbdkit-plugin-python busybox-static e2fsprogs cpio lz4 xz-utils zstd unzip util-linux python3 strace time procps
+    python3-libnbd fio fuse3 openssl)
 
 say() { echo "install: $*" >&2; }
 die() { say "error: $1" && { [ -z "${2-}" ] || say "hint: $2"; } && exit 1; }

@@ -61,9 +61,14 @@ pub struct Map {
     #[arg(short, long, value_name = "CMD", conflicts_with_all = ["detach", "fuse", "device"])]
     pub exec: Option<String>,
 
-    /// Go on in the background once clients are served; virtkeep unmap ends it.
+    /// Go on in the background once clients are served; virtkeep unmap ends it. Messages, of damage say, go
+    /// to --log-file from then on, or nowhere.
     #[arg(long)]
     pub detach: bool,
+
+    /// Write messages to this file, too, with their times.
+    #[arg(long, value_name = "FILE")]
+    pub log_file: Option<PathBuf>,
 
     /// Show each disk as a file of its name in this directory, by nbdfuse (package libnbd-bin or
     /// nbdfuse); needs no root.

@@ -13,6 +13,7 @@ mod fuzz;
 mod guest;
 mod interop;
 mod lab;
+mod map;
 mod random;
 mod restore;
 mod status;

@@ -51,7 +51,7 @@ pub fn start() -> Result<Exit> {
 }
 
 /// Tells the process that waits that clients are served, and lets go of its terminal. From here on
-/// messages go to the system's log, if there is one, or nowhere.
+/// messages are seen in `--log-file` only.
 pub fn ready(args: &Map) -> Result<()> {
     if !args.detach {
         return Ok(());
