@@ -15,19 +15,20 @@
 mod cells;
 mod layer;
 pub mod overlay;
-#[cfg(test)]
-mod tests;
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use self::cells::Cells;
 use self::layer::Layer;
-use crate::chain_device::ChainDevice;
+use crate::chain_device::{ChainDevice, Content};
 use crate::error::{Error, Kind, Result};
 use crate::extent::{self, Extent};
 use crate::nbd::server::export::Export;
 use crate::nbd::server::gate::Turn;
+
+/// Part of the disk whose extents are looked up at a time.
+const STATUS_STEP: u64 = 64 << 20;
 
 /// Memory for blocks, shared by all disks that are served.
 #[derive(Debug, Clone)]
@@ -92,10 +93,10 @@ impl Export for MappedDisk {
     fn read(&self, buffer: &mut [u8], offset: u64, turn: Option<&Turn<'_>>) -> Result<bool> {
         let range = offset..offset + buffer.len() as u64;
         let mut filled = offset;
-        for (part, layer) in self.chain.parts(range.clone()) {
+        for (part, content) in self.chain.parts(range.clone()) {
             filled = part.end;
             let place = &mut buffer[(part.start - offset) as usize..(part.end - offset) as usize];
-            let Some(layer) = layer else {
+            let Content::Layer(layer) = content else {
                 place.fill(0);
                 continue;
             };
@@ -105,18 +106,27 @@ impl Export for MappedDisk {
                 return Ok(false);
             }
         }
-        if filled == range.end { Ok(true) } else { Err(Error::incomplete("no stream of the chain has the content").at(filled)) }
+        if filled == range.end {
+            Ok(true)
+        } else {
+            Err(Error::incomplete("no stream of the chain has the content").at(filled))
+        }
     }
 
     fn extents(&self, range: Range<u64>, limit: usize) -> Vec<Extent> {
-        let mut extents = Vec::new();
-        for (part, layer) in self.chain.parts(range) {
-            let kind = if layer.is_some() { extent::Kind::Data } else { extent::Kind::Zero };
-            let next = Extent::new(part.start, part.end - part.start, kind);
-            if extents.len() == limit && extents.last().is_some_and(|last: &Extent| last.kind != kind) {
-                break;
+        let mut extents: Vec<Extent> = Vec::new();
+        let mut position = range.start;
+        // A part at a time: a list that is cut must not cost what a whole one does.
+        while position < range.end {
+            let stop = range.end.min(position.saturating_add(STATUS_STEP));
+            for (part, content) in self.chain.parts(position..stop) {
+                let kind = if content == Content::Zero { extent::Kind::Zero } else { extent::Kind::Data };
+                if extents.len() == limit && extents.last().is_some_and(|last| last.kind != kind) {
+                    return extents;
+                }
+                extent::push(&mut extents, Extent::new(part.start, part.end - part.start, kind));
             }
-            extent::push(&mut extents, next);
+            position = stop;
         }
         extents
     }

@@ -141,15 +141,41 @@ impl StreamReader {
     /// that read as zero, and, in an inc or diff, ranges that are clean.
     pub fn content(&self) -> Vec<Extent> {
         let mut list = Vec::new();
-        let mut zeros = self.index.zeros.iter().peekable();
-        for piece in &self.index.pieces {
-            while let Some(zero) = zeros.next_if(|zero| zero.offset < piece.offset) {
-                extent::push(&mut list, *zero);
+        self.visit(0..self.meta.virtual_size, &mut |extent| extent::push(&mut list, extent));
+        list
+    }
+
+    /// [`StreamReader::content`] of `range` alone, as far as the stream's disk reaches: `found` gets its
+    /// extents in order, and equal ones may follow each other. Takes time in what is found.
+    pub fn visit(&self, range: Range<u64>, found: &mut dyn FnMut(Extent)) {
+        let end = range.end.min(self.meta.virtual_size);
+        // What pieces leave of a full of ours is zero; virtnbdbackup's says it all.
+        let gap = if self.index.own.is_some() && !self.meta.incremental { ExtentKind::Zero } else { ExtentKind::Clean };
+        let (pieces, zeros) = (&self.index.pieces, &self.index.zeros);
+        let mut pieces = pieces[pieces.partition_point(|piece| piece.end() <= range.start)..].iter().peekable();
+        let mut zeros = zeros[zeros.partition_point(|zero| zero.end() <= range.start)..].iter().peekable();
+        let mut position = range.start;
+        while position < end {
+            let zero = zeros.peek().map_or(u64::MAX, |zero| zero.offset);
+            let next = match pieces.peek() {
+                Some(piece) if piece.offset < zero => {
+                    let next = Extent::data(piece.offset, piece.length);
+                    pieces.next();
+                    next
+                }
+                _ => zeros.next().copied().unwrap_or(Extent::clean(end, 0)),
+            };
+            if next.offset > position {
+                let stop = next.offset.min(end);
+                found(Extent::new(position, stop - position, gap));
+                position = stop;
             }
-            extent::push(&mut list, Extent::data(piece.offset, piece.length));
+            let stop = next.end().min(end);
+            if stop > position {
+                found(Extent::new(position, stop - position, next.kind));
+                position = stop;
+            }
         }
-        zeros.for_each(|zero| extent::push(&mut list, *zero));
-        extent::fill(&list, 0..self.meta.virtual_size, ExtentKind::Clean)
     }
 
     /// Puts every guest byte that the stream carries in `range` at its place in `buffer`, whose first

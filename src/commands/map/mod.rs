@@ -39,7 +39,8 @@ pub fn run(args: &Map, session: &Session) -> Result<Exit> {
     signals::is_the_end();
     if let Some(path) = &args.log_file {
         let file = std::fs::File::options().create(true).append(true).open(path);
-        file.and_then(|file| session.log.open_file(file)).map_err(|error| Error::io("write to the log", error).path(path))?;
+        file.and_then(|file| session.log.open_file(file))
+            .map_err(|error| Error::io("write to the log", error).path(path))?;
     }
     tool::check(args)?;
     let tls = args.tls_cert.as_deref().map(Acceptor::open).transpose()?;
@@ -99,7 +100,11 @@ fn disks(args: &Map, chains: Vec<ChainDevice>) -> error::Result<Disks> {
     let mut disks = Disks { named: Vec::new(), overlays: Vec::new() };
     for chain in chains {
         let (name, layers) = (chain.target().to_owned(), chain.layers().len());
-        let description = format!("{}, {} of {layers} streams", format_bytes(chain.size()), if layers == 1 { "full" } else { "chain" });
+        let description = format!(
+            "{}, {} of {layers} streams",
+            format_bytes(chain.size()),
+            if layers == 1 { "full" } else { "chain" }
+        );
         let disk = Arc::new(MappedDisk::new(chain, &cache));
         let export: Arc<dyn Export> = if args.writable || args.overlay.is_some() {
             let overlay = match &args.overlay {

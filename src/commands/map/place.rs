@@ -49,9 +49,7 @@ impl Place {
             return Self::tcp(address, args.tls_cert.is_some());
         }
         let (path, directory) = match &args.socket {
-            Some(path) => {
-                (std::path::absolute(path).map_err(|error| Error::io("find", error).path(path))?, None)
-            }
+            Some(path) => (std::path::absolute(path).map_err(|error| Error::io("find", error).path(path))?, None),
             None => default_path()?,
         };
         let listener = bind(&path)?;
@@ -68,8 +66,11 @@ impl Place {
         let listener = TcpListener::bind(address).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         if !tls {
-            let who = if address.ip().is_loopback() { "every user of this machine" } else { "everybody who reaches it" };
-            tracing::warn!("{address}: {who} can read the disks; --tls-cert serves known clients only, a socket you alone");
+            let who =
+                if address.ip().is_loopback() { "every user of this machine" } else { "everybody who reaches it" };
+            tracing::warn!(
+                "{address}: {who} can read the disks; --tls-cert serves known clients only, a socket you alone"
+            );
         }
         Ok(Self { listener: Listener::Tcp(listener), address: Address::Tcp { address, tls }, _directory: None })
     }

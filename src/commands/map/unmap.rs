@@ -63,7 +63,9 @@ fn check(process: Pid) -> Result<()> {
     if is_map && same(&number.to_string()) == same("self") {
         return Ok(());
     }
-    Err(Error::usage(format!("process {number} is no map of this program")).hint("end it by other means, if it is one").into())
+    Err(Error::usage(format!("process {number} is no map of this program"))
+        .hint("end it by other means, if it is one")
+        .into())
 }
 
 fn is_zombie(process: Pid) -> bool {

@@ -74,7 +74,9 @@ impl Header {
 
     fn decode(page: &[u8; PAGE]) -> Result<Self> {
         if page[..8] != MAGIC {
-            return Err(Error::usage("is no overlay of virtkeep").hint("--overlay takes a file that it made, or a new name"));
+            return Err(
+                Error::usage("is no overlay of virtkeep").hint("--overlay takes a file that it made, or a new name")
+            );
         }
         if page[PAGE - HASH..] != *blake3::hash(&page[..PAGE - HASH]).as_bytes() {
             return Err(Error::corrupt("the header of the overlay does not match its digest"));
@@ -167,7 +169,12 @@ impl OverlayFile {
                     .hint("its restore point is needed (--until), or another name for --overlay"));
             }
             if metadata.len() != data_start(size) + size {
-                return Err(Error::corrupt(format!("the overlay has {} bytes instead of {}", metadata.len(), data_start(size) + size)).path(path));
+                return Err(Error::corrupt(format!(
+                    "the overlay has {} bytes instead of {}",
+                    metadata.len(),
+                    data_start(size) + size
+                ))
+                .path(path));
             }
             states = read_states(&file, size).map_err(|error| error.path(path))?;
             if header.open {
@@ -223,7 +230,9 @@ impl OverlayFile {
         }
         let mut flushed = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
         if flushed.failed {
-            return Err(Error::new(Kind::Io, "an earlier flush of the overlay failed: data may be lost").path(&self.path));
+            return Err(
+                Error::new(Kind::Io, "an earlier flush of the overlay failed: data may be lost").path(&self.path)
+            );
         }
         // States first: whatever they say is here was written before, so it is synced below.
         let numbers = std::mem::take(&mut *self.pages());

@@ -26,13 +26,8 @@ struct State {
 impl Gate {
     /// A gate for `places` at a time, at least one.
     pub fn new(places: usize) -> Self {
-        let state = State {
-            free: places.max(1),
-            waiting: BTreeMap::new(),
-            called: HashSet::new(),
-            next_ticket: 0,
-            last: 0,
-        };
+        let state =
+            State { free: places.max(1), waiting: BTreeMap::new(), called: HashSet::new(), next_ticket: 0, last: 0 };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 

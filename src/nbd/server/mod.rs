@@ -32,6 +32,3 @@ pub mod stream;
 pub mod tls;
 mod transmission;
 pub mod wire;
-
-#[cfg(test)]
-mod tests;

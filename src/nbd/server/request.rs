@@ -110,7 +110,8 @@ impl Request {
     pub fn check(&self, rules: &Rules) -> Result<Action, u32> {
         let range = || -> Result<Range<u64>, u32> {
             let end = self.offset.checked_add(u64::from(self.length)).filter(|&end| end <= rules.size);
-            let beyond = if self.command == WRITE || self.command == WRITE_ZEROES { errno::ENOSPC } else { errno::EINVAL };
+            let beyond =
+                if self.command == WRITE || self.command == WRITE_ZEROES { errno::ENOSPC } else { errno::EINVAL };
             Ok(self.offset..end.ok_or(beyond)?)
         };
         let allow = |flags: u16| if self.flags & !flags == 0 { Ok(()) } else { Err(errno::EINVAL) };

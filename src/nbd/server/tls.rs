@@ -29,15 +29,16 @@ impl Acceptor {
     /// [`Kind::NotFound`], [`Kind::Io`]; [`Kind::Usage`] for what is no certificate or does not fit.
     pub fn open(directory: &Path) -> Result<Self> {
         let unusable = |path: &Path, cause: String| {
-            Error::new(Kind::Usage, "can't be used for TLS")
-                .path(path)
-                .caused_by(io::Error::other(cause))
-                .hint("the directory holds PEM files called ca-cert.pem, server-cert.pem and server-key.pem, as for QEMU")
+            Error::new(Kind::Usage, "can't be used for TLS").path(path).caused_by(io::Error::other(cause)).hint(
+                "the directory holds PEM files called ca-cert.pem, server-cert.pem and server-key.pem, as for QEMU",
+            )
         };
         let read = |name: &str| {
             let path = directory.join(name);
             let bytes = std::fs::read(&path).map_err(|error| {
-                Error::io("read", error).path(&path).hint("--tls-cert takes a directory with ca-cert.pem, server-cert.pem and server-key.pem")
+                Error::io("read", error)
+                    .path(&path)
+                    .hint("--tls-cert takes a directory with ca-cert.pem, server-cert.pem and server-key.pem")
             })?;
             Ok::<_, Error>((path, bytes))
         };

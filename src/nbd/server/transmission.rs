@@ -281,7 +281,8 @@ impl Transmission {
         while offset < range.end {
             let zeroes = if holes { self.zeroes(&(offset..range.end)) } else { 0 };
             if zeroes > 0 {
-                let mut reply = wire::chunk_header(cookie, chunk::OFFSET_HOLE, offset + zeroes == range.end, 12).to_vec();
+                let mut reply =
+                    wire::chunk_header(cookie, chunk::OFFSET_HOLE, offset + zeroes == range.end, 12).to_vec();
                 reply.extend(offset.to_be_bytes());
                 // Within the request, whose length has 32 bits.
                 reply.extend((zeroes as u32).to_be_bytes());

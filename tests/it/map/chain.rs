@@ -52,6 +52,20 @@ impl Chain {
         Chain { directory, files: vec![file], content }
     }
 
+    /// A disk of 100 GiB in a million pieces: a full and 30 increments. The content stays on disk; see
+    /// [`piece_of`].
+    pub fn fragmented() -> Chain {
+        let directory = tempfile::tempdir().unwrap();
+        let mut files = Vec::new();
+        for number in 0..=30u64 {
+            let extents = (0..if number == 0 { 800_000 } else { 6_667 }).map(|piece| {
+                Extent::data(if number == 0 { piece * STRIDE } else { (piece * 30 + number) * STRIDE }, 4096)
+            });
+            files.push(write_pieces(directory.path(), number, extents.collect()));
+        }
+        Chain { directory, files, content: Vec::new() }
+    }
+
     /// For `-f`.
     pub fn list(&self) -> String {
         self.files.iter().map(|file| file.to_str().unwrap()).collect::<Vec<_>>().join(",")
@@ -139,6 +153,62 @@ fn write(
         for (block, digest) in digest_blocks(window.start, bytes, &data).unwrap() {
             stream.digest(block, digest).unwrap();
         }
+    }
+    let path = directory.join(format!("{number}.data"));
+    std::fs::write(&path, stream.finish().unwrap().0).unwrap();
+    path
+}
+
+/// Between two pieces of a fragmented disk.
+const STRIDE: u64 = 128 << 10;
+
+/// Where piece `number` of a fragmented disk lies, and the byte that it is full of.
+pub fn piece_of(number: u64) -> (u64, u8) {
+    let layer = if number < 6_667 * 30 && number % 30 != 0 {
+        number % 30
+    } else if number >= 30 && number / 30 <= 6_667 && number % 30 == 0 {
+        30
+    } else {
+        0
+    };
+    (number * STRIDE, 1 + layer as u8)
+}
+
+fn write_pieces(directory: &Path, number: u64, extents: Vec<Extent>) -> PathBuf {
+    let fill = vec![1 + number as u8; 1 << 20];
+    let compression = Compression::Lz4 { level: 1 };
+    let meta = Meta {
+        virtual_size: 100 << 30,
+        data_size: extent::total(&extents, Kind::Data),
+        date: String::new(),
+        disk_name: "vda".into(),
+        disk_format: "qcow2".into(),
+        checkpoint_name: format!("virtnbdbackup.{number}"),
+        parent_checkpoint: number.checked_sub(1).map(|base| format!("virtnbdbackup.{base}")).unwrap_or_default(),
+        incremental: number > 0,
+        compression,
+        stream_version: 2,
+        own: Some(Own { format: 1, run: uuid::Uuid::from_u128(u128::from(number)), index: true }),
+    };
+    let mut stored = Vec::new();
+    Compressor::new(compression).compress(&fill[..4096], &mut stored).unwrap();
+    let mut stream = StreamWriter::new(Vec::new(), &meta, directory).unwrap();
+    let mut position = 0;
+    for block in extents.chunk_by(|a, b| a.offset >> 20 == b.offset >> 20) {
+        for extent in block {
+            if number == 0 && extent.offset > position {
+                stream.zero_frame(position, extent.offset - position).unwrap();
+            }
+            stream.data_frame(extent.offset, extent.length, &stored).unwrap();
+            position = extent.end();
+        }
+        let start = block[0].offset >> 20 << 20;
+        for (block, digest) in digest_blocks(start, &fill, block).unwrap() {
+            stream.digest(block, digest).unwrap();
+        }
+    }
+    if number == 0 {
+        stream.zero_frame(position, meta.virtual_size - position).unwrap();
     }
     let path = directory.join(format!("{number}.data"));
     std::fs::write(&path, stream.finish().unwrap().0).unwrap();

@@ -52,7 +52,7 @@ impl Client {
             let mut query = string(name);
             query.extend(1u32.to_be_bytes());
             query.extend(string("base:allocation"));
-            let replies = option(&mut stream, 11, &query);
+            let replies = option(&mut stream, 10, &query);
             assert_eq!(replies.len(), 2, "{replies:?}");
         }
         let mut go = string(name);
@@ -114,7 +114,8 @@ impl Client {
                 5 => {
                     assert_eq!(payload[..4], 1u32.to_be_bytes());
                     let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
-                    answer.extents = payload[4..].chunks(8).map(|pair| (number(&pair[..4]), number(&pair[4..]))).collect();
+                    answer.extents =
+                        payload[4..].chunks(8).map(|pair| (number(&pair[..4]), number(&pair[4..]))).collect();
                 }
                 _ if kind & 1 << 15 != 0 => answer.error = u32::from_be_bytes(payload[..4].try_into().unwrap()),
                 _ => panic!("a chunk of kind {kind}"),

@@ -20,16 +20,21 @@ fn flip(path: &std::path::Path, position: u64) {
 #[test]
 fn a_damaged_block_is_an_error_for_who_reads_it() {
     let mut random = Random::new(8);
-    let content: Vec<u8> = (0..16 * MIB / 8).flat_map(|_| random.next().to_le_bytes().map(|byte| byte & 15 | 1)).collect();
+    let content: Vec<u8> =
+        (0..16 * MIB / 8).flat_map(|_| random.next().to_le_bytes().map(|byte| byte & 15 | 1)).collect();
     for compression in [Compression::None, Compression::Lz4 { level: 1 }] {
         let chain = Chain::full(content.clone(), compression);
         let piece = {
-            let reader = StreamReader::open(&chain.files[0].as_path().into()).unwrap();
+            let reader = StreamReader::open(chain.files[0].as_path()).unwrap();
             let number = reader.frames().partition_point(|piece| piece.end() <= 6 * MIB);
             reader.frames()[number]
         };
         // In a plain stream the place of the byte is known; a compressed frame is damaged as a whole.
-        let position = if compression == Compression::None { piece.position + 6 * MIB - piece.offset } else { piece.position + piece.stored / 2 };
+        let position = if compression == Compression::None {
+            piece.position + 6 * MIB - piece.offset
+        } else {
+            piece.position + piece.stored / 2
+        };
         flip(&chain.files[0], position);
         let damaged = if compression == Compression::None { 6 * MIB..7 * MIB } else { piece.range() };
         let map = Map::start(&["-f", &chain.list()]);

@@ -73,7 +73,8 @@ fn a_map_goes_on_in_the_background_until_it_is_unmapped() {
     for by_number in [false, true] {
         let socket = directory.path().join("s");
         let log = directory.path().join("log");
-        let run = virtkeep(&[&"map", &"-f", &chain.list(), &"-s", &socket, &"--detach", &"--log-file", &log]).succeeds();
+        let run =
+            virtkeep(&[&"map", &"-f", &chain.list(), &"-s", &socket, &"--detach", &"--log-file", &log]).succeeds();
         assert!(run.stdout.starts_with("nbd+unix:///vda?socket=") && run.stdout.lines().count() == 1, "{}", run.stdout);
         assert_eq!(Client::connect(&socket, "vda", true).read(5, 3), [7; 3]);
         if by_number {

@@ -81,6 +81,13 @@ impl Map {
         self.child.id()
     }
 
+    /// The most memory that it had so far, in KiB.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let memory = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        memory.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// A directory that goes with it.
     pub fn directory(&self) -> &Path {
         self.directory.path()

@@ -38,7 +38,9 @@ fn every_point_and_disk_of_a_set_is_what_the_guest_saw() {
     let newest = Map::start(&["-i", set, "-d", "vdb"]);
     equal(&newest, 0, &references.last().unwrap()[1]);
     virtkeep(&[&"map", &"-i", &case.set, &"-d", &"vdz", &"-e", &"true"]).ends_with(1).says(&["it has vda, vdb"]);
-    virtkeep(&[&"map", &"-i", &case.set, &"--overlay", &"/tmp/x", &"-e", &"true"]).ends_with(2).says(&["choose one with -d"]);
+    virtkeep(&[&"map", &"-i", &case.set, &"--overlay", &"/tmp/x", &"-e", &"true"])
+        .ends_with(2)
+        .says(&["choose one with -d"]);
     let inside = case.set.join("overlay");
     virtkeep(&[&"map", &"-i", &case.set, &"-d", &"vda", &"--overlay", &inside, &"-e", &"true"])
         .ends_with(2)

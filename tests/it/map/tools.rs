@@ -44,7 +44,12 @@ fn libnbds_tools_read_it() {
     }
     assert_eq!(position, chain.content.len() as u64);
 
-    for options in [&["--connections=1"][..], &["--connections=8", "--requests=64"], &["--request-size=1048576"], &["--synchronous"]] {
+    for options in [
+        &["--connections=1"][..],
+        &["--connections=8", "--requests=64"],
+        &["--request-size=1048576"],
+        &["--synchronous"],
+    ] {
         let copy = map.directory().join("copy");
         let mut all: Vec<&dyn AsRef<std::ffi::OsStr>> = options.iter().map(|option| option as _).collect();
         all.extend([uri as &dyn AsRef<std::ffi::OsStr>, &copy]);
@@ -171,8 +176,14 @@ fn libnbd_scripts_find_what_the_protocol_promises() {
     let script = map.directory().join("script.py");
     std::fs::write(&script, SCRIPT).unwrap();
     let (uri, reference) = (&map.uris[0], chain.reference());
-    let set = [format!("URI={uri}"), format!("REFERENCE={}", reference.display()), format!("SOCKET={}", map.socket.display())];
-    run("env", &[&set[0], &set[1], &set[2], &"nbdsh", &script]).succeeds();
+    let set = [
+        format!("URI={uri}"),
+        format!("REFERENCE={}", reference.display()),
+        format!("SOCKET={}", map.socket.display()),
+    ];
+    // The system's Python has the module, another one in the path may not.
+    let python = format!("PATH=/usr/bin:{}", std::env::var("PATH").unwrap());
+    run("env", &[&set[0], &set[1], &set[2], &python, &"nbdsh", &script]).succeeds();
     map.end("TERM").succeeds();
 }
 

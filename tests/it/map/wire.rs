@@ -1,9 +1,10 @@
 //! What comes over the wire is the disk: any range, in any order, by several connections at once.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use super::Map;
-use super::chain::Chain;
+use super::chain::{Chain, piece_of};
 use super::client::{BLOCK_STATUS, Client, READ};
 use crate::support::Random;
 
@@ -38,7 +39,11 @@ fn reads_of_any_range_equal_a_naive_overlay() {
             // The flag asks for one chunk.
             let flags = if random.one_in(2) { 1 << 2 } else { 0 };
             let answer = chunks.ask(flags, READ, offset, length);
-            assert!(answer.error == 0 && answer.data == expected, "seed {seed}: {length} at {offset}, {}", answer.error);
+            assert!(
+                answer.error == 0 && answer.data == expected,
+                "seed {seed}: {length} at {offset}, {}",
+                answer.error
+            );
             for (client, asked) in simple.iter_mut().zip(&mut asked) {
                 while !asked.is_empty() {
                     let (cookie, answer) = client.receive(|cookie| asked[&cookie]);
@@ -70,4 +75,31 @@ fn check_extents(client: &mut Client, content: &[u8], random: &mut Random) {
         let one = client.ask(1 << 3, BLOCK_STATUS, offset, length);
         assert_eq!(one.extents, all.extents[..1]);
     }
+}
+
+/// Time is told, not judged; memory is bounded whatever the chain.
+#[test]
+fn a_chain_of_a_million_pieces_is_served_at_once_and_in_little_memory() {
+    let chain = Chain::fragmented();
+    let begin = Instant::now();
+    let map = Map::start(&["-f", &chain.list()]);
+    println!("ready after {:?}", begin.elapsed());
+    let mut client = Client::connect(&map.socket, "vda", true);
+    assert_eq!(client.size, 100 << 30);
+    let mut random = Random::new(4);
+    for _ in 0..2000 {
+        let (offset, fill) = piece_of(random.below(800_000));
+        assert_eq!(client.read(offset, 4096), [fill; 4096], "at {offset}");
+        assert_eq!(client.read(offset + 4096, 4096), [0; 4096]);
+    }
+    // Lists of extents are long, but not without end.
+    let mut position = 0;
+    while position < 4 << 30 {
+        let extents = client.ask(0, BLOCK_STATUS, position, 3 << 30).extents;
+        position += extents.iter().map(|(length, _)| u64::from(*length)).sum::<u64>();
+    }
+    let memory = map.peak_memory();
+    println!("{memory} KiB");
+    assert!(memory < 150 * 1024, "{memory} KiB");
+    map.end("TERM").succeeds();
 }

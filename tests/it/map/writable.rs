@@ -54,7 +54,10 @@ fn equals(client: &mut Client, model: &[u8]) {
     let mut offset = 0;
     while offset < size {
         let length = (size - offset).min(MIB + 12345);
-        assert!(client.read(offset, length as u32) == model[offset as usize..(offset + length) as usize], "at {offset}");
+        assert!(
+            client.read(offset, length as u32) == model[offset as usize..(offset + length) as usize],
+            "at {offset}"
+        );
         offset += length;
     }
 }
@@ -159,7 +162,8 @@ fn qemu_writes_and_finds_it_again() {
     let map = Map::start(&["-f", &chain.list(), "--writable"]);
     let size = chain.content.len() as u64 / 512 * 512;
     let last = format!("write -P 9 {} 512", size - 512);
-    for command in ["write -P 7 1000448 70144", "write -z 65536 65536", "discard 1M 1M", "write -P 8 -f 3M 4096", &last] {
+    for command in ["write -P 7 1000448 70144", "write -z 65536 65536", "discard 1M 1M", "write -P 8 -f 3M 4096", &last]
+    {
         run("qemu-io", &[&"-f", &"raw", &"-c", &command, &map.uris[0]]).succeeds();
     }
     let read = "read -P 7 1000448 48128";
