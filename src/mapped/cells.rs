@@ -13,15 +13,12 @@ pub(super) type Key = (u64, u64);
 /// The bytes that a layer carries of one block, at their places; others are undefined.
 pub(super) type Cell = Arc<Vec<u8>>;
 
-/// Decompressed content that a thread's buffers may keep between two loads.
-const KEPT_SCRATCH: usize = 8 << 20;
-
-#[derive(Debug)]
 pub(super) struct Cells {
     state: Mutex<State>,
     loaded: Condvar,
     /// Most cells kept.
     limit: usize,
+    long: Mutex<Bench>,
 }
 
 #[derive(Default)]
@@ -35,9 +32,9 @@ struct State {
     benches: Vec<Bench>,
 }
 
-impl std::fmt::Debug for State {
+impl std::fmt::Debug for Cells {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("State").field("ready", &self.ready).finish_non_exhaustive()
+        f.debug_struct("Cells").field("limit", &self.limit).finish_non_exhaustive()
     }
 }
 
@@ -64,7 +61,8 @@ pub(super) enum Claim<'c> {
 
 impl Cells {
     pub(super) fn new(bytes: usize) -> Self {
-        Self { state: Mutex::default(), loaded: Condvar::new(), limit: (bytes / BLOCK as usize).max(16) }
+        let limit = (bytes / BLOCK as usize).max(16);
+        Self { state: Mutex::default(), loaded: Condvar::new(), limit, long: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -118,11 +116,14 @@ impl Cells {
     pub(super) fn with_bench<T>(&self, work: impl FnOnce(&mut Bench) -> Result<T>) -> Result<T> {
         let mut bench = self.state().benches.pop().unwrap_or_default();
         let result = work(&mut bench);
-        // Frames of virtnbdbackup can have 32 MiB.
-        if bench.scratch.memory() <= KEPT_SCRATCH {
-            self.state().benches.push(bench);
-        }
+        self.state().benches.push(bench);
         result
+    }
+
+    /// The one bench for long frames, of which virtnbdbackup makes some of 32 MiB: one at a time, and the
+    /// last one is remembered for the blocks that follow.
+    pub(super) fn long_bench(&self) -> MutexGuard<'_, Bench> {
+        self.long.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts cells in, and lets the oldest go. Those that somebody else loads meanwhile are left to them.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::cells::{Cell, Cells, Claim, Key};
+use super::cells::{Bench, Cell, Cells, Claim, Key};
 use crate::error::{self, Error, Result};
 use crate::nbd::server::gate::Turn;
 use crate::stream::BLOCK;
@@ -100,11 +100,17 @@ impl Layer {
             Claim::Ready(cell) => return Ok(cell),
             Claim::Mine(loading) => loading,
         };
+        // Taken first: a place at the gate is for those who work.
+        let mut long = (!self.plain && reader.longest_frame(&one) > MAX_LOAD).then(|| cells.long_bench());
         let _pass = turn.take();
-        let mut loaded = self.load(reader, wide.clone(), cells);
+        let mut load = |range: Range<u64>| match &mut long {
+            Some(bench) => self.load(reader, range, cells, bench),
+            None => cells.with_bench(|bench| self.load(reader, range, cells, bench)),
+        };
+        let mut loaded = load(wide.clone());
         if loaded.is_err() && wide != one {
             // Damage of a neighbour is no reason to refuse this block.
-            loaded = self.load(reader, one.clone(), cells);
+            loaded = load(one.clone());
         }
         let mut loaded = loaded.inspect_err(|error| self.tell(block, error))?;
         let own = loaded.iter().position(|(other, _)| *other == key);
@@ -115,26 +121,31 @@ impl Layer {
     }
 
     /// Reads and proves the blocks of `range`.
-    fn load(&self, reader: &StreamReader, range: Range<u64>, cells: &Cells) -> Result<Vec<(Key, Vec<u8>)>> {
+    fn load(
+        &self,
+        reader: &StreamReader,
+        range: Range<u64>,
+        cells: &Cells,
+        bench: &mut Bench,
+    ) -> Result<Vec<(Key, Vec<u8>)>> {
         let blocks = blocks(&range);
         let proven = blocks.clone().all(|block| self.is_proven(block));
-        let loaded = cells.with_bench(|bench| {
-            if blocks.end - blocks.start == 1 {
-                let mut cell = cells.buffer((range.end - range.start) as usize);
-                reader.read_blocks(range.clone(), &mut cell, &mut bench.scratch, !proven)?;
-                return Ok(vec![((reader.id(), blocks.start), cell)]);
-            }
-            bench.window.resize((range.end - range.start) as usize, 0);
-            reader.read_blocks(range.clone(), &mut bench.window, &mut bench.scratch, !proven)?;
+        let len = (range.end - range.start) as usize;
+        let loaded = if blocks.end - blocks.start == 1 {
+            let mut cell = cells.buffer(len);
+            reader.read_blocks(range, &mut cell, &mut bench.scratch, !proven)?;
+            vec![((reader.id(), blocks.start), cell)]
+        } else {
+            bench.window.resize(len, 0);
+            reader.read_blocks(range, &mut bench.window, &mut bench.scratch, !proven)?;
             let parts = bench.window.chunks(BLOCK as usize).zip(blocks.clone());
-            Ok(parts
-                .map(|(part, block)| {
-                    let mut cell = cells.buffer(part.len());
-                    cell.copy_from_slice(part);
-                    ((reader.id(), block), cell)
-                })
-                .collect())
-        })?;
+            let cell = |part: &[u8]| {
+                let mut cell = cells.buffer(part.len());
+                cell.copy_from_slice(part);
+                cell
+            };
+            parts.map(|(part, block)| ((reader.id(), block), cell(part))).collect()
+        };
         self.set_proven(blocks);
         Ok(loaded)
     }

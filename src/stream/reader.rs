@@ -248,6 +248,13 @@ impl StreamReader {
         if end - start <= limit { start..end } else { blocks.clone() }
     }
 
+    /// Guest bytes of the longest frame that touches `blocks`.
+    pub fn longest_frame(&self, blocks: &Range<u64>) -> u64 {
+        let first = self.index.pieces.partition_point(|piece| piece.end() <= blocks.start);
+        let touching = self.index.pieces[first..].iter().take_while(|piece| piece.offset < blocks.end);
+        touching.map(|piece| piece.length).max().unwrap_or(0)
+    }
+
     /// Tells open streams apart, within this process.
     pub fn id(&self) -> u64 {
         self.id

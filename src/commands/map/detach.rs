@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use anyhow::Result;
@@ -27,6 +28,7 @@ pub fn is_child() -> bool {
 pub fn start() -> Result<Exit> {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let mut child = Command::new("/proc/self/exe")
+        .arg0("virtkeep")
         .args(arguments)
         .env(VARIABLE, "1")
         .stdin(Stdio::null())

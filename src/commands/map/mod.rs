@@ -18,7 +18,9 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use self::place::Place;
+use self::tool::User;
 use super::Session;
+use crate::cancel::Cancel;
 use crate::chain_device::ChainDevice;
 use crate::cli::map::Map;
 use crate::error::{self, Error};
@@ -51,16 +53,19 @@ pub fn run(args: &Map, session: &Session) -> Result<Exit> {
     let uris: Vec<(String, String)> =
         disks.named.iter().map(|disk| (disk.name.clone(), place.uri(&disk.name))).collect();
 
-    let stop = session.cancel.child();
+    // Whoever uses the disks ends before the server does.
+    let (stop, end) = (session.cancel.child(), Cancel::new());
     let served = std::thread::scope(|scope| {
         let server = scope.spawn(|| {
-            let served = listener::serve(place.listener(), Exports::new(disks.named.clone()), tls, &stop);
-            // Whoever waits for the end must see that there will be no more answers.
+            let served = listener::serve(place.listener(), Exports::new(disks.named.clone()), tls, &end);
             stop.cancel();
             served
         });
-        let used = announce(args, &uris).and_then(|()| tool::wait(args, &uris, &place, &stop));
-        stop.cancel();
+        let used = User::start(args, &uris, &place, &stop).map_err(anyhow::Error::from).and_then(|user| {
+            announce(args, &uris)?;
+            user.wait(&uris, &place, &stop)
+        });
+        end.cancel();
         let served = server.join().unwrap_or_else(|_| Err(Error::panicked()));
         let exit = used?;
         served?;

@@ -88,6 +88,14 @@ impl Place {
         }
     }
 
+    /// The address, of TCP.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match &self.address {
+            Address::Unix { .. } => None,
+            Address::Tcp { address, .. } => Some(*address),
+        }
+    }
+
     /// The URI of `export`.
     pub fn uri(&self, export: &str) -> String {
         match &self.address {

@@ -51,21 +51,49 @@ fn find(program: &str, package: &str) -> error::Result<()> {
         .hint(format!("install it (Debian: the package {package})")))
 }
 
-/// Waits until the disks are not needed any more; the status to end with.
-pub fn wait(args: &Map, uris: &[(String, String)], place: &Place, stop: &Cancel) -> Result<Exit> {
-    if let Some(command) = &args.exec {
-        return exec(command, uris, place, stop);
+/// What shows the disks while they are mapped.
+pub enum User {
+    /// Nobody that we know.
+    Nobody,
+    /// A command, which is not run yet.
+    Command(String),
+    /// Files.
+    Fuse(Vec<Mount>),
+    /// A device of the kernel.
+    Device(Attached),
+}
+
+impl User {
+    /// Shows the disks as the options say; afterwards they can be used.
+    pub fn start(args: &Map, uris: &[(String, String)], place: &Place, stop: &Cancel) -> error::Result<Self> {
+        if let Some(command) = &args.exec {
+            return Ok(Self::Command(command.clone()));
+        }
+        if let Some(directory) = &args.fuse {
+            return Ok(Self::Fuse(mount(args, directory, uris, stop)?));
+        }
+        if let Some(device) = &args.device {
+            return Ok(Self::Device(attach(args, device, uris, place)?));
+        }
+        Ok(Self::Nobody)
     }
-    if let Some(directory) = &args.fuse {
-        return fuse(args, directory, uris, stop);
+
+    /// Waits until the disks are not needed any more; the status to end with.
+    pub fn wait(mut self, uris: &[(String, String)], place: &Place, stop: &Cancel) -> Result<Exit> {
+        if let Self::Command(command) = &self {
+            return exec(command, uris, place, stop);
+        }
+        while !stop.is_cancelled() {
+            if let Self::Fuse(mounts) = &mut self {
+                mounts.iter_mut().try_for_each(Mount::look)?;
+            }
+            std::thread::sleep(TICK);
+        }
+        if let Self::Device(device) = self {
+            device.detach()?;
+        }
+        Ok(Exit::Done)
     }
-    if let Some(device) = &args.device {
-        return attach(args, device, uris, place, stop);
-    }
-    while !stop.is_cancelled() {
-        std::thread::sleep(TICK);
-    }
-    Ok(Exit::Done)
 }
 
 /// Runs the command of `--exec`.
@@ -127,23 +155,23 @@ fn bound(program: &str) -> Command {
 }
 
 /// Shows each disk as a file.
-fn fuse(args: &Map, directory: &Path, uris: &[(String, String)], stop: &Cancel) -> Result<Exit> {
+fn mount(args: &Map, directory: &Path, uris: &[(String, String)], stop: &Cancel) -> error::Result<Vec<Mount>> {
     let mut mounts = Vec::new();
     for (name, uri) in uris {
         mounts.push(Mount::new(directory, name, uri, args.writable || args.overlay.is_some())?);
     }
-    // Ready when they are seen.
-    while !stop.is_cancelled() {
-        for mount in &mut mounts {
+    for mount in &mut mounts {
+        while !mount.is_seen() {
+            stop.check()?;
             mount.look()?;
+            std::thread::sleep(TICK);
         }
-        std::thread::sleep(TICK);
     }
-    Ok(Exit::Done)
+    Ok(mounts)
 }
 
 /// A disk as a file: nbdfuse mounted on an empty file of ours.
-struct Mount {
+pub struct Mount {
     child: Child,
     path: PathBuf,
     /// The empty file was made for it.
@@ -182,6 +210,11 @@ impl Mount {
         }
     }
 
+    /// Whether the disk is there.
+    fn is_seen(&self) -> bool {
+        std::fs::metadata(&self.path).is_ok_and(|found| found.len() > 0)
+    }
+
     /// Fails once nbdfuse has ended.
     fn look(&mut self) -> error::Result<()> {
         match self.child.try_wait() {
@@ -198,8 +231,7 @@ impl Drop for Mount {
     fn drop(&mut self) {
         // It unmounts by itself; what keeps the file open sees its end.
         let _ = end(&mut self.child, Signal::INT);
-        let mounted = std::fs::metadata(&self.path).is_ok_and(|found| found.len() > 0);
-        if mounted {
+        if self.is_seen() {
             let _ = Command::new("fusermount3").arg("-uz").arg(&self.path).stdin(Stdio::null()).status();
         }
         if self.made {
@@ -209,26 +241,42 @@ impl Drop for Mount {
 }
 
 /// Attaches the disk to a device of the kernel.
-fn attach(args: &Map, device: &Path, uris: &[(String, String)], place: &Place, stop: &Cancel) -> Result<Exit> {
+fn attach(args: &Map, device: &Path, uris: &[(String, String)], place: &Place) -> error::Result<Attached> {
     let name = uris.first().map_or("", |(name, _)| name.as_str());
     let mut command = Command::new("nbd-client");
-    match (place.path(), args.listen) {
-        (Some(path), _) => command.arg("-unix").arg(path).arg(device),
-        (None, Some(address)) => command.arg(address.ip().to_string()).arg(address.port().to_string()).arg(device),
-        (None, None) => &mut command,
+    match place.address() {
+        None => command.arg("-unix").arg(place.path().unwrap_or(device)),
+        Some(address) => command.arg(address.ip().to_string()).arg(address.port().to_string()),
     };
-    command.args(["-N", name, "-C", "4"]);
+    command.arg(device).args(["-name", name, "-connections", "4"]);
     if !args.writable && args.overlay.is_none() {
-        command.arg("-R");
+        command.arg("-readonly");
     }
     run(&mut command, "nbd-client")?;
-    tracing::info!("{} is disk {name}; partitions and volume groups are left alone", device.display());
-    while !stop.is_cancelled() {
-        std::thread::sleep(TICK);
+    tracing::info!("{} is disk {name}", device.display());
+    Ok(Attached { device: device.to_owned(), is: true })
+}
+
+/// A device of the kernel that is the disk, until this is dropped.
+pub struct Attached {
+    device: PathBuf,
+    is: bool,
+}
+
+impl Attached {
+    /// Lets go of it. The kernel writes what it holds before, so the server must still be there.
+    fn detach(mut self) -> error::Result<()> {
+        self.is = false;
+        run(Command::new("nbd-client").arg("-d").arg(&self.device), "nbd-client -d")
     }
-    // The kernel writes what it holds before it lets go, so the server is still there.
-    run(Command::new("nbd-client").arg("-d").arg(device), "nbd-client -d")?;
-    Ok(Exit::Done)
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        if self.is {
+            let _ = Command::new("nbd-client").arg("-d").arg(&self.device).stdin(Stdio::null()).status();
+        }
+    }
 }
 
 fn run(command: &mut Command, what: &str) -> error::Result<()> {

@@ -59,8 +59,13 @@ fn check(process: Pid) -> Result<()> {
     };
     let mut words = line.split(|&byte| byte == 0);
     let is_map = words.any(|word| word == b"map");
-    let same = |process: &str| std::fs::metadata(format!("/proc/{process}/exe")).ok().map(|found| found.len());
-    if is_map && same(&number.to_string()) == same("self") {
+    // A program that was replaced meanwhile is called "virtkeep (deleted)".
+    let program = |process: &str| {
+        let exe = std::fs::read_link(format!("/proc/{process}/exe")).ok()?;
+        let name = exe.file_name()?.to_string_lossy().into_owned();
+        Some(name.trim_end_matches(" (deleted)").to_owned())
+    };
+    if is_map && program(&number.to_string()) == program("self") {
         return Ok(());
     }
     Err(Error::usage(format!("process {number} is no map of this program"))

@@ -139,16 +139,21 @@ impl Server {
     fn start(self: &Arc<Self>, stream: Arc<dyn Stream>) {
         let client = {
             let mut clients = self.clients();
-            let beginning = clients.all.iter().filter(|(_, client)| !client.transmits);
+            let beginning = clients.all.values().filter(|client| !client.transmits);
             if beginning.clone().count() >= MAX_HANDSHAKES {
                 // Numbers ascend: the first is the oldest.
-                if let Some((_, oldest)) = beginning.clone().next() {
+                if let Some(oldest) = beginning.clone().next() {
                     oldest.stream.shutdown(Shutdown::Both);
                 }
             }
-            // Those that were told to go may take a moment.
-            if clients.all.len() >= MAX_CLIENTS + 2 * MAX_HANDSHAKES {
-                return;
+            // Those that were told to go take a moment; meanwhile nobody else is accepted.
+            let deadline = Instant::now() + Duration::from_secs(1);
+            while clients.all.len() >= MAX_CLIENTS + MAX_HANDSHAKES {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return;
+                }
+                clients = self.left.wait_timeout(clients, left).unwrap_or_else(PoisonError::into_inner).0;
             }
             clients.next += 1;
             let number = clients.next;

@@ -26,8 +26,8 @@ const MAX_THREADS: usize = 8;
 const MAX_HELPERS: usize = 128;
 /// Extents of one reply: half a megabyte.
 const MAX_EXTENTS: usize = 65536;
-/// Shortest run of zeroes sent as such between data.
-const MIN_HOLE: u64 = 4096;
+/// Shortest run of zeroes sent as such: shorter ones cost more to look for than to send.
+const MIN_HOLE: u64 = 32 << 10;
 /// Room before the data of a reply for its header.
 const HEAD: usize = CHUNK_LEN + 8;
 
@@ -47,6 +47,22 @@ pub(super) struct Transmission {
     threads: AtomicUsize,
     /// Nothing can be sent any more.
     broken: AtomicBool,
+}
+
+/// One of [`MAX_HELPERS`], until it is dropped.
+struct Helper(());
+
+impl Helper {
+    fn new() -> Self {
+        HELPERS.fetch_add(1, Ordering::SeqCst);
+        Self(())
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        HELPERS.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// What was received and not looked at yet.
@@ -111,15 +127,14 @@ impl Transmission {
             return;
         }
         self.threads.fetch_add(1, Ordering::SeqCst);
-        HELPERS.fetch_add(1, Ordering::SeqCst);
+        let helper = Helper::new();
         let work = move || {
+            let _counted = helper;
             self.serve(scope);
-            HELPERS.fetch_sub(1, Ordering::SeqCst);
         };
         // Without it the connection is served by those there are.
         if std::thread::Builder::new().name("nbd".to_owned()).spawn_scoped(scope, work).is_err() {
             self.threads.fetch_sub(1, Ordering::SeqCst);
-            HELPERS.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
@@ -255,10 +270,11 @@ impl Transmission {
 
     /// Zeroes at the start of `range`.
     fn zeroes(&self, range: &Range<u64>) -> u64 {
+        if range.end - range.start < MIN_HOLE {
+            return 0;
+        }
         match self.export.extents(range.clone(), 1).first() {
-            Some(first) if first.kind == Kind::Zero && (first.length >= MIN_HOLE || first.end() == range.end) => {
-                first.length
-            }
+            Some(first) if first.kind == Kind::Zero && first.length >= MIN_HOLE => first.length,
             _ => 0,
         }
     }

@@ -181,9 +181,10 @@ fn libnbd_scripts_find_what_the_protocol_promises() {
         format!("REFERENCE={}", reference.display()),
         format!("SOCKET={}", map.socket.display()),
     ];
+    let load = format!("exec(open({:?}).read())", script.display().to_string());
     // The system's Python has the module, another one in the path may not.
     let python = format!("PATH=/usr/bin:{}", std::env::var("PATH").unwrap());
-    run("env", &[&set[0], &set[1], &set[2], &python, &"nbdsh", &script]).succeeds();
+    run("env", &[&set[0], &set[1], &set[2], &python, &"nbdsh", &"-c", &load]).succeeds();
     map.end("TERM").succeeds();
 }
 
