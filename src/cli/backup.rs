@@ -4,26 +4,48 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
 
 use super::{Hypervisor, Talk};
 
-/// Back up a running domain into a directory.
-#[derive(Debug, Args)]
+/// Back up domains, each into a directory of its own. One that is off is read from its images, and can't be
+/// started until that is done.
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
 #[command(after_help = EXAMPLES)]
 pub struct Backup {
-    /// Domain to back up: its name or UUID.
-    #[arg(short, long)]
-    pub domain: String,
+    /// Domain to back up: its name or UUID; repeatable.
+    #[arg(short, long, value_name = "NAME", required_unless_present = "all", conflicts_with = "all")]
+    pub domain: Vec<String>,
 
-    /// Directory of the set; one domain and one chain each. It is created where it is missing.
-    #[arg(short, long, value_name = "DIR")]
+    /// Directory of the set; one domain and one chain each. It is created where it is missing. With several
+    /// domains, or --all, each has a directory in it that is called like the domain. Codes in it are
+    /// replaced: %d domain, %u its UUID, %Y year, %m month, %e day of the month, %F date, %G-%V year and week
+    /// (ISO), %j day of the year, %H %M %S time, %% a percent sign.
+    ///
+    /// With - one domain's backup goes to standard output as a zip file, the disks one after another, for example
+    /// to `ssh host 'cat > web.zip'`; what the next increment needs is kept as --state-dir says.
+    #[arg(short, long, value_name = "DIR|-")]
     pub output: PathBuf,
+
+    /// Directory for the records of backups that go to standard output: checkpoints, manifests, lock, no data.
+    /// Codes in it are replaced as in -o [default: %d.virtkeep in the working directory]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+
+    /// Several domains.
+    #[command(flatten)]
+    pub many: Many,
 
     /// What to back up: everything without starting a chain (copy), everything (full), what changed
     /// since the last full or inc and a new checkpoint (inc), or without one (diff). auto is full in
     /// an empty directory and inc where a chain is.
     #[arg(short, long, value_enum, default_value_t = LevelArg::Auto)]
     pub level: LevelArg,
+
+    /// Build the increment on this checkpoint of the chain instead of the newest one, because what was backed
+    /// up since is lost, a zip file behind a pipe for example: it need not be there for a restore then.
+    #[arg(long, value_name = "CHECKPOINT")]
+    pub base: Option<String>,
 
     /// Only these disks (target names such as vda); repeatable, or separated by commas.
     #[arg(short, long, value_name = "DISK", value_delimiter = ',')]
@@ -87,6 +109,10 @@ pub struct Backup {
     #[command(flatten)]
     pub places: Places,
 
+    /// How the data of another host comes here.
+    #[command(flatten)]
+    pub network: Network,
+
     /// How the hypervisor is reached.
     #[command(flatten)]
     pub hypervisor: Hypervisor,
@@ -96,8 +122,29 @@ pub struct Backup {
     pub talk: Talk,
 }
 
+/// Which domains of a host, and how many at a time.
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+#[command(next_help_heading = "Several domains")]
+pub struct Many {
+    /// All domains that run.
+    #[arg(long)]
+    pub all: bool,
+
+    /// With --all: those that are stopped, too.
+    #[arg(long, requires = "all", conflicts_with = "domain")]
+    pub inactive: bool,
+
+    /// With --all: not this one, by its name or a pattern of names (*, ?, [abc]); repeatable.
+    #[arg(long, value_name = "NAME", requires = "all", conflicts_with = "domain")]
+    pub exclude_domain: Vec<String>,
+
+    /// Domains at a time.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..))]
+    pub parallel: u16,
+}
+
 /// What happens to the guest at the moment of the backup.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
 #[command(next_help_heading = "Guest")]
 pub struct Guest {
     /// Freeze only these filesystems; repeatable, or separated by commas [default: all]
@@ -117,21 +164,32 @@ pub struct Guest {
     #[arg(long, conflicts_with_all = ["require_freeze", "freeze_mountpoint"])]
     pub no_freeze: bool,
 
-    /// Fail where the guest's filesystems can't be frozen.
+    /// Fail where the guest's filesystems can't be frozen; those of a domain that is off need not be.
     #[arg(long)]
     pub require_freeze: bool,
 
-    /// Pause the domain while the job starts.
+    /// Pause the domain, if it runs, while the job starts.
     #[arg(long)]
     pub pause: bool,
 
-    /// Start a stopped domain, paused, for the backup; it is ended afterwards if it is still paused.
+    /// Save the media in CD-ROM and floppy drives, too, where they are image files of at most 64 MiB: the
+    /// seeds of cloud-init are. A restore puts them beside the disks.
+    #[arg(long)]
+    pub include_cdrom: bool,
+
+    /// Ask a Windows guest for the BitLocker recovery keys of its volumes, through its agent, and save them
+    /// in the set, readable by its owner only. Whoever can read the set can read the disks then.
+    #[arg(long)]
+    pub bitlocker_keys: bool,
+
+    /// Start a stopped domain, paused, for the backup; it is ended afterwards if it is still paused. Its owner
+    /// can resume it meanwhile, while one that is read from its images can't be started.
     #[arg(short = 'S', long)]
     pub start_domain: bool,
 }
 
 /// Where things lie.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
 #[command(next_help_heading = "Places")]
 pub struct Places {
     /// Keep the checkpoints' XML here, too, and redefine lost checkpoints from it.
@@ -159,8 +217,37 @@ pub struct Places {
     pub socketfile: Option<PathBuf>,
 }
 
+/// How the data of a domain on another host comes here.
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+#[command(next_help_heading = "Data of another host")]
+pub struct Network {
+    /// Read the disks through the ssh connection: nothing has to be open but sshd. This is the default; with
+    /// the option it is tried even where it is not sure that the user may open QEMU's socket.
+    #[arg(long, conflicts_with_all = ["nbd_port", "nbd_ip", "tls", "tls_cert"])]
+    pub nbd_over_ssh: bool,
+
+    /// Read the disks over TCP, at this port of the host; unencrypted without --tls, and open to everybody who
+    /// reaches the port while the backup runs [default with -I or --tls: 10809]
+    #[arg(short = 'P', long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub nbd_port: Option<u16>,
+
+    /// Address of the host at which QEMU serves the disks over TCP [default: the one of the URI]
+    #[arg(short = 'I', long, value_name = "ADDRESS")]
+    pub nbd_ip: Option<String>,
+
+    /// Read the disks over TCP with TLS, and never without. The host needs libvirt's certificates for backups
+    /// (backup_tls_x509_cert_dir in qemu.conf).
+    #[arg(long)]
+    pub tls: bool,
+
+    /// Directory with ca-cert.pem, client-cert.pem and client-key.pem for --tls [default: ~/.pki/libnbd, then
+    /// the system's authorities]
+    #[arg(long, value_name = "DIR", requires = "tls")]
+    pub tls_cert: Option<PathBuf>,
+}
+
 /// What `-l` takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 pub enum LevelArg {
     /// Everything, without a checkpoint.
     Copy,
@@ -199,7 +286,18 @@ const EXAMPLES: &str = "Examples:
                                                      start a new chain in a new directory
   virtkeep backup -d web -o /tmp/web -l copy -x vdb  a copy beside any chain, without disk vdb
   virtkeep backup -d web -o /backup/web -p           how much would it be?
+  virtkeep backup -d web -o - --state-dir /var/lib/virtkeep/web | ssh host 'cat > web.1.zip'
+                                                     a zip file elsewhere, full or incremental
+  virtkeep backup --all -o /backup/%d/%Y-%m          every running domain, a new chain each month
+  virtkeep backup --all --exclude-domain 'test-*' --parallel 2 -o /backup
+                                                     into /backup/NAME, two at a time
 
 The set's directory belongs to one domain and one chain. A failed run is undone: the next one goes on
 from the last run that was committed. A full into a new directory ends the domain's chain in the old
-one, also by way of -l auto; only -l copy leaves it alone.";
+one, also by way of -l auto; only -l copy leaves it alone. Of several domains one that fails never
+stops the others; the status is the worst of all.
+
+With -o - the run is over when the reader has taken every byte; what becomes of them then is not known.
+So a full leaves the checkpoints of the chain before until a run after it has succeeded, and --base
+goes on from an older checkpoint where a zip file was lost. Let the shell say when the reader failed:
+set -o pipefail.";

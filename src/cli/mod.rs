@@ -8,6 +8,7 @@ pub mod status;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand};
+use serde::{Deserialize, Serialize};
 
 /// Full and incremental backups of libvirt/QEMU domains, and their restore.
 #[derive(Debug, Parser)]
@@ -33,7 +34,7 @@ const STYLES: Styles =
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Back up a running domain.
+    /// Back up domains, running or not.
     Backup(Box<backup::Backup>),
     /// Write a restore point's disks to images, and its configuration beside them.
     Restore(Box<read::Restore>),
@@ -49,6 +50,9 @@ pub enum Command {
     Status(status::Status),
     /// Show what earlier runs left behind and what stands in the way of the next, and mend it.
     Doctor(doctor::Doctor),
+    /// Backs up one of several domains; started by backup itself.
+    #[command(hide = true)]
+    BackupOne(Talk),
     /// Lets a guest go when the backup that holds it dies; started by backup itself.
     #[command(hide = true)]
     Guard,
@@ -79,6 +83,7 @@ impl Command {
             | Self::Map(_)
             | Self::Unmap(_)
             | Self::Status(_)
+            | Self::BackupOne(_)
             | Self::Guard
             | Self::Bound(_) => None,
         }
@@ -96,13 +101,14 @@ impl Command {
             Self::Unmap(args) => &args.talk,
             Self::Status(args) => &args.talk,
             Self::Doctor(args) => &args.talk,
+            Self::BackupOne(talk) => talk,
             Self::Guard | Self::Bound(_) => PLAIN,
         }
     }
 }
 
 /// How much is said, and how.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
 #[command(next_help_heading = "Output")]
 pub struct Talk {
     /// No progress bars or progress lines.
@@ -123,10 +129,11 @@ pub struct Talk {
 }
 
 /// How the hypervisor is reached.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
 #[command(next_help_heading = "Hypervisor")]
 pub struct Hypervisor {
-    /// libvirt connection URI [default: qemu:///system as root, qemu:///session otherwise]
+    /// libvirt connection URI [default: qemu:///system as root, qemu:///session otherwise]; that of another host
+    /// is qemu+ssh://root@HOST/system, or qemu+tls, qemu+tcp: files there are got at by ssh in any case
     #[arg(short = 'U', long, env = "VIRTKEEP_URI")]
     pub uri: Option<String>,
 
@@ -142,6 +149,18 @@ pub struct Hypervisor {
     /// File whose first line is the password.
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<std::path::PathBuf>,
+
+    /// User name for ssh to the host of the URI [default: the URI's, else as ssh is configured]
+    #[arg(long, value_name = "NAME")]
+    pub ssh_user: Option<String>,
+
+    /// Port for ssh to the host of the URI [default: the URI's, else as ssh is configured]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub ssh_port: Option<u16>,
+
+    /// Private key for ssh to the host of the URI [default: keyfile= of the URI, else as ssh is configured]
+    #[arg(long, value_name = "FILE")]
+    pub ssh_private_key: Option<std::path::PathBuf>,
 }
 
 #[cfg(test)]

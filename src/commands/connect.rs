@@ -2,34 +2,56 @@
 
 use crate::cli::Hypervisor;
 use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::host::address::{Address, SshOptions};
 use crate::libvirt::connection::{Connection, Credentials};
 
-/// Opens the connection that the options name.
+/// Opens the connection that the options name, for what libvirt itself does: the machine's files are not got at.
 pub fn open(args: &Hypervisor) -> Result<Connection> {
     let uri = uri(args);
     let credentials = Credentials { user: args.user.clone(), password: password(args)? };
     tracing::debug!("connecting to {uri}");
-    Connection::open(&uri, Some(&credentials))
+    Connection::open_by(&uri, &ssh(args), Some(&credentials))
 }
 
-/// Refuses a daemon on another machine: the disks are read through a socket in its file system.
+/// As [`open`], and with the way to the machine's files: `known`, if there is one from before.
+pub fn open_with_host(args: &Hypervisor, known: Option<&Host>) -> Result<Connection> {
+    if let Some(known) = known {
+        return Ok(open(args)?.on_host(known.clone()));
+    }
+    let uri = uri(args);
+    if Address::parse(&uri).is_some_and(|address| address.is_ssh()) {
+        // What ssh says of a failure is more than what libvirt passes on of it.
+        let host = Host::of_uri(&uri, &ssh(args))?;
+        return Ok(open(args)?.on_host(host));
+    }
+    let connection = open(args)?;
+    Ok(connection.on_host(Host::of_uri(&uri, &ssh(args))?))
+}
+
+/// The other machine that the options name, for its files.
 ///
 /// # Errors
-/// [`Kind::Unsupported`].
-pub fn require_local(connection: &Connection) -> Result<()> {
-    let uri = connection.requested_uri();
-    match remote_host(uri) {
-        None => Ok(()),
-        Some(host) => Err(Error::unsupported(format!("{host} is another machine: its disks can't be read from here"))
-            .hint("run virtkeep there, onto a directory that both can reach")),
+/// [`Kind::Usage`](crate::error::Kind::Usage) where they name none; as for [`Host::of_uri`].
+pub fn other_host(args: &Hypervisor) -> Result<Host> {
+    let host = Host::of_uri(&uri(args), &ssh(args))?;
+    match &host {
+        Host::Ssh(_) => Ok(host),
+        Host::Local => Err(Error::usage("--to-host is for another host, and the URI names none")
+            .hint("name it: -U qemu+ssh://root@HOST/system; without --to-host the images are written here")),
+        Host::Closed(_) => Err(Error::unsupported("images can't be written on a host whose files can't be got at")
+            .hint("let ssh log in there, see the warning above")),
     }
 }
 
-/// The host in a URI; none where the daemon is reached on this machine.
-fn remote_host(uri: &str) -> Option<&str> {
-    let (_, rest) = uri.split_once("://")?;
-    let host = rest.split(['/', '?']).next()?;
-    (!host.is_empty()).then_some(host)
+/// Whether the options name another machine.
+pub fn is_remote(args: &Hypervisor) -> bool {
+    Address::parse(&uri(args)).is_some()
+}
+
+/// What the options say about ssh.
+pub fn ssh(args: &Hypervisor) -> SshOptions {
+    SshOptions { user: args.ssh_user.clone(), port: args.ssh_port, private_key: args.ssh_private_key.clone() }
 }
 
 /// The URI asked for, or the daemon that this user would talk to with virsh.
@@ -53,20 +75,4 @@ pub fn password(args: &Hypervisor) -> Result<Option<String>> {
         return Ok(Some(text.lines().next().unwrap_or_default().to_owned()));
     }
     Ok(std::env::var("VIRTKEEP_PASSWORD").ok())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hosts_in_uris() {
-        for local in ["qemu:///system", "qemu:///session?socket=/a//b", "qemu+unix:///system", "test:///default"] {
-            assert_eq!(remote_host(local), None, "{local}");
-        }
-        for (uri, host) in [("qemu+ssh://root@h/system", "root@h"), ("qemu+tcp://h:1/system", "h:1"), ("qemu://h", "h")]
-        {
-            assert_eq!(remote_host(uri), Some(host));
-        }
-    }
 }

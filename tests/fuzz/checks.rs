@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use virtkeep::cancel::Cancel;
 use virtkeep::error::Result;
 use virtkeep::extent::{Extent, Kind as ExtentKind};
-use virtkeep::libvirt::backup_job::job_socket;
+use virtkeep::libvirt::backup_job::job_server;
 use virtkeep::libvirt::checkpoint::Checkpoint;
 use virtkeep::libvirt::domain_xml::{Adjustment, DomainConfig, NewSource, adjust};
 use virtkeep::nbd::server::export::{Export, Exports, Named};
@@ -221,7 +221,7 @@ pub fn domain_xml(bytes: &[u8]) {
 /// The XML of a checkpoint, and of a backup job.
 pub fn checkpoint_xml(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let _ = job_socket(text);
+    let _ = job_server(text);
     let Ok(checkpoint) = Checkpoint::parse(text) else { return };
     let same = |xml: &str| {
         let again = Checkpoint::parse(xml).unwrap_or_else(|error| panic!("{error:?}: {xml}"));

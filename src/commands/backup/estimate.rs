@@ -21,6 +21,9 @@ use crate::set::catalogue::Catalogue;
 use crate::set::layout::Layout;
 use crate::units::format_bytes;
 
+/// Begin of the line with the sum of a domain's disks; the bytes follow.
+pub const TOTAL: &str = "Estimated backup size: ";
+
 /// Prints what a run would copy; touches nothing.
 pub fn print(
     args: &Backup,
@@ -40,24 +43,25 @@ pub fn print(
             .disks
             .iter()
             .filter_map(|Selected { disk, image, .. }| {
-                Some((disk.target.clone(), offline::changed_size(image, name, cancel).ok()?))
+                Some((disk.target.clone(), offline::changed_size(domain.host(), image, name, cancel).ok()?))
             })
             .collect(),
         (None, _) => Vec::new(),
     };
     let mut out = std::io::stdout().lock();
     let mut total = 0_u64;
-    for Selected { disk, .. } in &selection.disks {
+    for selected in &selection.disks {
+        let disk = &selected.disk;
         let since = changed.iter().find(|(target, _)| *target == disk.target);
         let (level, bytes) = match (since, &base) {
             (Some((_, bytes)), Some(name)) => (format!("changed since {name}"), *bytes),
-            _ => ("full, allocated".to_owned(), domain.disk_allocation(&disk.target)?),
+            _ => ("full, allocated".to_owned(), selected.allocation(domain, way)?),
         };
         total = total.saturating_add(bytes);
         writeln!(out, "{}: {bytes} bytes ({}) {level}", disk.target, format_bytes(bytes))
             .map_err(|error| Error::io("write to stdout", error))?;
     }
-    writeln!(out, "Estimated backup size: {total} bytes ({})", format_bytes(total))
+    writeln!(out, "{TOTAL}{total} bytes ({})", format_bytes(total))
         .map_err(|error| Error::io("write to stdout", error))?;
     Ok(Exit::Done)
 }
@@ -70,7 +74,7 @@ fn newest_checkpoint(args: &Backup, domain: &Domain, layout: &Layout) -> Result<
     let catalogue = Catalogue::open(layout.clone())?;
     refuse_other_domain(&catalogue, domain_uuid(domain)?)?;
     let known = checkpoint::list(domain)?;
-    let newest = catalogue.newest_base().and_then(|run| run.checkpoint.clone());
+    let newest = args.base.clone().or_else(|| catalogue.newest_base().and_then(|run| run.checkpoint.clone()));
     Ok(newest.filter(|name| known.iter().any(|checkpoint| checkpoint.name == *name)))
 }
 
@@ -86,7 +90,7 @@ pub fn is_below_threshold(args: &Backup, domain: &Domain, plan: &Plan, cancel: &
                 let sizes = probe::changed_sizes(domain, &base.checkpoint)?;
                 sizes.into_iter().find(|(target, _)| *target == disk.target).map_or(0, |(_, bytes)| bytes)
             }
-            Way::Images => offline::changed_size(&disk.image, &base.checkpoint, cancel)?,
+            Way::Images => offline::changed_size(domain.host(), &disk.image, &base.checkpoint, cancel)?,
         };
         estimate = estimate.saturating_add(changed);
     }

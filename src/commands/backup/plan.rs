@@ -7,9 +7,11 @@ use anyhow::Result;
 use uuid::Uuid;
 
 use super::base::{Base, Bases};
+use super::channel::Channel;
 use super::disks::{self, Selected, Selection};
+use super::outlived::Outlived;
 use super::way::Way;
-use super::{level, marker, old_chain, socket};
+use super::{level, marker, old_chain};
 use crate::cli::backup::Backup;
 use crate::error::{Error, Kind};
 use crate::libvirt::backup_job::{BackupDisk, BackupMode, BackupSpec, bitmap_name};
@@ -17,7 +19,6 @@ use crate::libvirt::checkpoint::{self, Checkpoint};
 use crate::libvirt::connection::Connection;
 use crate::libvirt::domain::Domain;
 use crate::libvirt::domain_xml::{Disk, DomainConfig};
-use crate::nbd::uri;
 use crate::qemu::img::ImageInfo;
 use crate::set::Level;
 use crate::set::catalogue::Catalogue;
@@ -64,12 +65,14 @@ pub struct Plan {
     pub spare: Vec<(Checkpoint, String)>,
     /// Disks that are full in this run and were in earlier ones, with the runs that made them full then.
     pub replaced: Vec<(Uuid, String)>,
+    /// Checkpoints of earlier chains, where the backup goes to standard output.
+    pub outlived: Outlived,
     /// Disks that have the run's marker.
     pub marked: Vec<String>,
     /// The domain as libvirt runs it.
     pub config: DomainConfig,
-    /// The job's socket.
-    pub socket: PathBuf,
+    /// The way of the data.
+    pub channel: Channel,
     scratch: PathBuf,
     directory: PathBuf,
     /// Name of the run's log.
@@ -130,14 +133,14 @@ impl Plan {
             level::refuse_foreign(&known, domain)?;
         }
         let position = level::next_position(catalogue, domain)?;
-        let bases = Bases::find(args, domain, catalogue, level, known)?;
+        let mut bases = Bases::find(args, domain, catalogue, level, known)?;
         let started = moment::now();
-        let unixtime = level::free_time(&catalogue.files.names()?, started.timestamp().as_second());
+        let unixtime = level::free_time(&level::used_names(catalogue)?, started.timestamp().as_second());
         let run = Uuid::new_v4();
-        let socket = match way {
-            Way::Job => socket::path(connection.host(), args, run)?,
+        let channel = match way {
+            Way::Job => Channel::choose(args, connection, run)?,
             // There is none.
-            Way::Images => args.places.scratchdir.join(job_files::socket_name(run)),
+            Way::Images => Channel::Socket(args.places.scratchdir.join(job_files::socket_name(run))),
         };
         let intent = Intent {
             run,
@@ -145,7 +148,7 @@ impl Plan {
             uri: connection.requested_uri().to_owned(),
             level,
             checkpoint: None,
-            socket: socket.clone(),
+            socket: channel.socket().unwrap_or_default(),
             scratch: Vec::new(),
             files: Vec::new(),
             extra: Vec::new(),
@@ -166,9 +169,10 @@ impl Plan {
             old_chain: bases.old_chain.clone(),
             spare: Vec::new(),
             replaced: Vec::new(),
+            outlived: Outlived::default(),
             marked: Vec::new(),
             config,
-            socket,
+            channel,
             scratch: args.places.scratchdir.clone(),
             directory: catalogue.files.place().to_owned(),
             // Never a name of virtnbdbackup's: it would append to a log that the manifest has sealed.
@@ -188,25 +192,35 @@ impl Plan {
         }
         plan.intent.checkpoint = plan.made_checkpoint().map(str::to_owned);
         plan.intent.scratch = plan.disks.iter().map(|disk| plan.scratch_file(&disk.target)).collect();
-        plan.intent.files = plan.disks.iter().map(|disk| disk.file.clone()).collect();
+        if !catalogue.is_of_stdout {
+            plan.intent.files = plan.disks.iter().map(|disk| disk.file.clone()).collect();
+        }
         if level.makes_checkpoint() {
             // Those that this run leaves out may be in the next one.
             let planned = plan.disks.iter().map(|disk| &disk.target);
             let targets: Vec<String> = planned.chain(&plan.others).cloned().collect();
             plan.spare = bases.spare(catalogue, &targets, args.keep_checkpoints);
+            if let Some(outlived) = bases.outlived.take() {
+                outlived.add_to(&mut plan, catalogue)?;
+            }
         }
         Ok(plan)
     }
 
     fn add(&mut self, selected: Selected, bases: &Bases, domain: &Domain, catalogue: &Catalogue) -> Result<()> {
+        let virtual_size = selected.size(domain, self.way)?;
         let Selected { disk, image, info } = selected;
         let target = disk.target.clone();
-        let base = if self.level.needs_base() { bases.of_disk(catalogue, domain, &target, &image)? } else { None };
+        let base = if self.level.needs_base() {
+            bases.of_disk(catalogue, domain, &target, &image, virtual_size)?
+        } else {
+            None
+        };
         let level = match &base {
             None if self.level.needs_base() => Level::Full,
             _ => self.level,
         };
-        if base.is_none() && self.level.makes_checkpoint() {
+        if base.is_none() && self.level.makes_checkpoint() && !catalogue.is_of_stdout {
             let before = catalogue.runs.iter().rev().find(|run| run.is_base() && run.stream(&target).is_some());
             // A gap in the old files is no matter to a full.
             let root = before.and_then(|run| marker::root(catalogue, run, &target).ok().flatten());
@@ -216,7 +230,6 @@ impl Plan {
         // Where a base was lost the name stays that of an increment: the meta says that it is full.
         let named = if level == Level::Full && is_new { Level::Full } else { self.level };
         let file = data_name(&target, named, &self.checkpoint, self.unixtime);
-        let virtual_size = domain.disk_size(&target)?;
         self.disks.push(PlannedDisk { target, disk, image, info, level, virtual_size, base, file });
         Ok(())
     }
@@ -263,14 +276,14 @@ impl Plan {
                 None => BackupMode::Full,
             },
         });
-        BackupSpec { socket: self.socket.clone(), disks: disks.collect(), other_disks: self.others.clone() }
+        BackupSpec { server: self.channel.server(), disks: disks.collect(), other_disks: self.others.clone() }
     }
 
     /// Where the job serves the disks, in their order.
     pub fn exports(&self) -> Vec<Export> {
         let export = |disk: &PlannedDisk| {
             let bitmap = disk.base.as_ref().map(|_| format!("qemu:dirty-bitmap:{}", bitmap_name(&disk.target)));
-            Export { uri: uri::unix(&self.socket, &disk.target), bitmap }
+            Export { uri: self.channel.uri(&disk.target), bitmap }
         };
         self.disks.iter().map(export).collect()
     }

@@ -22,6 +22,7 @@ use crate::qemu::nbd::QemuNbd;
 use crate::set::intent::{Held, Intent};
 use crate::set::layout::{Layout, PARTIAL};
 use crate::set::manifest::Manifest;
+use crate::set::records;
 
 /// A daemon that died with the run gets this long to come back; what is not undone by then is the next
 /// run's to undo.
@@ -71,7 +72,9 @@ pub fn clear_leftovers(domain: &Domain, layout: &Layout, keep: Keep) -> Result<b
             tracing::info!("run {} was committed, but not tidied up: completing it", intent.run);
             let manifest = Manifest::read(manifest)?;
             commit::roll_forward(layout, &manifest)?;
-            old_chain::remove_of(domain, &manifest)?;
+            if !records::is_of_stdout(layout) {
+                old_chain::remove_of(domain, &manifest)?;
+            }
             remove_job_files(domain.host(), &intent);
             release(domain, &intent)?;
         } else {
@@ -220,9 +223,13 @@ fn remove_files(layout: &Layout, intent: &Intent, keep_partial: bool) -> Result<
 /// others could have written: only what bears the run's UUID is believed to be ours, and a socket that
 /// nobody listens at.
 pub(super) fn remove_job_files(host: &Host, intent: &Intent) {
+    if !host.is_open() {
+        tracing::debug!("scratch files of run {} are left to libvirt: the host's files can't be got at", intent.run);
+        return;
+    }
     let run = intent.run.to_string();
     let named = |path: &&PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().contains(&run));
-    let socket = Some(&intent.socket).filter(|path| is_dead_socket(host, path));
+    let socket = Some(&intent.socket).filter(|path| path.is_absolute() && is_dead_socket(host, path));
     for path in intent.scratch.iter().filter(named).chain(socket) {
         if let Err(error) = host.remove(path) {
             tracing::warn!("{}", error::report(&error));

@@ -100,7 +100,8 @@ impl Place {
     pub fn uri(&self, export: &str) -> String {
         match &self.address {
             Address::Unix { path, .. } => uri::unix(path, export),
-            Address::Tcp { address, tls } => uri::tcp(*address, export, *tls),
+            Address::Tcp { address, tls: true } => uri::tls(&address.ip().to_string(), address.port(), export, None),
+            Address::Tcp { address, tls: false } => uri::tcp(&address.ip().to_string(), address.port(), export),
         }
     }
 }
