@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use uuid::Uuid;
 
 use super::Level;
-use super::layout::{CHKSUM, DataName, Layout, PARTIAL, checkpoint_position};
+use super::layout::{CHKSUM, DataName, Layout, PARTIAL, checkpoint_position, index_name};
 use super::manifest::{self, Manifest};
 use crate::error::{Error, Kind, Result};
 use crate::stream::head;
@@ -76,6 +76,8 @@ pub struct Stream {
     pub data_size: u64,
     /// Size of the data file.
     pub stored_size: u64,
+    /// It is no stream, but the disk's image as the guest sees it.
+    pub raw: bool,
 }
 
 /// Something in the set that is not part of a committed run.
@@ -156,9 +158,9 @@ impl Catalogue {
         let manifest = self.layout.file(name).and_then(|path| Manifest::read(&path));
         match manifest {
             Ok(manifest) if Layout::manifest_name(manifest.run) == name => {
-                for disk in &manifest.disks {
-                    claimed.insert(disk.file.clone());
-                    claimed.insert(format!("{}{PARTIAL}", disk.file));
+                for name in manifest.disks.iter().flat_map(manifest::Disk::files) {
+                    claimed.insert(format!("{name}{PARTIAL}"));
+                    claimed.insert(name);
                 }
                 self.runs.push(run_of_manifest(manifest));
             }
@@ -237,8 +239,17 @@ impl Catalogue {
     /// The file of a stream: under its name, or still under its partial name where a crash came
     /// between the commit and the renames.
     pub fn stream_path(&self, stream: &Stream) -> Result<PathBuf> {
-        let path = self.layout.file(&stream.file)?;
-        let partial = self.layout.file(&format!("{}{PARTIAL}", stream.file))?;
+        self.data_path(&stream.file)
+    }
+
+    /// The index of a raw image of ours, as for [`Catalogue::stream_path`].
+    pub fn index_path(&self, stream: &Stream) -> Result<PathBuf> {
+        self.data_path(&index_name(&stream.file))
+    }
+
+    fn data_path(&self, name: &str) -> Result<PathBuf> {
+        let path = self.layout.file(name)?;
+        let partial = self.layout.file(&format!("{name}{PARTIAL}"))?;
         Ok(if !path.exists() && partial.exists() { partial } else { path })
     }
 }
@@ -260,6 +271,7 @@ fn run_of_manifest(manifest: Manifest) -> Run {
             virtual_size: disk.virtual_size,
             data_size: disk.data_size,
             stored_size: disk.stored_size,
+            raw: disk.raw,
         })
         .collect();
     Run {
@@ -365,6 +377,7 @@ fn foreign_stream(foreign: Foreign) -> Stream {
         virtual_size: meta.virtual_size,
         data_size: meta.data_size,
         stored_size: foreign.stored_size,
+        raw: false,
     }
 }
 
@@ -382,6 +395,7 @@ pub(crate) mod tests {
             virtual_size: 1,
             data_size: 1,
             stored_size: 1,
+            raw: false,
         };
         Run {
             id: id.into(),

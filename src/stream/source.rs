@@ -55,6 +55,29 @@ impl StreamFile {
         })
     }
 
+    /// Where the next bytes are at or behind `position` that are no hole; none up to the end. A file system
+    /// without holes has none.
+    pub(super) fn next_data(&self, position: u64) -> Result<Option<u64>> {
+        if position >= self.size {
+            return Ok(None);
+        }
+        match rustix::fs::seek(&self.file, rustix::fs::SeekFrom::Data(position)) {
+            Ok(data) => Ok(Some(data).filter(|data| *data < self.size)),
+            Err(rustix::io::Errno::NXIO) => Ok(None),
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOTSUP) => Ok(Some(position)),
+            Err(error) => Err(Error::io("look for holes", error).path(&self.path).at(position)),
+        }
+    }
+
+    /// Where the next hole is behind `position`, at the latest the end.
+    pub(super) fn next_hole(&self, position: u64) -> Result<u64> {
+        match rustix::fs::seek(&self.file, rustix::fs::SeekFrom::Hole(position)) {
+            Ok(hole) if hole > position => Ok(hole.min(self.size)),
+            Ok(_) | Err(rustix::io::Errno::NXIO | rustix::io::Errno::INVAL | rustix::io::Errno::NOTSUP) => Ok(self.size),
+            Err(error) => Err(Error::io("look for holes", error).path(&self.path).at(position)),
+        }
+    }
+
     /// The frame header at `position`.
     pub(super) fn header_at(&self, position: u64) -> Result<Header> {
         let mut bytes = [0; HEADER_LEN];

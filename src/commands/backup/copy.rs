@@ -15,8 +15,8 @@ use crate::extent::{self, Extent, Kind as ExtentKind, align_data};
 use crate::fault;
 use crate::nbd::block_status::{self, ALLOCATION};
 use crate::nbd::client::Client;
-use crate::pipeline::backup::{Source, copy};
-use crate::set::layout::PARTIAL;
+use crate::pipeline::backup::{Source, copy, copy_raw};
+use crate::set::layout::{PARTIAL, index_name};
 use crate::stream::FRAME_ALIGNMENT;
 use crate::stream::codec::Compression;
 use crate::stream::meta::{Meta, Own};
@@ -114,8 +114,14 @@ fn one(run: &Context<'_>, plan: &Plan, disk: &PlannedDisk, cancel: &Cancel) -> e
     // Zero ranges are nearly free to copy: what counts is data.
     let meter = run.session.display.meter(&disk.target, data_size);
     let source = Source { extents: &extents, meta: &meta };
-    let finished =
-        copy(&source, clients, file, &layout.private(), &meter, cancel).map_err(|error| error.path(&path))?;
+    let finished = if disk.raw {
+        let index = layout.file(&format!("{}{PARTIAL}", index_name(&disk.file)))?;
+        let index = layout.create_new(&index)?;
+        copy_raw(&source, clients, file, index, &layout.private(), &meter, cancel)
+    } else {
+        copy(&source, clients, file, &layout.private(), &meter, cancel)
+    };
+    let finished = finished.map_err(|error| error.path(&path))?;
     fault::point("stream-written")?;
     let zeroed_size = if meta.incremental { zeroed } else { 0 };
     Ok(CopiedDisk { target: disk.target.clone(), virtual_size: size, zeroed_size, finished })
@@ -156,6 +162,8 @@ fn meta(args: &Backup, plan: &Plan, disk: &PlannedDisk, virtual_size: u64, data_
         parent_checkpoint: disk.base.as_ref().map(|base| base.checkpoint.clone()).unwrap_or_default(),
         incremental: disk.base.is_some(),
         compression: match args.compress {
+            // The file is the disk itself.
+            _ if disk.raw => Compression::None,
             Some(level) => Compression::Lz4 { level },
             None => Compression::None,
         },

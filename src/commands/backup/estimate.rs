@@ -30,7 +30,8 @@ pub fn print(args: &Backup, connection: &Connection, domain: &Domain, layout: &L
     };
     let mut out = std::io::stdout().lock();
     let mut total = 0_u64;
-    for Selected { disk, .. } in &selection.disks {
+    // Increments leave raw disks out.
+    for Selected { disk, .. } in selection.disks.iter().filter(|selected| base.is_none() || !selected.raw) {
         let since = changed.iter().find(|(target, _)| *target == disk.target);
         let (level, bytes) = match (since, &base) {
             (Some((_, bytes)), Some(name)) => (format!("changed since {name}"), *bytes),

@@ -132,9 +132,10 @@ fn tell(outcome: &Outcome, begin: Instant) {
             bytes => format!(", {} zeroed", format_bytes(bytes)),
         };
         tracing::info!(
-            "{}: {}: {} of {} read{zeroed}, {} stored in {}",
+            "{}: {}{}: {} of {} read{zeroed}, {} stored in {}",
             disk.target,
             disk.level,
+            if disk.raw { ", raw image" } else { "" },
             format_bytes(disk.data_size),
             format_bytes(disk.virtual_size),
             format_bytes(disk.stored_size),
