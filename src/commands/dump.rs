@@ -6,7 +6,7 @@ use anyhow::Result;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
-use super::whole;
+use super::{foreign_raw, whole};
 use crate::cli::read::Dump;
 use crate::error::{self, Error};
 use crate::exit::Exit;
@@ -18,7 +18,7 @@ use crate::units::format_bytes;
 
 /// Prints the restore points.
 pub fn run(args: &Dump) -> Result<Exit> {
-    let catalogue = Catalogue::open(Layout::new(&args.input))?;
+    let catalogue = foreign_raw::open_set(Layout::new(&args.input))?;
     let text = if args.json { format!("{:#}\n", to_json(&catalogue)) } else { to_table(&catalogue) };
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         // Nobody reads on: `dump | head` is no failure.
@@ -48,7 +48,7 @@ fn to_table(catalogue: &Catalogue) -> String {
             run.started.strftime("%Y-%m-%d %H:%M:%S").to_string(),
             run.level.to_string(),
             run.checkpoint.clone().unwrap_or_else(|| "-".to_owned()),
-            run.streams.iter().map(|stream| stream.target.as_str()).collect::<Vec<_>>().join(","),
+            run.streams.iter().map(named).collect::<Vec<_>>().join(","),
             sum(run, |stream| stream.virtual_size),
             sum(run, |stream| stream.data_size),
             sum(run, |stream| stream.stored_size),
@@ -69,6 +69,11 @@ fn short_id(id: &str) -> String {
         Ok(_) => id.chars().take(8).collect(),
         Err(_) => id.to_owned(),
     }
+}
+
+/// The disk, and what the set has of it where that is no stream.
+fn named(stream: &Stream) -> String {
+    if stream.raw { format!("{} (raw)", stream.target) } else { stream.target.clone() }
 }
 
 fn sum(run: &Run, size: impl Fn(&Stream) -> u64) -> String {
@@ -144,6 +149,7 @@ fn disk(catalogue: &Catalogue, run: &Run, stream: &Stream) -> Value {
         "virtual_size": stream.virtual_size,
         "data_size": stream.data_size,
         "stored_size": stream.stored_size,
+        "raw": stream.raw,
         "chain": chain,
         "broken": broken,
     })

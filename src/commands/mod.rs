@@ -4,6 +4,7 @@ mod backup;
 mod connect;
 mod doctor;
 mod dump;
+mod foreign_raw;
 pub(crate) mod guard;
 mod link;
 mod restore;

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -121,6 +121,9 @@ pub struct CreateOptions {
     pub compression_type: Option<String>,
     /// Space to set aside.
     pub preallocation: Preallocation,
+    /// A file for the guest's data apart, and whether that is a raw image of the disk. A file is made, or
+    /// emptied; a block device must be there.
+    pub data_file: Option<(PathBuf, bool)>,
 }
 
 impl From<&ImageInfo> for CreateOptions {
@@ -136,13 +139,23 @@ impl From<&ImageInfo> for CreateOptions {
             compat: qcow2.compat.clone(),
             compression_type: qcow2.compression_type.clone(),
             preallocation: Preallocation::Off,
+            data_file: None,
         }
     }
 }
 
 impl CreateOptions {
     /// The value of `-o`. Version 2 images take none of the newer options.
-    fn option_list(&self) -> String {
+    fn option_list(&self) -> OsString {
+        let mut list = OsString::from(self.plain_options());
+        if let Some((path, raw)) = &self.data_file {
+            list.push(format!(",data_file_raw={},data_file=", if *raw { "on" } else { "off" }));
+            list.push(doubled_commas(path));
+        }
+        list
+    }
+
+    fn plain_options(&self) -> String {
         let old = self.compat.as_deref() == Some("0.10");
         let switch = |on: bool| if on { "on" } else { "off" };
         let mut options = vec![format!("preallocation={}", self.preallocation.name())];
@@ -211,6 +224,19 @@ pub fn create(path: &Path, size: u64, options: &CreateOptions) -> Result<()> {
         let _ = std::fs::remove_file(path);
         error.path(path)
     })
+}
+
+/// Writes into the qcow2 image at `path` that its data file is called `data_file` from now on. The one it names
+/// so far must still be there.
+///
+/// # Errors
+/// What `qemu-img` complains about.
+pub fn rename_data_file(path: &Path, data_file: &Path) -> Result<()> {
+    let mut options = OsString::from("data_file=");
+    options.push(doubled_commas(data_file));
+    let mut command = process::command(TOOL);
+    command.args(["amend", "-q", "-f", "qcow2", "-o"]).arg(options).arg("--").arg(file_name(path));
+    process::run_until(command, &Cancel::new()).map_err(|error| error.path(path))
 }
 
 /// Copies the qcow2 image `from` into a new, compressed one that is created with `options`. Its size
@@ -338,12 +364,17 @@ pub(super) fn image_opts(path: &Path, format: &str, compress: bool) -> Result<Os
     } else {
         format!("driver={format},file.driver={protocol},file.filename=")
     });
+    options.push(doubled_commas(path));
+    Ok(options)
+}
+
+/// A path within QEMU's lists.
+fn doubled_commas(path: &Path) -> OsString {
     let mut name = Vec::with_capacity(path.as_os_str().len());
     for &byte in path.as_os_str().as_bytes() {
         name.extend(std::iter::repeat_n(byte, if byte == b',' { 2 } else { 1 }));
     }
-    options.push(OsString::from_vec(name));
-    Ok(options)
+    OsString::from_vec(name)
 }
 
 #[cfg(test)]

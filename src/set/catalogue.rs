@@ -136,6 +136,12 @@ impl Catalogue {
         Ok(catalogue)
     }
 
+    /// Adds a run that was found otherwise.
+    pub fn insert(&mut self, run: Run) {
+        self.runs.push(run);
+        self.sort();
+    }
+
     /// Puts the runs in the order of the chain. Runs with a checkpoint go by its position, whatever
     /// the clock said; others come after the last of those that had started before them, and in any
     /// case after what they build on.
@@ -189,6 +195,9 @@ impl Catalogue {
     fn read_foreign(&self, name: &str, parsed: &DataName) -> Result<Foreign> {
         let path = self.layout.file(name)?;
         let stored_size = std::fs::metadata(&path).map_err(|error| Error::io("stat", error).path(&path))?.len();
+        if self.layout.file(&index_name(name))?.exists() {
+            return Err(Error::incomplete("the manifest that names this raw image is missing or damaged").path(path));
+        }
         let meta = head::read(&path).map_err(|error| self.unless_raw_image(parsed, error))?;
         if let Some(own) = &meta.own {
             let manifest = Layout::manifest_name(own.run);
@@ -213,7 +222,7 @@ impl Catalogue {
         }
         Error::unsupported("no stream: virtnbdbackup copies raw disks as they are")
             .path(self.layout.directory().join(format!("{}.copy.data", name.target)))
-            .hint("if it is one, it is the disk's image itself: copy it")
+            .hint("if it is one, it is the disk's image itself, but nothing in the set says so: copy it")
     }
 
     fn problem(&mut self, file: &str, error: Error) {

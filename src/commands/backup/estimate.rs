@@ -8,13 +8,13 @@ use super::disks::{Selected, Selection, refuse_other_domain};
 use super::plan::{Plan, domain_uuid};
 use crate::cli::backup::{Backup, LevelArg};
 use crate::error::Error;
+use crate::commands::foreign_raw;
 use crate::exit::Exit;
 use crate::libvirt::checkpoint;
 use crate::libvirt::connection::Connection;
 use crate::libvirt::domain::Domain;
 use crate::libvirt::domain_xml::DomainConfig;
 use crate::libvirt::probe;
-use crate::set::catalogue::Catalogue;
 use crate::set::layout::Layout;
 use crate::units::format_bytes;
 
@@ -51,7 +51,7 @@ fn newest_checkpoint(args: &Backup, domain: &Domain, layout: &Layout) -> Result<
     if matches!(args.level, LevelArg::Full | LevelArg::Copy) || !layout.directory().exists() {
         return Ok(None);
     }
-    let catalogue = Catalogue::open(layout.clone())?;
+    let catalogue = foreign_raw::open_set(layout.clone())?;
     refuse_other_domain(&catalogue, domain_uuid(domain)?)?;
     let known = checkpoint::list(domain)?;
     let newest = catalogue.newest_base().and_then(|run| run.checkpoint.clone());

@@ -38,7 +38,7 @@ use self::locks::Locks;
 use self::plan::{Plan, domain_uuid};
 use self::undo::Keep;
 use super::link::Link;
-use super::{Session, connect};
+use super::{Session, connect, foreign_raw};
 use crate::cli::backup::Backup;
 use crate::exit::Exit;
 use crate::fault;
@@ -70,7 +70,7 @@ pub fn run(args: &Backup, session: &Session) -> Result<Exit> {
     locks.forget_dead();
     // What others do meanwhile would make a plan wrong.
     job::wait_until_idle(&link, &patience)?;
-    let catalogue = Catalogue::open(layout)?;
+    let catalogue = foreign_raw::open_set(layout)?;
     let plan = Plan::make(args, &reached.connection, &reached.domain, &catalogue)?;
     drop(reached);
     undo::refuse_leftovers(&catalogue.layout)?;

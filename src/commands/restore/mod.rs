@@ -11,8 +11,10 @@
 
 mod config;
 mod define;
+mod device;
 mod foreign;
 mod image;
+mod older_raw;
 mod output;
 mod sequence;
 mod source;
@@ -42,24 +44,27 @@ pub fn run(args: &Restore, session: &Session) -> Result<Exit> {
     let source = Source::open(args)?;
     tracing::info!("restoring {}", source.describe());
     define::check(args, &source)?;
-    let chains = source.chains(args, session)?;
+    let older = older_raw::find(&source);
+    let left_out = older_raw::tell(args, &source, &older);
+    let chains = source.chains(args, session, &older)?;
     let targets = image::plan(args, &output, &source, &chains)?;
     let restored: BTreeMap<String, NewSource> = chains
         .iter()
         .zip(&targets)
-        .map(|(chain, target)| {
-            let new = NewSource { path: target.path().to_owned(), format: target.format().to_owned() };
-            (chain.target().to_owned(), new)
-        })
+        .map(|(chain, target)| (chain.target().to_owned(), target.source()))
         .collect();
     let config = plan_config(args, &output, &source, &restored)?;
-    image::prepare(args, &targets)?;
+    image::prepare(args, &targets, &chains)?;
 
     for (chain, target) in chains.iter().zip(&targets) {
         write::write(args, session, chain, target).map_err(|error| error.disk(chain.target()))?;
     }
     publish(&targets)?;
-    let whole = config.as_ref().map(|_| Exit::Done).unwrap_or(Exit::Damage);
+    let whole = match &config {
+        Err(_) => Exit::Damage,
+        Ok(_) if left_out => Exit::Look,
+        Ok(_) => Exit::Done,
+    };
     match config {
         Ok(config) => {
             config.write(args.force)?;
@@ -74,9 +79,9 @@ pub fn run(args: &Restore, session: &Session) -> Result<Exit> {
     let bytes = chains.iter().map(|chain| chain.size()).sum();
     tracing::info!(
         "{}: {} restored to {} ({}) in {}",
-        if whole == Exit::Done { "Finished successfully" } else { "Finished" },
+        if whole == Exit::Damage { "Finished" } else { "Finished successfully" },
         chains.iter().map(|chain| chain.target()).collect::<Vec<_>>().join(", "),
-        args.output.display(),
+        args.output.as_ref().map_or_else(|| "the devices".to_owned(), |path| path.display().to_string()),
         format_bytes(bytes),
         format_duration(begin.elapsed())
     );
@@ -87,8 +92,8 @@ pub fn run(args: &Restore, session: &Session) -> Result<Exit> {
 fn refuse_set(args: &Restore) -> error::Result<()> {
     let place = |path: &std::path::Path| path.canonicalize().ok();
     match args.input.as_deref().and_then(place) {
-        Some(set) if place(&args.output).as_ref() == Some(&set) => {
-            Err(Error::usage("is the set itself").path(&args.output).hint("-o takes another directory for the images"))
+        Some(set) if args.output.as_deref().and_then(place).as_ref() == Some(&set) => {
+            Err(Error::usage("is the set itself").path(set).hint("-o takes another directory for the images"))
         }
         _ => Ok(()),
     }
