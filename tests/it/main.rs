@@ -14,5 +14,6 @@ mod guest;
 mod interop;
 mod lab;
 mod random;
+mod raw;
 mod restore;
 mod support;

@@ -190,7 +190,7 @@ fn open_chain(catalogue: &Catalogue, point: &Run, target: &str, session: &Sessio
         runs.any(|run| run.streams.iter().any(|stream| stream.file == file))
     };
     let streams = chain::resolve(catalogue, point, target)?;
-    let foreign = streams.iter().filter(|stream| !own(&stream.file));
+    let foreign = streams.iter().filter(|stream| !own(&stream.file) && !stream.raw);
     let total = foreign.map(|stream| stream.stored_size).sum();
     watched(session, target, total, |progress| {
         ChainDevice::open_watched(catalogue, point, target, progress, &session.cancel)

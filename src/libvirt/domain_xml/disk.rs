@@ -314,6 +314,38 @@ mod tests {
     }
 
     #[test]
+    fn raw_disks_are_copied_where_that_is_right() {
+        let config = DomainConfig::parse(&fixture("sources.xml")).unwrap();
+        let disk = config.disk("vde").unwrap();
+        assert!(disk.is_raw());
+        assert_eq!(disk.raw_eligibility(), Ok(()));
+        assert_eq!(config.disk("vda").unwrap().raw_eligibility(), Ok(()));
+        for (other, reason) in [
+            (Disk { shareable: true, ..disk.clone() }, "shared"),
+            (Disk { encrypted: true, ..disk.clone() }, "encrypted"),
+            (Disk { readonly: true, ..disk.clone() }, "read-only"),
+            (Disk { transient: true, ..disk.clone() }, "transient"),
+            (Disk { device: Device::Lun, ..disk.clone() }, "LUN"),
+            (Disk { source: Source::Network { protocol: "rbd".into(), name: None }, ..disk.clone() }, "network"),
+            (Disk { driver_format: Some("vmdk".into()), ..disk.clone() }, "vmdk"),
+        ] {
+            let skip = other.raw_eligibility().unwrap_err();
+            assert!(skip.reason.contains(reason), "{skip}");
+        }
+    }
+
+    #[test]
+    fn encryption_is_seen_at_both_places() {
+        for xml in [
+            "<disk type='file'><source file='/a'><encryption format='luks'/></source><target dev='vda'/></disk>",
+            "<disk type='file'><source file='/a'/><encryption format='luks'/><target dev='vda'/></disk>",
+        ] {
+            let domain = format!("<domain><name>d</name><devices>{xml}</devices></domain>");
+            assert!(DomainConfig::parse(&domain).unwrap().disk("vda").unwrap().encrypted, "{xml}");
+        }
+    }
+
+    #[test]
     fn sources_are_told_apart() {
         let config = DomainConfig::parse(&fixture("sources.xml")).unwrap();
         let source = |target: &str| config.disk(target).unwrap().source.clone();
