@@ -113,6 +113,11 @@ pub struct Guest {
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = parse_seconds)]
     pub freeze_timeout: Duration,
 
+    /// Thaw and resume the guest after this many seconds even if the backup's job has not begun by then:
+    /// because the host hangs, or the backup was stopped with Ctrl-Z.
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = parse_seconds)]
+    pub freeze_limit: Duration,
+
     /// Do not freeze the guest's filesystems.
     #[arg(long, conflicts_with_all = ["require_freeze", "freeze_mountpoint"])]
     pub no_freeze: bool,

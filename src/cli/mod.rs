@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod doctor;
 pub mod read;
+pub mod status;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand};
@@ -39,11 +40,26 @@ pub enum Command {
     Verify(read::Verify),
     /// List the restore points of a set.
     Dump(read::Dump),
+    /// Say for monitoring whether the newest backups are young and whole.
+    Status(status::Status),
     /// Show what earlier runs left behind and what stands in the way of the next, and mend it.
     Doctor(doctor::Doctor),
     /// Lets a guest go when the backup that holds it dies; started by backup itself.
     #[command(hide = true)]
     Guard,
+    /// Becomes a program that is killed when the process that started it dies; for virtkeep's own use.
+    #[command(hide = true)]
+    Bound(Bound),
+}
+
+/// A program to become.
+#[derive(Debug, Args)]
+pub struct Bound {
+    /// The process that starts it.
+    pub parent: i32,
+    /// The program and its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<std::ffi::OsString>,
 }
 
 impl Command {
@@ -53,7 +69,7 @@ impl Command {
             Self::Backup(args) => Some(&args.hypervisor),
             Self::Restore(args) => Some(&args.hypervisor),
             Self::Doctor(args) => Some(&args.hypervisor),
-            Self::Verify(_) | Self::Dump(_) | Self::Guard => None,
+            Self::Verify(_) | Self::Dump(_) | Self::Status(_) | Self::Guard | Self::Bound(_) => None,
         }
     }
 
@@ -65,8 +81,9 @@ impl Command {
             Self::Restore(args) => &args.talk,
             Self::Verify(args) => &args.talk,
             Self::Dump(args) => &args.talk,
+            Self::Status(args) => &args.talk,
             Self::Doctor(args) => &args.talk,
-            Self::Guard => PLAIN,
+            Self::Guard | Self::Bound(_) => PLAIN,
         }
     }
 }

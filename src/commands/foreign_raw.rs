@@ -13,15 +13,16 @@ use crate::qemu::img::ImageInfo;
 use crate::set::Level;
 use crate::set::catalogue::{Catalogue, Run, Stream};
 use crate::set::config::MAX_SIZE;
-use crate::set::layout::{CHKSUM, DataName, Layout, checkpoint_name, index_name};
+use crate::set::files::Files;
+use crate::set::layout::{CHKSUM, DataName, checkpoint_name, index_name};
 
 /// What a set holds, raw images of virtnbdbackup included.
 ///
 /// # Errors
 /// As for [`Catalogue::open`].
-pub fn open_set(layout: Layout) -> Result<Catalogue> {
-    let mut catalogue = Catalogue::open(layout)?;
-    let names = catalogue.layout.names()?;
+pub fn open_set(files: impl Into<Files>) -> Result<Catalogue> {
+    let mut catalogue = Catalogue::open(files)?;
+    let names = catalogue.files.names()?;
     let has = |name: &str| names.iter().any(|known| known == name);
     let (mut copies, mut ident) = (Vec::new(), None);
     for name in names.iter().filter(|name| !has(&format!("{name}{CHKSUM}"))) {
@@ -56,25 +57,15 @@ fn domain(catalogue: &Catalogue, ident: &str) -> Option<DomainConfig> {
 }
 
 fn small_file(catalogue: &Catalogue, name: &str) -> Option<String> {
-    let path = catalogue.layout.file(name).ok()?;
-    let metadata = std::fs::metadata(&path).ok()?;
-    if !metadata.is_file() || metadata.len() > MAX_SIZE {
-        return None;
-    }
-    std::fs::read_to_string(path).ok()
+    let content = catalogue.files.file(name).ok()?.read(MAX_SIZE).ok()?;
+    String::from_utf8(content).ok()
 }
 
 /// The size of the raw image in `file`, if it is one.
-fn image_size(
-    catalogue: &Catalogue,
-    config: &DomainConfig,
-    ident: &str,
-    file: &str,
-    target: &str,
-) -> Option<u64> {
-    let size = catalogue.layout.file(file).ok()?.metadata().ok()?.len();
+fn image_size(catalogue: &Catalogue, config: &DomainConfig, ident: &str, file: &str, target: &str) -> Option<u64> {
+    let size = catalogue.files.file(file).ok()?.size().ok()?;
     // One of ours, whose manifest is missing.
-    if catalogue.layout.file(&index_name(file)).ok()?.exists() {
+    if catalogue.files.file(&index_name(file)).ok()?.exists() {
         return None;
     }
     if config.disk(target)?.is_raw() {
@@ -125,7 +116,8 @@ fn adopt(catalogue: &mut Catalogue, ident: &str, file: String, target: String, s
 
 /// When the file was written, the only time that such an image has.
 fn modified(catalogue: &Catalogue, file: &str) -> jiff::Zoned {
-    let time = catalogue.layout.file(file).ok().and_then(|path| path.metadata().ok()?.modified().ok());
+    let stored = catalogue.files.file(file).ok();
+    let time = stored.and_then(|file| file.path().metadata().ok()?.modified().ok());
     let time = time.and_then(|time| jiff::Timestamp::try_from(time).ok()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     time.to_zoned(jiff::tz::TimeZone::system())
 }

@@ -16,6 +16,12 @@ pub(super) fn run(tool: &str, args: &[OsString]) -> Result<Vec<u8>> {
     process::run(command)
 }
 
+pub(super) fn run_to_end(tool: &str, args: &[OsString]) -> Result<Vec<u8>> {
+    let mut command = process::command(tool);
+    command.args(args);
+    process::run_to_end(command)
+}
+
 pub(super) fn file(path: &Path) -> Result<FileFacts> {
     let metadata = path.metadata().map_err(|error| Error::io("open", error).path(path))?;
     let kind = metadata.file_type();

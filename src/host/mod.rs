@@ -62,6 +62,23 @@ impl Host {
         }
     }
 
+    /// As [`Host::run`], for a call that changes an image: it is not ended before its time.
+    ///
+    /// # Errors
+    /// As for [`crate::qemu::process::run_to_end`].
+    pub fn run_to_end(&self, tool: &str, args: &[OsString]) -> Result<Vec<u8>> {
+        match self {
+            Self::Local => local::run_to_end(tool, args),
+        }
+    }
+
+    /// Whether it is this machine, so that its images can be opened here.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Local => true,
+        }
+    }
+
     /// What lies at `path`.
     ///
     /// # Errors

@@ -138,16 +138,28 @@ impl Connection {
         Ok(names)
     }
 
+    /// What the hypervisor offers to domains of that kind (`virsh domcapabilities`), as XML; what is not given
+    /// is the hypervisor's choice.
+    ///
+    /// # Errors
+    /// By libvirt's code: there is no such emulator.
+    pub fn domain_capabilities(
+        &self,
+        emulator: Option<&str>,
+        arch: Option<&str>,
+        machine: Option<&str>,
+        kind: Option<&str>,
+    ) -> Result<String> {
+        let text = self.sys.domain_capabilities(emulator, arch, machine, kind);
+        text.map_err(|error| error.during("ask for the domain capabilities"))
+    }
+
     /// The path of a volume in a storage pool.
     ///
     /// # Errors
     /// [`Kind::NotFound`] if there is no such volume, or its pool is not active.
     pub fn volume_path(&self, pool: &str, volume: &str) -> Result<PathBuf> {
-        self.sys.volume_path(pool, volume).map(PathBuf::from).map_err(|error| {
-            error
-                .during(format!("find volume {volume:?} in storage pool {pool:?}"))
-                .hint(format!("`virsh -c '{}' pool-start {pool}` if the pool is not active", self.uri))
-        })
+        volume_found(pool, volume, self.sys.volume_path(pool, volume))
     }
 
     /// Defines a persistent domain from its XML; one of the same name and UUID is redefined.
@@ -162,6 +174,15 @@ impl Connection {
         })?;
         Domain::new(sys, self.host.clone())
     }
+}
+
+/// Says which volume was looked for.
+pub(super) fn volume_found(pool: &str, volume: &str, found: sys::Result<String>) -> Result<PathBuf> {
+    found.map(PathBuf::from).map_err(|error| {
+        error
+            .during(format!("find volume {volume:?} in storage pool {pool:?}"))
+            .hint(format!("`virsh pool-start {pool}` if the pool is not active"))
+    })
 }
 
 /// Why no connection came about, and what to do about it.

@@ -21,6 +21,10 @@ const STDERR_LIMIT: u64 = 64 * KIB;
 /// A question about an image is answered at once.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// A change of an image reads and writes all of its bitmaps. Longer than any of it should take: a tool that is
+/// killed leaves them useless.
+const CHANGE_LIMIT: Duration = Duration::from_secs(3600);
+
 /// How long a cancelled tool may go on, and a finished one wait for us.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -38,6 +42,27 @@ pub fn command(tool: impl AsRef<OsStr>) -> Command {
 /// the exit status and the first line of standard error.
 pub fn run(command: Command) -> Result<Vec<u8>> {
     run_within(command, LIMIT)
+}
+
+/// As [`run`], for a tool that changes an image and must not be killed in the middle: it gets an hour, and no
+/// signal of the terminal's.
+///
+/// # Errors
+/// As for [`run`].
+pub fn run_to_end(mut command: Command) -> Result<Vec<u8>> {
+    command.process_group(0);
+    run_within(command, CHANGE_LIMIT)
+}
+
+/// A command that is killed should this process die before it, however that happens, and whose process id is
+/// that of the tool. To be started by a thread that lives as long as it: its end counts as ours.
+///
+/// Between fork and exec nothing can be done without `unsafe`, so this program starts itself, asks for that,
+/// and becomes the tool (`virtkeep bound`).
+pub fn bound(tool: &str) -> Command {
+    let mut command = command("/proc/self/exe");
+    command.arg0("virtkeep").arg("bound").arg(std::process::id().to_string()).arg(tool);
+    command
 }
 
 fn run_within(mut command: Command, limit: Duration) -> Result<Vec<u8>> {
@@ -122,7 +147,10 @@ pub fn failure(tool: &str, status: ExitStatus, stderr: &[u8]) -> Error {
     let name = std::path::Path::new(tool).file_name().map_or(tool.into(), OsStr::to_string_lossy);
     let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
     let line = line.strip_prefix(name.as_ref()).and_then(|line| line.strip_prefix(':')).map_or(line, str::trim);
-    let error = Error::new(Kind::Io, format!("{name} failed ({status})"));
+    // QEMU has no status of its own for it.
+    let locked = line.contains("Failed to get") && line.ends_with("lock");
+    let kind = if locked { Kind::Busy } else { Kind::Io };
+    let error = Error::new(kind, format!("{name} failed ({status})"));
     if line.is_empty() { error } else { error.caused_by(line.to_owned()) }
 }
 

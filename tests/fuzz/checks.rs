@@ -130,8 +130,8 @@ fn look_at_set(layout: &Layout) {
     for run in &catalogue.runs {
         for stream in &run.streams {
             let _ = chain::resolve(&catalogue, run, &stream.target);
-            if let Ok(path) = catalogue.stream_path(stream) {
-                is_inside(layout, &path);
+            if let Ok(file) = catalogue.stream_file(stream) {
+                is_inside(layout, file.path());
             }
         }
         for file in config::files(&catalogue, run).into_iter().flatten() {

@@ -16,4 +16,5 @@ mod lab;
 mod random;
 mod raw;
 mod restore;
+mod status;
 mod support;

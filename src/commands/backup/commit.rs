@@ -47,7 +47,7 @@ pub fn open_log(session: &Session, layout: &Layout, plan: &Plan) -> Result<()> {
 
 /// Commits the run: after this it is a restore point, and nothing that fails takes it back.
 pub fn run(run: &Context<'_>, plan: &mut Plan, copied: Copied) -> Result<Outcome> {
-    let layout = &run.catalogue.layout;
+    let layout = run.layout;
     let maybe_frozen = copied.quiet.maybe_frozen;
     let extras = extras(layout, plan, &copied)?;
     plan.intent.extra = extras.iter().map(|extra| extra.record.name.clone()).collect();
@@ -86,12 +86,12 @@ fn extras(layout: &Layout, plan: &Plan, copied: &Copied) -> Result<Vec<Extra>> {
 /// Writes the manifest, which seals everything else.
 fn seal(run: &Context<'_>, plan: &Plan, copied: Copied, extras: Vec<Extra>) -> Result<Manifest> {
     run.session.cancel.check()?;
-    let log = finish_log(run.session, &run.catalogue.layout, plan)?;
+    let log = finish_log(run.session, run.layout, plan)?;
     let mut files: Vec<FileRecord> = extras.into_iter().map(|extra| extra.record).collect();
     files.push(log);
     let manifest = assemble(run, plan, copied, files);
     fault::point("log-closed")?;
-    manifest.commit(&run.catalogue.layout)?;
+    manifest.commit(run.layout)?;
     Ok(manifest)
 }
 
@@ -144,7 +144,7 @@ fn assemble(run: &Context<'_>, plan: &Plan, copied: Copied, files: Vec<FileRecor
         finished: moment::now(),
         point_in_time: copied.point_in_time,
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        directory: run.catalogue.layout.directory().to_string_lossy().into_owned(),
+        directory: run.layout.directory().to_string_lossy().into_owned(),
         versions: plan.versions.clone(),
         freeze: copied.quiet.how,
         disks: disks.collect(),
@@ -155,7 +155,7 @@ fn assemble(run: &Context<'_>, plan: &Plan, copied: Copied, files: Vec<FileRecor
 }
 
 fn after_commit(run: &Context<'_>, plan: &Plan, manifest: &Manifest) -> Result<()> {
-    let layout = &run.catalogue.layout;
+    let layout = run.layout;
     fault::point("committed")?;
     roll_forward(layout, manifest)?;
     if let Some(directory) = &run.args.places.checkpointdir {
@@ -184,7 +184,7 @@ pub fn roll_forward(layout: &Layout, manifest: &Manifest) -> Result<()> {
     }
     if let Some(position) = manifest.checkpoint.as_deref().and_then(checkpoint_position) {
         let names: Vec<String> = (0..=position).map(checkpoint_name).collect();
-        layout.write_atomically(&cpt::path(layout, &manifest.domain)?, cpt::format(&names).as_bytes())?;
+        layout.write_atomically(&layout.file(&cpt::name(&manifest.domain))?, cpt::format(&names).as_bytes())?;
     }
     if manifest.level == Level::Full {
         old_chain::unmark(layout)?;

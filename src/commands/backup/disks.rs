@@ -8,11 +8,11 @@ use uuid::Uuid;
 use crate::cli::backup::{Backup, LevelArg};
 use crate::error::{Error, Kind};
 use crate::host::Host;
-use crate::libvirt::connection::Connection;
-use crate::libvirt::domain_xml::{Device, Disk, DomainConfig, Source};
+use crate::libvirt::domain::Domain;
+use crate::libvirt::domain_xml::{Device, Disk, DomainConfig};
 use crate::qemu::img::{self, ImageInfo};
-use crate::set::catalogue::{Catalogue, Run};
 use crate::set::Level;
+use crate::set::catalogue::{Catalogue, Run};
 use crate::set::config;
 use crate::set::manifest::{Role, Skipped};
 
@@ -48,7 +48,7 @@ impl Selection {
     /// # Errors
     /// [`Kind::NotFound`] for a disk that the domain does not have, [`Kind::Unsupported`] where nothing
     /// is left to copy.
-    pub fn of(args: &Backup, connection: &Connection, config: &DomainConfig) -> Result<Self> {
+    pub fn of(args: &Backup, domain: &Domain, config: &DomainConfig) -> Result<Self> {
         refuse_unknown(args, config)?;
         let mut selection = Self { disks: Vec::new(), skipped: Vec::new(), others: Vec::new(), missed: false };
         for disk in &config.disks {
@@ -59,11 +59,11 @@ impl Selection {
             } else if let Err(skip) = if args.raw { disk.raw_eligibility() } else { disk.eligibility() } {
                 selection.skip(args, disk, &skip.reason, &skip.remedy);
             } else if disk.is_raw() {
-                let image = image(connection, disk)?;
+                let image = domain.image(disk)?;
                 selection.disks.push(Selected { disk: disk.clone(), image, info: None, raw: true });
             } else {
-                let image = image(connection, disk)?;
-                let info = info(connection.host(), disk, &image);
+                let image = domain.image(disk)?;
+                let info = info(domain.host(), disk, &image);
                 if args.level != LevelArg::Copy && info.as_ref().is_some_and(ImageInfo::is_qcow2_version_2) {
                     let remedy = format!(
                         "`qemu-img amend -o compat=1.1 {}` makes it version 3 while the domain is off, -l copy works as \
@@ -100,7 +100,13 @@ impl Selection {
     ///
     /// # Errors
     /// [`Kind::Unsupported`] where nothing is left to copy.
-    pub fn for_level(mut self, args: &Backup, level: Level, catalogue: &Catalogue, config: &DomainConfig) -> Result<Self> {
+    pub fn for_level(
+        mut self,
+        args: &Backup,
+        level: Level,
+        catalogue: &Catalogue,
+        config: &DomainConfig,
+    ) -> Result<Self> {
         if level == Level::Full && self.disks.iter().all(|selected| selected.raw) {
             let message = format!("domain {} has raw disks alone: no chain can begin with them", config.name);
             return Err(Error::unsupported(message).hint("-l copy copies them as they are").into());
@@ -182,17 +188,6 @@ fn info(host: &Host, disk: &Disk, image: &Path) -> Option<ImageInfo> {
     .ok()
 }
 
-/// Where the image is; a volume is looked up in its pool.
-pub fn image(connection: &Connection, disk: &Disk) -> Result<PathBuf> {
-    match &disk.source {
-        Source::File(path) | Source::Block(path) => Ok(path.clone()),
-        Source::Volume { pool, volume } => {
-            Ok(connection.volume_path(pool, volume).map_err(|error| error.disk(&disk.target))?)
-        }
-        _ => Err(Error::unsupported("has no local image").disk(&disk.target).into()),
-    }
-}
-
 /// A directory belongs to one domain.
 ///
 /// # Errors
@@ -208,7 +203,7 @@ pub fn refuse_other_domain(catalogue: &Catalogue, uuid: Uuid) -> Result<()> {
         };
         if owner != uuid {
             return Err(Error::new(Kind::Busy, format!("holds backups of another domain: {name} ({owner})"))
-                .path(catalogue.layout.directory())
+                .path(catalogue.files.place())
                 .hint("every domain needs a directory of its own: choose another with -o")
                 .into());
         }

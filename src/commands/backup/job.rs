@@ -85,7 +85,7 @@ fn job(run: &Context<'_>, plan: &mut Plan, hold: &mut Hold<'_>, scratch: Scratch
     let planned = hold.planned()?;
     if planned != plan.intent.held {
         plan.intent.held = planned;
-        plan.intent.write(&run.catalogue.layout)?;
+        plan.intent.write(run.layout)?;
     }
     let (point_in_time, quiet) = hold.at_quiet_moment(|| begin(run, plan))?;
     let cancel = &run.session.cancel;
@@ -93,14 +93,14 @@ fn job(run: &Context<'_>, plan: &mut Plan, hold: &mut Hold<'_>, scratch: Scratch
     let held = Held { frozen: hold.held().frozen || quiet.maybe_frozen, ..hold.held() };
     if held != plan.intent.held {
         plan.intent.held = held;
-        plan.intent.write(&run.catalogue.layout)?;
+        plan.intent.write(run.layout)?;
     }
     fault::point("job-begun")?;
     let cancel = cancel.child();
     let watch = Watch::begin(run.link, plan.run, scratch, was_paused, &cancel)?;
     let config = run.link.ask(DAEMON_PATIENCE, &cancel, |reached| config::gather(reached, plan))?;
     fault::point("config-gathered")?;
-    let disks = copy::all(run, plan, &cancel);
+    let disks = copy::all(run, plan, &plan.exports(), &cancel);
     if let Some(reason) = watch.end() {
         return Err(reason.into());
     }

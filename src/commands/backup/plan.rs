@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::base::{Base, Bases};
 use super::disks::{self, Selected, Selection};
+use super::way::Way;
 use super::{level, marker, old_chain, socket};
 use crate::cli::backup::Backup;
 use crate::error::{Error, Kind};
@@ -34,6 +35,8 @@ pub const DESCRIPTION: &str = "virtkeep run ";
 pub struct Plan {
     /// Identity of the run.
     pub run: Uuid,
+    /// How the disks are read.
+    pub way: Way,
     /// The domain's UUID.
     pub domain_uuid: Uuid,
     /// Level of the run.
@@ -107,7 +110,7 @@ impl PlannedDisk {
     }
 }
 
-/// Where a disk can be read while its job runs.
+/// Where a disk can be read.
 #[derive(Debug)]
 pub struct Export {
     /// NBD URI.
@@ -126,15 +129,11 @@ impl Plan {
         let domain_uuid = domain_uuid(domain)?;
         disks::refuse_other_domain(catalogue, domain_uuid)?;
         let level = level::decide(args.level, catalogue)?;
-        if level.needs_base() {
-            old_chain::refuse_ended(&catalogue.layout)?;
+        if let (true, Some(layout)) = (level.needs_base(), catalogue.files.layout()) {
+            old_chain::refuse_ended(layout)?;
         }
-        if !domain.is_active()? {
-            return Err(Error::unsupported(format!("domain {} is not running", domain.name()))
-                .hint("-S starts it, paused, for the backup and ends it afterwards")
-                .into());
-        }
-        let selection = Selection::of(args, connection, &config)?.for_level(args, level, catalogue, &config)?;
+        let way = Way::of(connection, domain)?;
+        let selection = Selection::of(args, domain, &config)?.for_level(args, level, catalogue, &config)?;
         let known = marker::forget_stray(domain, checkpoint::list(domain)?)?;
         if level != Level::Copy {
             level::refuse_foreign(&known, domain)?;
@@ -142,9 +141,13 @@ impl Plan {
         let position = level::next_position(catalogue, domain)?;
         let bases = Bases::find(args, domain, catalogue, level, known)?;
         let started = moment::now();
-        let unixtime = level::free_time(&catalogue.layout.names()?, started.timestamp().as_second());
+        let unixtime = level::free_time(&catalogue.files.names()?, started.timestamp().as_second());
         let run = Uuid::new_v4();
-        let socket = socket::path(connection.host(), args, run)?;
+        let socket = match way {
+            Way::Job => socket::path(connection.host(), args, run)?,
+            // There is none.
+            Way::Images => args.places.scratchdir.join(job_files::socket_name(run)),
+        };
         let intent = Intent {
             run,
             domain_uuid,
@@ -160,6 +163,7 @@ impl Plan {
         };
         let mut plan = Self {
             run,
+            way,
             domain_uuid,
             level,
             checkpoint: checkpoint_name(if level == Level::Copy { 0 } else { position }),
@@ -175,7 +179,7 @@ impl Plan {
             config,
             socket,
             scratch: args.places.scratchdir.clone(),
-            directory: catalogue.layout.directory().to_owned(),
+            directory: catalogue.files.place().to_owned(),
             // Never a name of virtnbdbackup's: it would append to a log that the manifest has sealed.
             log: format!("backup.{level}.{}.{run}.log", started.strftime("%m%d%Y%H%M%S")),
             started,
@@ -278,10 +282,13 @@ impl Plan {
         BackupSpec { socket: self.socket.clone(), disks: disks.collect(), other_disks: self.others.clone() }
     }
 
-    /// Where the job serves `disk`.
-    pub fn export(&self, disk: &PlannedDisk) -> Export {
-        let bitmap = disk.base.as_ref().map(|_| format!("qemu:dirty-bitmap:{}", bitmap_name(&disk.target)));
-        Export { uri: uri::unix(&self.socket, &disk.target), bitmap }
+    /// Where the job serves the disks, in their order.
+    pub fn exports(&self) -> Vec<Export> {
+        let export = |disk: &PlannedDisk| {
+            let bitmap = disk.base.as_ref().map(|_| format!("qemu:dirty-bitmap:{}", bitmap_name(&disk.target)));
+            Export { uri: uri::unix(&self.socket, &disk.target), bitmap }
+        };
+        self.disks.iter().map(export).collect()
     }
 
     /// The XML of the checkpoint that the run makes.

@@ -128,9 +128,9 @@ pub fn plan(args: &Restore, output: &Output, source: &Source, chains: &[ChainDev
     let device = |target: &str| args.to_device.iter().find(|(disk, _)| disk == target).map(|(_, path)| path);
     for (disk, _) in args.to_device.iter().chain(&args.relocate_data_file) {
         if chains.iter().all(|chain| chain.target() != disk) {
-            return Err(Error::usage("is not among the disks of this restore")
-                .disk(disk)
-                .hint("it has a place (--to-device, --relocate-data-file), but -d or the restore point leaves it out"));
+            return Err(Error::usage("is not among the disks of this restore").disk(disk).hint(
+                "it has a place (--to-device, --relocate-data-file), but -d or the restore point leaves it out",
+            ));
         }
     }
     let elsewhere: Vec<&str> =

@@ -48,11 +48,8 @@ pub fn run(args: &Restore, session: &Session) -> Result<Exit> {
     let left_out = older_raw::tell(args, &source, &older);
     let chains = source.chains(args, session, &older)?;
     let targets = image::plan(args, &output, &source, &chains)?;
-    let restored: BTreeMap<String, NewSource> = chains
-        .iter()
-        .zip(&targets)
-        .map(|(chain, target)| (chain.target().to_owned(), target.source()))
-        .collect();
+    let restored: BTreeMap<String, NewSource> =
+        chains.iter().zip(&targets).map(|(chain, target)| (chain.target().to_owned(), target.source())).collect();
     let config = plan_config(args, &output, &source, &restored)?;
     image::prepare(args, &targets, &chains)?;
 
@@ -91,8 +88,9 @@ pub fn run(args: &Restore, session: &Session) -> Result<Exit> {
 /// Images among backups would be taken for part of the set.
 fn refuse_set(args: &Restore) -> error::Result<()> {
     let place = |path: &std::path::Path| path.canonicalize().ok();
-    match args.input.as_deref().and_then(place) {
-        Some(set) if args.output.as_deref().and_then(place).as_ref() == Some(&set) => {
+    let output = args.output.as_deref().and_then(place);
+    match args.input.iter().find_map(|input| place(input)) {
+        Some(set) if output.as_ref() == Some(&set) => {
             Err(Error::usage("is the set itself").path(set).hint("-o takes another directory for the images"))
         }
         _ => Ok(()),

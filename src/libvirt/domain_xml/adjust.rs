@@ -230,8 +230,7 @@ mod tests {
 
     fn plan(disks: &[(&str, &str, &str)]) -> Adjustment {
         let disks = disks.iter().map(|(target, path, format)| {
-            let new =
-                NewSource { path: (*path).into(), format: (*format).to_owned(), block: false, data_file: None };
+            let new = NewSource { path: (*path).into(), format: (*format).to_owned(), block: false, data_file: None };
             ((*target).to_owned(), new)
         });
         Adjustment { disks: disks.collect(), ..Adjustment::default() }

@@ -252,12 +252,10 @@ impl Disk {
         }
         match &self.source {
             Source::File(_) | Source::Block(_) | Source::Volume { .. } => Ok(()),
-            Source::Network { protocol, .. } => {
-                skip(
-                    &format!("it is a network disk ({protocol}), for which libvirt makes no checkpoints"),
-                    "back it up on the storage or in the guest",
-                )
-            }
+            Source::Network { protocol, .. } => skip(
+                &format!("it is a network disk ({protocol}), for which libvirt makes no checkpoints"),
+                "back it up on the storage or in the guest",
+            ),
             Source::Empty => skip("it has no medium", "nothing to do"),
             Source::Other(kind) => skip(
                 &format!("its storage is of type {kind}, for which libvirt makes no checkpoints"),

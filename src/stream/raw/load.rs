@@ -1,8 +1,7 @@
 //! Loads the index of a raw image and proves it.
 
-use std::path::Path;
-
 use crate::error::{Error, Result};
+use crate::stored::StoredFile;
 use crate::stream::digest::DIGEST_LEN;
 use crate::stream::index::{self, HASH_LEN, HEADER_LEN, Header, Index, OwnIndex, Piece, Pieces};
 use crate::stream::load::Hashed;
@@ -12,13 +11,14 @@ use crate::stream::varint::get_varint;
 /// Entries of the table that memory is set aside for before they are read.
 const RESERVED: u64 = 1 << 16;
 
-/// The index in the file at `path`, proven, and that file: the digests stay in it.
+/// The index in `stored`, proven, and that file: the digests stay in it.
 ///
 /// # Errors
 /// [`Kind::Corrupt`](crate::error::Kind::Corrupt), [`Kind::Incomplete`](crate::error::Kind::Incomplete) where it
 /// is missing.
-pub(in crate::stream) fn open(path: &Path) -> Result<(StreamFile, Index)> {
-    let file = StreamFile::open(path).map_err(|error| match error.kind() {
+pub(in crate::stream) fn open(stored: &StoredFile) -> Result<(StreamFile, Index)> {
+    let path = stored.path();
+    let file = StreamFile::open(stored.into()).map_err(|error| match error.kind() {
         crate::error::Kind::NotFound => {
             Error::incomplete("is missing from the set: nothing proves the raw image without it").path(path)
         }
@@ -85,7 +85,8 @@ pub(in crate::stream) fn pieces_of_holes(file: &StreamFile) -> Result<Index> {
     let mut position = 0;
     while let Some(data) = file.next_data(position)? {
         let end = file.next_hole(data)?;
-        pieces.push(Piece { offset: data, length: end - data, position: data, stored: end - data, rank: 0 }, file.size)?;
+        pieces
+            .push(Piece { offset: data, length: end - data, position: data, stored: end - data, rank: 0 }, file.size)?;
         position = end;
     }
     let zeros = index::complement(&pieces.list, file.size);

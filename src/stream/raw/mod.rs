@@ -12,7 +12,7 @@ mod load;
 mod verify;
 mod writer;
 
-use std::path::{Path, PathBuf};
+use crate::stored::StoredFile;
 
 pub use self::verify::verify;
 pub use self::writer::{RawWriter, Sparse};
@@ -25,9 +25,9 @@ pub struct RawImage<'p> {
     /// Target name of the disk.
     pub target: &'p str,
     /// The image.
-    pub path: &'p Path,
+    pub file: &'p StoredFile,
     /// Its index; none where virtnbdbackup wrote it.
-    pub index: Option<&'p PathBuf>,
+    pub index: Option<&'p StoredFile>,
 }
 
 #[cfg(test)]

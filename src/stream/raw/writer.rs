@@ -190,12 +190,8 @@ impl<W: Sparse> RawWriter<W> {
             .write_all(&index_digest)
             .and_then(|()| index.flush())
             .map_err(|error| Error::io("write the index", error))?;
-        let finished = Finished {
-            stored_size: self.size,
-            adler32: self.adler.finish(),
-            data_size: self.data_size,
-            index_digest,
-        };
+        let finished =
+            Finished { stored_size: self.size, adler32: self.adler.finish(), data_size: self.data_size, index_digest };
         Ok((self.out, finished))
     }
 

@@ -16,7 +16,8 @@ fn raw_disks_are_in_a_full_and_left_out_of_increments() {
     case.backup(&["-l", "full", "-r"]).succeeds().says(&["vdb: copy, as a raw image", "vdc: copy, as a raw image"]);
     case.no_traces();
     for (target, reference) in [("vdb", &references[1]), ("vdc", &references[2])] {
-        let (image, reference) = (std::fs::read(image_in(&case.set, target)).unwrap(), std::fs::read(reference).unwrap());
+        let (image, reference) =
+            (std::fs::read(image_in(&case.set, target)).unwrap(), std::fs::read(reference).unwrap());
         assert!(image == reference, "{target}: the image is not the disk");
         assert!(!case.set.join(format!("{target}.copy.data.chksum")).exists());
     }

@@ -11,7 +11,8 @@ fn make(lab: &Lab) -> Case<'_> {
     run("chmod", &[&"777", &directory]).succeeds();
     let mut disks = vec!["vda:4M".to_owned()];
     for (disk, raw) in [("vdb", "on"), ("vdc", "off")] {
-        let (image, data) = (directory.join(format!("{disk}.qcow2")), directory.join(format!("{disk} data, raw {raw}")));
+        let (image, data) =
+            (directory.join(format!("{disk}.qcow2")), directory.join(format!("{disk} data, raw {raw}")));
         let data_file = data.to_str().unwrap().replace(',', ",,");
         let options = format!("data_file_raw={raw},cluster_size=32768,data_file={data_file}");
         run("qemu-img", &[&"create", &"-q", &"-f", &"qcow2", &"-o", &options, &image, &"6M"]).succeeds();
@@ -100,7 +101,9 @@ fn data_files_go_where_they_are_told_to() {
     compare(&out.join("vdb.qcow2"), "qcow2", &references[0]);
     compare(&out.join("vdc.qcow2"), "qcow2", &references[1]);
     let content = device.content();
-    assert!(content[..6 << 20] == std::fs::read(&references[0]).unwrap() && content[6 << 20..].iter().all(|b| *b == 0xee));
+    assert!(
+        content[..6 << 20] == std::fs::read(&references[0]).unwrap() && content[6 << 20..].iter().all(|b| *b == 0xee)
+    );
 
     let place = format!("vda={}", elsewhere.join("x").display());
     let refused = lab.fresh_directory();

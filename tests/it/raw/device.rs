@@ -27,9 +27,11 @@ fn devices_are_written_whole() {
         let place = to("vda", &device);
         let untouched = |what: &str| assert!(device.content().iter().all(|byte| *byte == 0xff), "{what}");
         if status == 0 {
-            restore(&case.set, &[&"-d", &"vda", &"--to-device", &place])
-                .ends_with(1)
-                .says(&["not empty", "hint: ", "--force"]);
+            restore(&case.set, &[&"-d", &"vda", &"--to-device", &place]).ends_with(1).says(&[
+                "not empty",
+                "hint: ",
+                "--force",
+            ]);
             untouched("a refused restore wrote");
         }
         let run = restore(&case.set, &[&"-d", &"vda", &"--to-device", &place, &"--force"]).ends_with(status);
@@ -98,16 +100,21 @@ fn devices_of_running_domains_are_refused() {
     let numbers: Vec<&str> = numbers.split_whitespace().collect();
     run("mknod", &[&alias, &"b", &numbers[0], &numbers[1]]).succeeds();
     let place_of_alias = format!("vdc={}", alias.display());
-    restore(&case.set, &[&"-d", &"vdc", &"--to-device", &place_of_alias, &"--force"])
-        .ends_with(1)
-        .says(&["in use by process", "qemu", "hint: "]);
+    restore(&case.set, &[&"-d", &"vdc", &"--to-device", &place_of_alias, &"--force"]).ends_with(1).says(&[
+        "in use by process",
+        "qemu",
+        "hint: ",
+    ]);
     assert!(device.content()[..1 << 20].iter().all(|byte| *byte == 0x99), "a refused restore wrote");
     // Off it is free: the whole domain goes back, this disk in place.
     case.domain.stop();
     restore(&case.set, &[&"-o", &out, &"-c", &"--to-device", &place, &"--force"]).succeeds();
     compare(&device.0, "raw", &reference);
     let xml = std::fs::read_to_string(out.join("vmconfig.xml")).unwrap();
-    assert!(xml.contains(&format!("dev='{}'", device.path())) || xml.contains(&format!("dev=\"{}\"", device.path())), "{xml}");
+    assert!(
+        xml.contains(&format!("dev='{}'", device.path())) || xml.contains(&format!("dev=\"{}\"", device.path())),
+        "{xml}"
+    );
     assert_eq!(listing(&out), ["d-vda.qcow2", "odd.raw", "vmconfig.xml"]);
 }
 

@@ -67,7 +67,8 @@ fn foreign_images_are_what_the_domain_says_they_are() {
     let case = make(&lab);
     foreign(&case, "full", &["--raw"]);
     let image = image_in(&case.set, "vdb");
-    let meta = r#"{"virtualSize":4096,"dataSize":0,"diskName":"vdb","diskFormat":"raw","checkpointName":"virtnbdbackup.0"}"#;
+    let meta =
+        r#"{"virtualSize":4096,"dataSize":0,"diskName":"vdb","diskFormat":"raw","checkpointName":"virtnbdbackup.0"}"#;
     let mut content = std::fs::read(&image).unwrap();
     let head = format!("meta 0000000000000000 {:016x}\r\n{meta}\r\n", meta.len());
     content[..head.len()].copy_from_slice(head.as_bytes());
@@ -79,8 +80,21 @@ fn foreign_images_are_what_the_domain_says_they_are() {
     let damaged = Case::new(&lab, "e", &["vda:8M"]);
     damaged.domain.write("vda", 0xa1, 0, 8 * MIB);
     let (uri, scratch, socket) = (lab.uri(), lab.scratch(), lab.directory().join("run/foreign.sock"));
-    let arguments: [&dyn AsRef<OsStr>; 13] =
-        [&"-U", &uri, &"-n", &"-d", &"e", &"-l", &"copy", &"--scratchdir", &scratch, &"-f", &socket, &"-o", &damaged.set];
+    let arguments: [&dyn AsRef<OsStr>; 13] = [
+        &"-U",
+        &uri,
+        &"-n",
+        &"-d",
+        &"e",
+        &"-l",
+        &"copy",
+        &"--scratchdir",
+        &scratch,
+        &"-f",
+        &socket,
+        &"-o",
+        &damaged.set,
+    ];
     run("virtnbdbackup", &arguments).succeeds();
     flip(&image_in(&damaged.set, "vda"), 1);
     let out = lab.fresh_directory().join("out");
