@@ -113,7 +113,8 @@ pub struct Talk {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Hypervisor")]
 pub struct Hypervisor {
-    /// libvirt connection URI [default: qemu:///system as root, qemu:///session otherwise]
+    /// libvirt connection URI [default: qemu:///system as root, qemu:///session otherwise]; that of another host
+    /// is qemu+ssh://root@HOST/system, or qemu+tls, qemu+tcp: files there are got at by ssh in any case
     #[arg(short = 'U', long, env = "VIRTKEEP_URI")]
     pub uri: Option<String>,
 
@@ -129,6 +130,18 @@ pub struct Hypervisor {
     /// File whose first line is the password.
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<std::path::PathBuf>,
+
+    /// User name for ssh to the host of the URI [default: the URI's, else as ssh is configured]
+    #[arg(long, value_name = "NAME")]
+    pub ssh_user: Option<String>,
+
+    /// Port for ssh to the host of the URI [default: the URI's, else as ssh is configured]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub ssh_port: Option<u16>,
+
+    /// Private key for ssh to the host of the URI [default: keyfile= of the URI, else as ssh is configured]
+    #[arg(long, value_name = "FILE")]
+    pub ssh_private_key: Option<std::path::PathBuf>,
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //! not waited for longer than its time limit.
 
 use std::io::{BufRead, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -42,6 +43,12 @@ pub struct Way {
     pub user: Option<String>,
     /// Password.
     pub password: Option<String>,
+    /// User name for ssh.
+    pub ssh_user: Option<String>,
+    /// Port for ssh.
+    pub ssh_port: Option<u16>,
+    /// Key for ssh.
+    pub ssh_private_key: Option<PathBuf>,
     /// The domain.
     pub domain: Uuid,
     /// The guest stands still no longer than this, in seconds.
@@ -62,8 +69,17 @@ pub fn run() -> Result<Exit> {
     let Ok(first) = lines.recv() else { return Ok(Exit::Done) };
     let bad = |error| Error::usage("this command is for virtkeep's own use").caused_by(error);
     let way: Way = serde_json::from_str(&first).map_err(bad)?;
-    let hypervisor = Hypervisor { uri: Some(way.uri), user: way.user, password: way.password, password_file: None };
-    let link = Link::open(&hypervisor, &way.domain.to_string())?;
+    let hypervisor = Hypervisor {
+        uri: Some(way.uri),
+        user: way.user,
+        password: way.password,
+        password_file: None,
+        ssh_user: way.ssh_user,
+        ssh_port: way.ssh_port,
+        ssh_private_key: way.ssh_private_key,
+    };
+    // Its connection is its own: the backup's login goes with the backup.
+    let link = Link::open_without_files(&hypervisor, &way.domain.to_string())?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "{READY}").and_then(|()| out.flush()).map_err(|error| Error::io("write to stdout", error))?;
     let held = follow(&link, &lines, Duration::from_secs(way.limit));

@@ -71,6 +71,12 @@ pub(super) fn space(directory: &Path) -> Result<Space> {
     Ok(Space { size: stat.f_blocks.saturating_mul(stat.f_frsize), free: stat.f_bavail.saturating_mul(stat.f_frsize) })
 }
 
+pub(super) fn names(directory: &Path) -> Result<Vec<OsString>> {
+    let failed = |error| Error::io("read directory", error).path(directory);
+    let entries = std::fs::read_dir(directory).map_err(failed)?;
+    entries.map(|entry| entry.map(|entry| entry.file_name()).map_err(failed)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -19,6 +19,8 @@ pub(super) const TOOL: &str = "qemu-img";
 pub struct ImageInfo {
     /// Bytes the guest sees.
     pub virtual_size: u64,
+    /// Bytes that it takes on its file system, where that is known.
+    pub actual_size: Option<u64>,
     /// `qcow2`, `raw`, …
     pub format: String,
     /// Bytes per cluster, of formats that have some.
@@ -64,6 +66,7 @@ pub struct Qcow2Info {
 #[serde(rename_all = "kebab-case")]
 struct RawInfo {
     virtual_size: u64,
+    actual_size: Option<u64>,
     format: String,
     cluster_size: Option<u64>,
     backing_filename: Option<String>,
@@ -337,6 +340,7 @@ fn parse(json: String) -> Result<ImageInfo> {
     };
     Ok(ImageInfo {
         virtual_size: raw.virtual_size,
+        actual_size: raw.actual_size,
         format: raw.format,
         cluster_size: raw.cluster_size,
         backing_filename: raw.backing_filename,

@@ -23,7 +23,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// A change of an image reads and writes all of its bitmaps. Longer than any of it should take: a tool that is
 /// killed leaves them useless.
-const CHANGE_LIMIT: Duration = Duration::from_secs(3600);
+pub(crate) const CHANGE_LIMIT: Duration = Duration::from_secs(3600);
 
 /// How long a cancelled tool may go on, and a finished one wait for us.
 const POLL: Duration = Duration::from_millis(20);
@@ -65,15 +65,9 @@ pub fn bound(tool: &str) -> Command {
     command
 }
 
-fn run_within(mut command: Command, limit: Duration) -> Result<Vec<u8>> {
+fn run_within(command: Command, limit: Duration) -> Result<Vec<u8>> {
     let tool = command.get_program().to_string_lossy().into_owned();
-    let mut child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
-    // Both pipes are drained at once: a tool that fills one while we read the other would hang.
-    let stderr = child.stderr.take().map(|pipe| thread::spawn(move || drain(pipe, STDERR_LIMIT)));
-    let stdout = child.stdout.take().map(|pipe| thread::spawn(move || drain(pipe, STDOUT_LIMIT + 1)));
-    let status = wait_within(&mut child, &tool, limit)?;
-    let stdout = stdout.and_then(|thread| thread.join().ok()).unwrap_or_default();
-    let stderr = stderr.and_then(|thread| thread.join().ok()).unwrap_or_default();
+    let Ended { status, stdout, stderr } = output(command, limit, STDOUT_LIMIT + 1)?;
     if !status.success() {
         return Err(failure(&tool, status, &stderr));
     }
@@ -81,6 +75,33 @@ fn run_within(mut command: Command, limit: Duration) -> Result<Vec<u8>> {
         return Err(Error::new(Kind::Protocol, format!("{tool} writes more than {STDOUT_LIMIT} bytes")));
     }
     Ok(stdout)
+}
+
+/// What a program said until its end.
+#[derive(Debug)]
+pub struct Ended {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Standard output, as much of it as was asked for.
+    pub stdout: Vec<u8>,
+    /// The begin of standard error.
+    pub stderr: Vec<u8>,
+}
+
+/// Runs `command` to its end, which must come within `limit`, and keeps at most `most` bytes of its standard output.
+///
+/// # Errors
+/// [`Kind::NotFound`] if it is not installed, [`Kind::Busy`] after `limit`; how it ended is none.
+pub fn output(mut command: Command, limit: Duration, most: u64) -> Result<Ended> {
+    let tool = command.get_program().to_string_lossy().into_owned();
+    let mut child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
+    // Both pipes are drained at once: a tool that fills one while we read the other would hang.
+    let stderr = child.stderr.take().map(|pipe| thread::spawn(move || drain(pipe, STDERR_LIMIT)));
+    let stdout = child.stdout.take().map(|pipe| thread::spawn(move || drain(pipe, most)));
+    let status = wait_within(&mut child, &tool, limit)?;
+    let stdout = stdout.and_then(|thread| thread.join().ok()).unwrap_or_default();
+    let stderr = stderr.and_then(|thread| thread.join().ok()).unwrap_or_default();
+    Ok(Ended { status, stdout, stderr })
 }
 
 /// A tool on storage that went away may never end, not even when it is killed.

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use virtkeep::cancel::Cancel;
 use virtkeep::extent::Kind as ExtentKind;
-use virtkeep::libvirt::backup_job::job_socket;
+use virtkeep::libvirt::backup_job::job_server;
 use virtkeep::libvirt::checkpoint::Checkpoint;
 use virtkeep::libvirt::domain_xml::{Adjustment, DomainConfig, NewSource, adjust};
 use virtkeep::qemu::img::ImageInfo;
@@ -196,7 +196,12 @@ pub fn domain_xml(bytes: &[u8]) {
         ..Adjustment::default()
     };
     for disk in domain.disks.iter().step_by(2) {
-        let source = NewSource { path: format!("/new/{}", disk.target).into(), format: "qcow2".to_owned() };
+        let source = NewSource {
+            path: format!("/new/{}", disk.target).into(),
+            format: "qcow2".to_owned(),
+            block: false,
+            data_file: disk.data_store.as_ref().map(|_| ("/new/data".into(), false)),
+        };
         plan.disks.insert(disk.target.clone(), source);
     }
     let Ok(adjusted) = adjust(text, &plan) else { return };
@@ -211,7 +216,7 @@ pub fn domain_xml(bytes: &[u8]) {
 /// The XML of a checkpoint, and of a backup job.
 pub fn checkpoint_xml(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let _ = job_socket(text);
+    let _ = job_server(text);
     let Ok(checkpoint) = Checkpoint::parse(text) else { return };
     let same = |xml: &str| {
         let again = Checkpoint::parse(xml).unwrap_or_else(|error| panic!("{error:?}: {xml}"));

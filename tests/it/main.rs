@@ -13,6 +13,7 @@ mod fuzz;
 mod guest;
 mod interop;
 mod lab;
+mod offline;
 mod random;
 mod raw;
 mod restore;

@@ -127,10 +127,19 @@ impl Bases {
             .collect()
     }
 
-    /// The base of disk `target`; none, with the reason in the log, where it must be full.
-    pub fn of_disk(&self, catalogue: &Catalogue, domain: &Domain, target: &str, image: &Path) -> Result<Option<Base>> {
+    /// The base of disk `target`, which now has `size` bytes in `image`; none, with the reason in the log, where it must be full.
+    ///
+    /// # Errors
+    /// Of the chain where it has a gap; by libvirt's code.
+    pub fn of_disk(
+        &self,
+        catalogue: &Catalogue,
+        domain: &Domain,
+        target: &str,
+        image: &Path,
+        size: u64,
+    ) -> Result<Option<Base>> {
         let mut reason = None;
-        let size = domain.disk_size(target)?;
         for run in catalogue.runs.iter().rev().filter(|run| run.is_base()) {
             let (Some(stream), Some(name)) = (run.stream(target), run.checkpoint.as_ref()) else { continue };
             if size != stream.virtual_size {

@@ -97,7 +97,7 @@ fn one(
     let layout = run.layout;
     let Export { uri, bitmap } = export;
     let contexts: Vec<&str> = [ALLOCATION].into_iter().chain(bitmap.as_deref()).collect();
-    let mut first = Client::connect(uri, &contexts, cancel)?;
+    let mut first = Client::connect(uri, &contexts, cancel).map_err(|error| plan.channel.explain(error))?;
     let extents = extents(run, disk, &mut first, bitmap.as_deref())?;
     let size = first.size();
     if disk.base.as_ref().is_some_and(|base| base.virtual_size != size) {

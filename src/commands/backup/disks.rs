@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use uuid::Uuid;
 
+use super::way::Way;
 use crate::cli::backup::{Backup, LevelArg};
 use crate::error::{Error, Kind};
 use crate::host::Host;
@@ -23,10 +24,43 @@ pub struct Selected {
     pub disk: Disk,
     /// Path of its image on the domain's host.
     pub image: PathBuf,
-    /// What the image is; none where that can't be found out, and of raw images.
+    /// What the image is; none where that can't be found out.
     pub info: Option<ImageInfo>,
     /// It is copied as a raw image.
     pub raw: bool,
+}
+
+impl Selected {
+    /// The size that the guest sees.
+    ///
+    /// # Errors
+    /// By libvirt's code; of a domain that is off [`Kind::Io`] where the image can't be looked at.
+    pub fn size(&self, domain: &Domain, way: Way) -> Result<u64> {
+        Ok(match way {
+            Way::Job => domain.disk_size(&self.disk.target)?,
+            Way::Images => self.known()?.virtual_size,
+        })
+    }
+
+    /// The bytes that it takes on its host.
+    ///
+    /// # Errors
+    /// As for [`Selected::size`].
+    pub fn allocation(&self, domain: &Domain, way: Way) -> Result<u64> {
+        Ok(match way {
+            Way::Job => domain.disk_allocation(&self.disk.target)?,
+            Way::Images => {
+                let info = self.known()?;
+                info.actual_size.unwrap_or(info.virtual_size)
+            }
+        })
+    }
+
+    /// libvirt can't look into the image of a volume while the domain is off.
+    fn known(&self) -> Result<&ImageInfo> {
+        let unknown = || Error::new(Kind::Io, "its image can't be looked at, and the domain is off");
+        Ok(self.info.as_ref().ok_or_else(|| unknown().path(&self.image).disk(&self.disk.target))?)
+    }
 }
 
 /// The disks of a domain, sorted.
@@ -60,7 +94,9 @@ impl Selection {
                 selection.skip(args, disk, &skip.reason, &skip.remedy);
             } else if disk.is_raw() {
                 let image = domain.image(disk)?;
-                selection.disks.push(Selected { disk: disk.clone(), image, info: None, raw: true });
+                // Never guessed from the content, which is the guest's.
+                let info = img::info_as(domain.host(), &image, "raw").ok();
+                selection.disks.push(Selected { disk: disk.clone(), image, info, raw: true });
             } else {
                 let image = domain.image(disk)?;
                 let info = info(domain.host(), disk, &image);

@@ -49,11 +49,12 @@ pub fn print(
     let mut out = std::io::stdout().lock();
     let mut total = 0_u64;
     // Increments leave raw disks out.
-    for Selected { disk, .. } in selection.disks.iter().filter(|selected| base.is_none() || !selected.raw) {
+    for selected in selection.disks.iter().filter(|selected| base.is_none() || !selected.raw) {
+        let disk = &selected.disk;
         let since = changed.iter().find(|(target, _)| *target == disk.target);
         let (level, bytes) = match (since, &base) {
             (Some((_, bytes)), Some(name)) => (format!("changed since {name}"), *bytes),
-            _ => ("full, allocated".to_owned(), domain.disk_allocation(&disk.target)?),
+            _ => ("full, allocated".to_owned(), selected.allocation(domain, way)?),
         };
         total = total.saturating_add(bytes);
         writeln!(out, "{}: {bytes} bytes ({}) {level}", disk.target, format_bytes(bytes))

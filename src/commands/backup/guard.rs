@@ -38,6 +38,9 @@ impl Guard {
             uri: connect::uri(hypervisor),
             user: hypervisor.user.clone(),
             password: connect::password(hypervisor)?,
+            ssh_user: hypervisor.ssh_user.clone(),
+            ssh_port: hypervisor.ssh_port,
+            ssh_private_key: hypervisor.ssh_private_key.clone(),
             domain,
             limit: limit.as_secs(),
         };

@@ -141,7 +141,7 @@ fn begin(run: &Context<'_>, plan: &mut Plan) -> Result<jiff::Zoned> {
         }
         other => other?,
     }
-    tracing::debug!("backup job begun, socket {}", plan.socket.display());
+    tracing::debug!("backup job begun at {:?}", plan.channel.server());
     fault::point("begun-unthawed")?;
     Ok(moment::now())
 }

@@ -10,6 +10,7 @@
 //! Until the manifest is written everything can be undone, and is, whatever fails.
 
 pub(super) mod base;
+mod channel;
 mod commit;
 mod config;
 mod copy;
@@ -43,7 +44,7 @@ use self::plan::{Plan, domain_uuid};
 use self::undo::Keep;
 use self::way::Way;
 use super::link::Link;
-use super::{Session, connect, foreign_raw};
+use super::{Session, foreign_raw};
 use crate::cli::backup::Backup;
 use crate::exit::Exit;
 use crate::fault;
@@ -58,7 +59,6 @@ pub fn run(args: &Backup, session: &Session) -> Result<Exit> {
     let begin = Instant::now();
     let link = Link::open(&args.hypervisor, &args.domain)?;
     let reached = link.reach()?;
-    connect::require_local(&reached.connection)?;
     let layout = Layout::new(std::path::absolute(&args.output)?).with_mode(args.mode);
     if args.printonly {
         return estimate::print(args, &reached.connection, &reached.domain, &layout, &session.cancel);

@@ -7,9 +7,10 @@ use anyhow::Result;
 use uuid::Uuid;
 
 use super::base::{Base, Bases};
+use super::channel::Channel;
 use super::disks::{self, Selected, Selection};
 use super::way::Way;
-use super::{level, marker, old_chain, socket};
+use super::{level, marker, old_chain};
 use crate::cli::backup::Backup;
 use crate::error::{Error, Kind};
 use crate::libvirt::backup_job::{BackupDisk, BackupMode, BackupSpec, bitmap_name};
@@ -17,7 +18,6 @@ use crate::libvirt::checkpoint::{self, Checkpoint};
 use crate::libvirt::connection::Connection;
 use crate::libvirt::domain::Domain;
 use crate::libvirt::domain_xml::{Disk, DomainConfig};
-use crate::nbd::uri;
 use crate::qemu::img::ImageInfo;
 use crate::set::Level;
 use crate::set::catalogue::Catalogue;
@@ -68,8 +68,8 @@ pub struct Plan {
     pub marked: Vec<String>,
     /// The domain as libvirt runs it.
     pub config: DomainConfig,
-    /// The job's socket.
-    pub socket: PathBuf,
+    /// The way of the data.
+    pub channel: Channel,
     scratch: PathBuf,
     directory: PathBuf,
     /// Name of the run's log.
@@ -143,10 +143,10 @@ impl Plan {
         let started = moment::now();
         let unixtime = level::free_time(&catalogue.files.names()?, started.timestamp().as_second());
         let run = Uuid::new_v4();
-        let socket = match way {
-            Way::Job => socket::path(connection.host(), args, run)?,
+        let channel = match way {
+            Way::Job => Channel::choose(args, connection, run)?,
             // There is none.
-            Way::Images => args.places.scratchdir.join(job_files::socket_name(run)),
+            Way::Images => Channel::Socket(args.places.scratchdir.join(job_files::socket_name(run))),
         };
         let intent = Intent {
             run,
@@ -154,7 +154,7 @@ impl Plan {
             uri: connection.requested_uri().to_owned(),
             level,
             checkpoint: None,
-            socket: socket.clone(),
+            socket: channel.socket().unwrap_or_default(),
             scratch: Vec::new(),
             files: Vec::new(),
             extra: Vec::new(),
@@ -177,7 +177,7 @@ impl Plan {
             replaced: Vec::new(),
             marked: Vec::new(),
             config,
-            socket,
+            channel,
             scratch: args.places.scratchdir.clone(),
             directory: catalogue.files.place().to_owned(),
             // Never a name of virtnbdbackup's: it would append to a log that the manifest has sealed.
@@ -208,16 +208,20 @@ impl Plan {
     }
 
     fn add(&mut self, selected: Selected, bases: &Bases, domain: &Domain, catalogue: &Catalogue) -> Result<()> {
+        let virtual_size = selected.size(domain, self.way)?;
         let Selected { disk, image, info, raw } = selected;
         let target = disk.target.clone();
-        let virtual_size = domain.disk_size(&target)?;
         if raw {
             let (level, base) = (Level::Copy, None);
             let file = data_name(&target, level, &self.checkpoint, self.unixtime);
             self.disks.push(PlannedDisk { target, disk, image, info, level, virtual_size, base, file, raw });
             return Ok(());
         }
-        let base = if self.level.needs_base() { bases.of_disk(catalogue, domain, &target, &image)? } else { None };
+        let base = if self.level.needs_base() {
+            bases.of_disk(catalogue, domain, &target, &image, virtual_size)?
+        } else {
+            None
+        };
         let level = match &base {
             None if self.level.needs_base() => Level::Full,
             _ => self.level,
@@ -279,14 +283,14 @@ impl Plan {
                 None => BackupMode::Full,
             },
         });
-        BackupSpec { socket: self.socket.clone(), disks: disks.collect(), other_disks: self.others.clone() }
+        BackupSpec { server: self.channel.server(), disks: disks.collect(), other_disks: self.others.clone() }
     }
 
     /// Where the job serves the disks, in their order.
     pub fn exports(&self) -> Vec<Export> {
         let export = |disk: &PlannedDisk| {
             let bitmap = disk.base.as_ref().map(|_| format!("qemu:dirty-bitmap:{}", bitmap_name(&disk.target)));
-            Export { uri: uri::unix(&self.socket, &disk.target), bitmap }
+            Export { uri: self.channel.uri(&disk.target), bitmap }
         };
         self.disks.iter().map(export).collect()
     }

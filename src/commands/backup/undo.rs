@@ -220,9 +220,13 @@ fn remove_files(layout: &Layout, intent: &Intent, keep_partial: bool) -> Result<
 /// others could have written: only what bears the run's UUID is believed to be ours, and a socket that
 /// nobody listens at.
 pub(super) fn remove_job_files(host: &Host, intent: &Intent) {
+    if !host.is_open() {
+        tracing::debug!("scratch files of run {} are left to libvirt: the host's files can't be got at", intent.run);
+        return;
+    }
     let run = intent.run.to_string();
     let named = |path: &&PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().contains(&run));
-    let socket = Some(&intent.socket).filter(|path| is_dead_socket(host, path));
+    let socket = Some(&intent.socket).filter(|path| path.is_absolute() && is_dead_socket(host, path));
     for path in intent.scratch.iter().filter(named).chain(socket) {
         if let Err(error) = host.remove(path) {
             tracing::warn!("{}", error::report(&error));

@@ -38,8 +38,7 @@ use crate::set::layout::Layout;
 
 /// Looks, mends if asked to, and tells.
 pub fn run(args: &Doctor) -> Result<Exit> {
-    let connection = connect::open(&args.hypervisor)?;
-    connect::require_local(&connection)?;
+    let connection = connect::open_with_host(&args.hypervisor, None)?;
     let domain = connection.domain(&args.domain)?;
     let layout = args.output.as_ref().map(std::path::absolute).transpose()?.map(Layout::new);
     if let Some(layout) = &layout {

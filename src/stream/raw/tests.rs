@@ -8,6 +8,7 @@ use super::{RawImage, RawWriter, verify};
 use crate::cancel::Cancel;
 use crate::error::Kind;
 use crate::extent::{self, Extent, Kind as ExtentKind};
+use crate::stored::StoredFile;
 use crate::stream::digest::digest_blocks;
 use crate::stream::reader::{Proof, Scratch, StreamReader};
 use crate::stream::verify::{Expected, Report};
@@ -18,6 +19,7 @@ struct Written {
     _directory: TempDir,
     image: PathBuf,
     index: PathBuf,
+    stored: [StoredFile; 2],
     finished: Finished,
     content: Vec<u8>,
 }
@@ -45,12 +47,13 @@ fn write(pieces: &[(usize, u8)]) -> Written {
     }
     let (file, finished) = writer.finish(&mut fs::File::create(&index).unwrap()).unwrap();
     file.into_inner().unwrap().sync_all().unwrap();
-    Written { _directory: directory, image, index, finished, content }
+    let stored = [StoredFile::from(&image), StoredFile::from(&index)];
+    Written { _directory: directory, image, index, stored, finished, content }
 }
 
 impl Written {
     fn named(&self) -> RawImage<'_> {
-        RawImage { target: "vdb", path: &self.image, index: Some(&self.index) }
+        RawImage { target: "vdb", file: &self.stored[0], index: Some(&self.stored[1]) }
     }
 
     fn verify(&self) -> Report {
