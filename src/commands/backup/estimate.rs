@@ -21,6 +21,9 @@ use crate::libvirt::probe;
 use crate::set::layout::Layout;
 use crate::units::format_bytes;
 
+/// Begin of the line with the sum of a domain's disks; the bytes follow.
+pub const TOTAL: &str = "Estimated backup size: ";
+
 /// Prints what a run would copy; touches nothing.
 pub fn print(
     args: &Backup,
@@ -60,7 +63,7 @@ pub fn print(
         writeln!(out, "{}: {bytes} bytes ({}) {level}", disk.target, format_bytes(bytes))
             .map_err(|error| Error::io("write to stdout", error))?;
     }
-    writeln!(out, "Estimated backup size: {total} bytes ({})", format_bytes(total))
+    writeln!(out, "{TOTAL}{total} bytes ({})", format_bytes(total))
         .map_err(|error| Error::io("write to stdout", error))?;
     Ok(Exit::Done)
 }

@@ -1,16 +1,20 @@
 //! The configuration beside the restored images: what it will be is settled before the first disk is
 //! written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::source::Source;
+use super::tpm;
 use crate::cli::read::Restore;
 use crate::error::{Error, Kind, Result};
-use crate::libvirt::domain_xml::{Adjustment, DomainConfig, NewSource, adjust};
+use crate::libvirt::domain_xml::{Adjustment, Device, DomainConfig, NewSource, adjust};
 use crate::set::config::ConfigFile;
-use crate::set::layout::write_atomically;
+use crate::set::layout::Layout;
 use crate::set::manifest::Role;
+
+/// Permissions of what QEMU only reads, which libvirt does not make its own.
+const READABLE: u32 = 0o644;
 
 /// Name of the domain's XML beside the images.
 const CONFIG: &str = "vmconfig.xml";
@@ -23,8 +27,21 @@ pub fn is_adjusted(args: &Restore) -> bool {
 /// The files to write into a directory.
 #[derive(Debug, Default)]
 pub struct Plan {
-    files: Vec<(PathBuf, Vec<u8>)>,
+    files: Vec<File>,
     adjusted: Option<String>,
+}
+
+#[derive(Debug)]
+struct File {
+    path: PathBuf,
+    content: Vec<u8>,
+    mode: u32,
+}
+
+impl File {
+    fn private(path: PathBuf, content: Vec<u8>) -> Self {
+        Self { path, content, mode: 0o600 }
+    }
 }
 
 impl Plan {
@@ -40,11 +57,21 @@ impl Plan {
     ) -> Result<Self> {
         let mut plan = Self::default();
         let firmware = plan.add_firmware(source, directory)?;
+        let mut restored = restored.clone();
+        if args.disk.is_empty() {
+            plan.add_media(source, directory, &mut restored)?;
+        }
+        if !args.define {
+            plan.add_tpm(source, directory)?;
+        }
+        for keys in source.files().iter().filter(|file| file.role == Role::RecoveryKeys) {
+            tracing::info!("the guest's BitLocker recovery keys are in {}", keys.file.path().display());
+        }
         let Some((text, config)) = source.domain()? else {
             return if is_adjusted(args) { Err(no_xml()) } else { Ok(plan) };
         };
         let xml = if is_adjusted(args) {
-            let adjusted = adjust(&text, &adjustment(args, &config, &firmware, restored))?;
+            let adjusted = adjust(&text, &adjustment(args, &config, &firmware, &restored))?;
             for target in &adjusted.removed {
                 tracing::warn!("disk {target} is not part of this restore and was removed from the configuration");
             }
@@ -56,7 +83,7 @@ impl Plan {
         } else {
             text
         };
-        plan.files.push((directory.join(CONFIG), xml.into_bytes()));
+        plan.files.push(File::private(directory.join(CONFIG), xml.into_bytes()));
         Ok(plan)
     }
 
@@ -66,10 +93,41 @@ impl Plan {
         for file in source.files() {
             let Some(key) = firmware_key(file.role) else { continue };
             let path = directory.join(original_name(file));
-            self.files.push((path.clone(), file.read()?));
+            let mode = if file.role == Role::Loader { READABLE } else { 0o600 };
+            self.files.push(File { path: path.clone(), content: file.read()?, mode });
             placed.insert(key, path);
         }
         Ok(placed)
+    }
+
+    /// Copies of the media that were in removable drives, under their own names where nothing else has them.
+    fn add_media(
+        &mut self,
+        source: &Source,
+        directory: &Path,
+        restored: &mut BTreeMap<String, NewSource>,
+    ) -> Result<()> {
+        for file in source.files().iter().filter(|file| file.role == Role::Medium) {
+            let Some(target) = &file.disk else { continue };
+            let own = directory.join(original_name(file));
+            let taken = self.files.iter().any(|other| other.path == own)
+                || restored.values().any(|other| other.is_at(&own))
+                || own == directory.join(CONFIG);
+            let path = if taken { directory.join(format!("{target}-{}", original_name(file))) } else { own };
+            self.files.push(File::private(path.clone(), file.read()?));
+            restored.insert(target.clone(), NewSource::file(path, "raw"));
+        }
+        Ok(())
+    }
+
+    /// The TPM's state, for whoever defines the domain by hand.
+    fn add_tpm(&mut self, source: &Source, directory: &Path) -> Result<()> {
+        for file in source.files().iter().filter(|file| file.role == Role::TpmState) {
+            let origin = file.origin.as_deref().unwrap_or("libvirt's directory swtpm/UUID");
+            tracing::info!("{}: unpack it in {origin} before the domain starts; -D does it", tpm::FILE);
+            self.files.push(File::private(directory.join(tpm::FILE), file.read()?));
+        }
+        Ok(())
     }
 
     /// The adjusted XML.
@@ -82,7 +140,9 @@ impl Plan {
     /// # Errors
     /// [`Kind::Busy`].
     pub fn check(&self, force: bool) -> Result<()> {
-        self.files.iter().try_for_each(|(path, content)| if force { Ok(()) } else { is_there(path, content).map(drop) })
+        self.files
+            .iter()
+            .try_for_each(|file| if force { Ok(()) } else { is_there(&file.path, &file.content).map(drop) })
     }
 
     /// Writes the files; those that are there already stay.
@@ -90,9 +150,10 @@ impl Plan {
     /// # Errors
     /// [`Kind::Busy`], [`Kind::Io`].
     pub fn write(&self, force: bool) -> Result<()> {
-        for (path, content) in &self.files {
+        for File { path, content, mode } in &self.files {
             if force || !is_there(path, content)? {
-                write_atomically(path, content)?;
+                let directory = Layout::new(path.parent().unwrap_or(Path::new("."))).with_mode(*mode);
+                directory.write_atomically(path, content)?;
             }
             if path.ends_with(CONFIG) {
                 let what = if self.adjusted.is_some() { "Adjusted config" } else { "Domain XML" };
@@ -120,6 +181,7 @@ fn adjustment(
         original.filter(|path| !path.exists()).and_then(|_| firmware.get(role).cloned())
     };
     Adjustment {
+        eject: missing_media(config, restored),
         name: args.name.clone(),
         drop_uuid: args.name.is_some(),
         drop_mac: args.name.is_some(),
@@ -131,6 +193,16 @@ fn adjustment(
         initrd: missing(config.initrd.as_ref(), "initrd"),
         varstore: config.varstore.as_ref().and_then(|_| firmware.get("nvram").cloned()),
     }
+}
+
+/// The drives whose media are neither restored nor on this host.
+fn missing_media(config: &DomainConfig, restored: &BTreeMap<String, NewSource>) -> BTreeSet<String> {
+    let drives = config.disks.iter().filter(|disk| matches!(disk.device, Device::Cdrom | Device::Floppy));
+    let is_missing = |path: &PathBuf| matches!(path.try_exists(), Ok(false));
+    drives
+        .filter(|disk| !restored.contains_key(&disk.target) && disk.source.path().is_some_and(is_missing))
+        .map(|disk| disk.target.clone())
+        .collect()
 }
 
 /// Whether `path` has exactly this content: then a restore of another disk wrote it.

@@ -18,6 +18,7 @@ mod older_raw;
 mod output;
 mod sequence;
 mod source;
+mod tpm;
 mod write;
 
 use std::collections::BTreeMap;

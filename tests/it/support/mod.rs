@@ -10,7 +10,7 @@ mod loop_device;
 mod random;
 mod run;
 
-pub use background::{random_disk, spawn, spawn_with};
+pub use background::{random_disk, spawn, spawn_arguments, spawn_with};
 pub use case::{Case, KIB, MIB, copy_of, files, listing};
 pub use compare::{compare, content};
 pub use domain::{Operation, TestDomain};
