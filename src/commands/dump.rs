@@ -94,11 +94,18 @@ pub(super) fn chain_length(catalogue: &Catalogue, run: &Run) -> Result<usize, &'
             match size {
                 None => return Err("MISSING FILES"),
                 Some(size) if size != link.stored_size => return Err("DAMAGED FILES"),
+                Some(_) if lacks_index(catalogue, link) => return Err("MISSING FILES"),
                 Some(_) => {}
             }
         }
     }
     Ok(longest)
+}
+
+/// Whether it is a raw image of ours whose index is gone.
+fn lacks_index(catalogue: &Catalogue, stream: &Stream) -> bool {
+    let is_own = stream.raw && catalogue.record_of(&stream.file).is_some();
+    is_own && !catalogue.index_file(stream).is_ok_and(|file| file.exists())
 }
 
 fn needs(catalogue: &Catalogue, run: &Run) -> String {

@@ -25,7 +25,7 @@ pub fn open_set(files: impl Into<Files>) -> Result<Catalogue> {
     let names = catalogue.files.names()?;
     let has = |name: &str| names.iter().any(|known| known == name);
     let (mut copies, mut ident) = (Vec::new(), None);
-    for name in names.iter().filter(|name| !has(&format!("{name}{CHKSUM}"))) {
+    for name in names.iter().filter(|name| !has_sum(&catalogue, name)) {
         if let Some(parsed) = DataName::parse(name).filter(|parsed| parsed.level == Level::Copy) {
             if catalogue.record_of(name).is_none() {
                 copies.push((name.clone(), parsed.target));
@@ -49,6 +49,13 @@ pub fn open_set(files: impl Into<Files>) -> Result<Catalogue> {
         }
     }
     Ok(catalogue)
+}
+
+/// Whether there is a sum of the file; in a zip file virtnbdbackup writes that there is none.
+fn has_sum(catalogue: &Catalogue, name: &str) -> bool {
+    let sum = format!("{name}{CHKSUM}");
+    catalogue.files.file(&sum).is_ok_and(|file| file.exists())
+        && small_file(catalogue, &sum).is_none_or(|text| text.trim() != "None")
 }
 
 fn domain(catalogue: &Catalogue, ident: &str) -> Option<DomainConfig> {

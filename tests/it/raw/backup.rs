@@ -147,6 +147,7 @@ fn damage_of_an_image_is_found() {
     std::fs::rename(&index, &hidden).unwrap();
     verify(4).says(&["disk vdc", "vdc.copy.data.index", "missing"]);
     try_restore(4).says(&["vdc.copy.data.index"]);
+    assert!(virtkeep(&[&"dump", &"-i", &case.set]).ends_with(4).stdout.contains("MISSING FILES"));
     std::fs::rename(&hidden, &index).unwrap();
     // An end that is missing.
     let content = std::fs::read(&image).unwrap();
