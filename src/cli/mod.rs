@@ -33,7 +33,7 @@ const STYLES: Styles =
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Back up running domains.
+    /// Back up domains, running or not.
     Backup(Box<backup::Backup>),
     /// Write a restore point's disks to images, and its configuration beside them.
     Restore(Box<read::Restore>),

@@ -1,6 +1,5 @@
 //! One disk of a running job into one stream, or into a raw image.
 
-use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::ops::Range;
 use std::path::Path;
@@ -34,51 +33,42 @@ pub struct Source<'s> {
     pub meta: &'s Meta,
 }
 
-/// Copies a disk through `clients`, a thread for each, into `file`, and syncs it. The index is
+/// Copies a disk through `clients`, a thread for each, into `out`, which is returned, flushed. The index is
 /// spooled in `spool`.
 ///
 /// # Errors
-/// Of the first thread that failed; the others end early and the file is not a whole stream.
-pub fn copy(
+/// Of the first thread that failed; the others end early and `out` is not a whole stream.
+pub fn copy<O: Write + Send>(
     source: &Source<'_>,
     clients: Vec<Client>,
-    file: File,
+    out: O,
     spool: &Path,
     progress: &dyn Progress,
     cancel: &Cancel,
-) -> Result<Finished> {
-    let out = BufWriter::with_capacity(WRITE_BUFFER, file);
+) -> Result<(O, Finished)> {
+    let out = BufWriter::with_capacity(WRITE_BUFFER, out);
     let stream = run(source, clients, StreamWriter::new(out, source.meta, spool)?, progress, cancel)?;
     let (out, finished) = stream.finish()?;
-    sync(out)?;
-    Ok(finished)
+    let out = out.into_inner().map_err(|error| Error::io("write", error.into_error()))?;
+    Ok((out, finished))
 }
 
-/// As [`copy`], into a raw image in `file` whose index goes into `index`. Zeroes are found in what is read.
+/// As [`copy`], into a raw image in `out`, which should be buffered; its index goes into `index`. Zeroes are found
+/// in what is read.
 ///
 /// # Errors
 /// As for [`copy`].
-pub fn copy_raw(
+pub fn copy_raw<O: Sparse + Send>(
     source: &Source<'_>,
     clients: Vec<Client>,
-    file: File,
-    index: File,
+    out: O,
+    index: &mut dyn Write,
     spool: &Path,
     progress: &dyn Progress,
     cancel: &Cancel,
-) -> Result<Finished> {
-    let out = BufWriter::with_capacity(WRITE_BUFFER, file);
+) -> Result<(O, Finished)> {
     let image = run(source, clients, RawWriter::new(out, source.meta.virtual_size, spool)?, progress, cancel)?;
-    let mut index = BufWriter::new(index);
-    let (out, finished) = image.finish(&mut index)?;
-    sync(out)?;
-    sync(index)?;
-    Ok(finished)
-}
-
-fn sync(out: BufWriter<File>) -> Result<()> {
-    let file = out.into_inner().map_err(|error| Error::io("write", error.into_error()))?;
-    file.sync_all().map_err(|error| Error::io("sync", error))
+    image.finish(&mut BufWriter::new(index))
 }
 
 /// What the threads write to, in the order of the disk.

@@ -18,6 +18,8 @@ mod offline;
 mod random;
 mod raw;
 mod rebuild;
+mod remote;
 mod restore;
 mod status;
 mod support;
+mod zip;

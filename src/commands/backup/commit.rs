@@ -10,7 +10,7 @@ use anyhow::Result;
 use super::config::Extra;
 use super::job::Copied;
 use super::plan::{Plan, PlannedDisk};
-use super::{Context, old_chain, undo};
+use super::{Context, old_chain, outlived, output, undo};
 use crate::commands::Session;
 use crate::error::{self, Error, Kind};
 use crate::fault;
@@ -22,6 +22,7 @@ use crate::set::layout::{
 };
 use crate::set::manifest::{self, Disk, FileRecord, Manifest, Role};
 use crate::set::moment;
+use crate::set::records;
 
 /// A daemon that is being restarted gets this long to come back.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -50,10 +51,15 @@ pub fn run(run: &Context<'_>, plan: &mut Plan, copied: Copied) -> Result<Outcome
     let layout = run.layout;
     let maybe_frozen = copied.quiet.maybe_frozen;
     let extras = extras(layout, plan, &copied)?;
-    plan.intent.extra = extras.iter().map(|extra| extra.record.name.clone()).collect();
+    let kept: Vec<&Extra> = extras.iter().filter(|extra| run.zip.is_none() || output::is_record(extra)).collect();
+    plan.intent.extra = kept.iter().map(|extra| extra.record.name.clone()).collect();
     plan.intent.write(layout)?;
     fault::point("extras-named")?;
-    write_extras(layout, &extras)?;
+    write_extras(layout, &kept)?;
+    if let Some(zip) = run.zip {
+        output::store_extras(zip, &extras)?;
+        outlived::note(run, plan)?;
+    }
     fault::point("extras-written")?;
     let manifest = seal(run, plan, copied, extras)?;
     // Committed: from here on errors are warnings, and the next run completes what is missing.
@@ -88,14 +94,17 @@ fn seal(run: &Context<'_>, plan: &Plan, copied: Copied, extras: Vec<Extra>) -> R
     run.session.cancel.check()?;
     let log = finish_log(run.session, run.layout, plan)?;
     let mut files: Vec<FileRecord> = extras.into_iter().map(|extra| extra.record).collect();
-    files.push(log);
+    files.push(FileRecord::of(&plan.log, Role::Log, &log));
     let manifest = assemble(run, plan, copied, files);
     fault::point("log-closed")?;
+    if let Some(zip) = run.zip {
+        output::finish(zip, plan, &log, &manifest, &run.session.cancel)?;
+    }
     manifest.commit(run.layout)?;
     Ok(manifest)
 }
 
-fn write_extras(layout: &Layout, extras: &[Extra]) -> Result<()> {
+fn write_extras(layout: &Layout, extras: &[&Extra]) -> Result<()> {
     for extra in extras {
         let path = layout.file(&extra.record.name)?;
         // Left by a run that never was: virtnbdbackup overwrites them, too.
@@ -111,13 +120,12 @@ fn write_extras(layout: &Layout, extras: &[Extra]) -> Result<()> {
     Ok(sync_directory(layout.directory())?)
 }
 
-/// Ends the log: it is part of what the manifest seals.
-fn finish_log(session: &Session, layout: &Layout, plan: &Plan) -> Result<FileRecord> {
+/// Ends the log, which is part of what the manifest seals, and returns it.
+fn finish_log(session: &Session, layout: &Layout, plan: &Plan) -> Result<Vec<u8>> {
     let path = layout.file(&plan.log)?;
     tracing::debug!("all data is complete and synced; committing run {}", plan.run);
     session.log.close_file().map_err(|error| Error::io("sync", error).path(&path))?;
-    let content = std::fs::read(&path).map_err(|error| Error::io("read", error).path(&path))?;
-    Ok(FileRecord::of(&plan.log, Role::Log, &content))
+    Ok(std::fs::read(&path).map_err(|error| Error::io("read", error).path(&path))?)
 }
 
 fn assemble(run: &Context<'_>, plan: &Plan, copied: Copied, files: Vec<FileRecord>) -> Manifest {
@@ -167,6 +175,7 @@ fn after_commit(run: &Context<'_>, plan: &Plan, manifest: &Manifest) -> Result<(
         }
     }
     fault::point("renamed")?;
+    outlived::forget_lost(run, plan)?;
     old_chain::remove(&*run.link.reach_within(PATIENCE, &run.session.cancel)?, plan)?;
     fault::point("old-chain-removed")?;
     // Of a QEMU that died while it ended the job its socket stays.
@@ -176,7 +185,8 @@ fn after_commit(run: &Context<'_>, plan: &Plan, manifest: &Manifest) -> Result<(
 
 /// Gives a committed run's files their names; done again after a crash, it completes the rest.
 pub fn roll_forward(layout: &Layout, manifest: &Manifest) -> Result<()> {
-    for name in manifest.disks.iter().flat_map(Disk::files) {
+    let here = if records::is_of_stdout(layout) { &[][..] } else { &manifest.disks };
+    for name in here.iter().flat_map(Disk::files) {
         let path = layout.file(&name)?;
         let partial = layout.file(&format!("{name}{PARTIAL}"))?;
         match std::fs::rename(&partial, &path) {

@@ -1,5 +1,7 @@
-//! From a running job to its disks' partial files.
+//! From a running job to its disks' partial files, or to members of a zip file.
 
+use std::fs::File;
+use std::io::{BufWriter, Seek};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -16,10 +18,11 @@ use crate::fault;
 use crate::nbd::block_status::{self, ALLOCATION};
 use crate::nbd::client::Client;
 use crate::pipeline::backup::{Source, copy, copy_raw};
-use crate::set::layout::{PARTIAL, index_name};
+use crate::set::layout::{Layout, PARTIAL, index_name};
 use crate::stream::FRAME_ALIGNMENT;
 use crate::stream::codec::Compression;
 use crate::stream::meta::{Meta, Own};
+use crate::stream::raw::Unseekable;
 use crate::stream::writer::Finished;
 use crate::units::format_bytes;
 
@@ -48,7 +51,8 @@ pub struct CopiedDisk {
 pub fn all(run: &Context<'_>, plan: &Plan, exports: &[Export], cancel: &Cancel) -> Result<Vec<CopiedDisk>> {
     let next = AtomicUsize::new(0);
     let results = Mutex::new(Vec::new());
-    let workers = run.args.worker.map_or(plan.disks.len(), usize::from).clamp(1, plan.disks.len());
+    let all = plan.disks.len();
+    let workers = if run.zip.is_some() { 1 } else { run.args.worker.map_or(all, usize::from).clamp(1, all) };
     tracing::debug!("Concurrent backup processes: [{workers}]");
     std::thread::scope(|scope| {
         let work = || {
@@ -113,9 +117,6 @@ fn one(
     );
     fault::point("extents-known")?;
     let meta = meta(run.args, plan, disk, size, data_size);
-    let path = layout.file(&format!("{}{PARTIAL}", disk.file))?;
-    let file = layout.create_new(&path)?;
-    fault::point("stream-created")?;
     let mut clients = vec![first];
     if clients[0].capabilities().multi_conn && data_size > 0 {
         for _ in 1..CONNECTIONS {
@@ -125,17 +126,55 @@ fn one(
     // Zero ranges are nearly free to copy: what counts is data.
     let meter = run.session.display.meter(&disk.target, data_size);
     let source = Source { extents: &extents, meta: &meta };
-    let finished = if disk.raw {
-        let index = layout.file(&format!("{}{PARTIAL}", index_name(&disk.file)))?;
-        let index = layout.create_new(&index)?;
-        copy_raw(&source, clients, file, index, &layout.private(), &meter, cancel)
-    } else {
-        copy(&source, clients, file, &layout.private(), &meter, cancel)
+    let finished = match run.zip {
+        None if disk.raw => into_file(layout, disk, |file| {
+            let index = layout.file(&format!("{}{PARTIAL}", index_name(&disk.file)))?;
+            let mut index = layout.create_new(&index)?;
+            let copied =
+                copy_raw(&source, clients, BufWriter::new(file), &mut index, &layout.private(), &meter, cancel)?;
+            index.sync_all().map_err(|error| Error::io("sync", error))?;
+            let file = copied.0.into_inner().map_err(|error| Error::io("write", error.into_error()))?;
+            Ok((file, copied.1))
+        })?,
+        None => into_file(layout, disk, |file| copy(&source, clients, file, &layout.private(), &meter, cancel))?,
+        Some(zip) if disk.raw => {
+            // A member of its own, and as long as that of the image may be: it waits in a file.
+            let spooled = |error| Error::io("write a temporary file", error).path(layout.private());
+            let mut index = tempfile::tempfile_in(layout.private()).map_err(spooled)?;
+            let finished = zip.stream(&disk.file, cancel, |out| {
+                fault::point("stream-created")?;
+                let out = Unseekable(BufWriter::new(out));
+                copy_raw(&source, clients, out, &mut index, &layout.private(), &meter, cancel)
+                    .map(|(_, finished)| finished)
+            })?;
+            index.rewind().map_err(spooled)?;
+            zip.stream(&index_name(&disk.file), cancel, |out| {
+                std::io::copy(&mut index, out).map(drop).map_err(|error| Error::io("write", error))
+            })?;
+            finished
+        }
+        Some(zip) => zip.stream(&disk.file, cancel, |out| {
+            fault::point("stream-created")?;
+            copy(&source, clients, out, &layout.private(), &meter, cancel).map(|(_, finished)| finished)
+        })?,
     };
-    let finished = finished.map_err(|error| error.path(&path))?;
     fault::point("stream-written")?;
     let zeroed_size = if meta.incremental { zeroed } else { 0 };
     Ok(CopiedDisk { target: disk.target.clone(), virtual_size: size, zeroed_size, finished })
+}
+
+/// Has `copy` write the disk's partial file, and makes that durable.
+fn into_file(
+    layout: &Layout,
+    disk: &PlannedDisk,
+    copy: impl FnOnce(File) -> error::Result<(File, Finished)>,
+) -> error::Result<Finished> {
+    let path = layout.file(&format!("{}{PARTIAL}", disk.file))?;
+    let file = layout.create_new(&path)?;
+    fault::point("stream-created")?;
+    let (file, finished) = copy(file).map_err(|error| error.path(&path))?;
+    file.sync_all().map_err(|error| Error::io("sync", error).path(&path))?;
+    Ok(finished)
 }
 
 /// What of the disk goes into the stream.

@@ -44,7 +44,7 @@ pub fn print(
             .iter()
             .filter(|selected| !selected.raw)
             .filter_map(|Selected { disk, image, .. }| {
-                Some((disk.target.clone(), offline::changed_size(image, name, cancel).ok()?))
+                Some((disk.target.clone(), offline::changed_size(domain.host(), image, name, cancel).ok()?))
             })
             .collect(),
         (None, _) => Vec::new(),
@@ -76,7 +76,7 @@ fn newest_checkpoint(args: &Backup, domain: &Domain, layout: &Layout) -> Result<
     let catalogue = foreign_raw::open_set(layout.clone())?;
     refuse_other_domain(&catalogue, domain_uuid(domain)?)?;
     let known = checkpoint::list(domain)?;
-    let newest = catalogue.newest_base().and_then(|run| run.checkpoint.clone());
+    let newest = args.base.clone().or_else(|| catalogue.newest_base().and_then(|run| run.checkpoint.clone()));
     Ok(newest.filter(|name| known.iter().any(|checkpoint| checkpoint.name == *name)))
 }
 
@@ -92,7 +92,7 @@ pub fn is_below_threshold(args: &Backup, domain: &Domain, plan: &Plan, cancel: &
                 let sizes = probe::changed_sizes(domain, &base.checkpoint)?;
                 sizes.into_iter().find(|(target, _)| *target == disk.target).map_or(0, |(_, bytes)| bytes)
             }
-            Way::Images => offline::changed_size(&disk.image, &base.checkpoint, cancel)?,
+            Way::Images => offline::changed_size(domain.host(), &disk.image, &base.checkpoint, cancel)?,
         };
         estimate = estimate.saturating_add(changed);
     }

@@ -8,9 +8,9 @@ use super::source::Source;
 use super::tpm;
 use crate::cli::read::Restore;
 use crate::error::{Error, Kind, Result};
+use crate::host::Host;
 use crate::libvirt::domain_xml::{Adjustment, Device, DomainConfig, NewSource, adjust};
 use crate::set::config::ConfigFile;
-use crate::set::layout::Layout;
 use crate::set::manifest::Role;
 
 /// Permissions of what QEMU only reads, which libvirt does not make its own.
@@ -51,6 +51,7 @@ impl Plan {
     /// [`Kind::NotFound`] where there is no XML to adjust; what is wrong with the set's files.
     pub fn new(
         args: &Restore,
+        host: &Host,
         source: &Source,
         directory: &Path,
         restored: &BTreeMap<String, NewSource>,
@@ -71,7 +72,7 @@ impl Plan {
             return if is_adjusted(args) { Err(no_xml()) } else { Ok(plan) };
         };
         let xml = if is_adjusted(args) {
-            let adjusted = adjust(&text, &adjustment(args, &config, &firmware, &restored))?;
+            let adjusted = adjust(&text, &adjustment(args, host, &config, &firmware, &restored))?;
             for target in &adjusted.removed {
                 tracing::warn!("disk {target} is not part of this restore and was removed from the configuration");
             }
@@ -139,21 +140,19 @@ impl Plan {
     ///
     /// # Errors
     /// [`Kind::Busy`].
-    pub fn check(&self, force: bool) -> Result<()> {
-        self.files
-            .iter()
-            .try_for_each(|file| if force { Ok(()) } else { is_there(&file.path, &file.content).map(drop) })
+    pub fn check(&self, host: &Host, force: bool) -> Result<()> {
+        let check = |file: &File| is_there(host, &file.path, &file.content).map(drop);
+        if force { Ok(()) } else { self.files.iter().try_for_each(check) }
     }
 
     /// Writes the files; those that are there already stay.
     ///
     /// # Errors
     /// [`Kind::Busy`], [`Kind::Io`].
-    pub fn write(&self, force: bool) -> Result<()> {
+    pub fn write(&self, host: &Host, force: bool) -> Result<()> {
         for File { path, content, mode } in &self.files {
-            if force || !is_there(path, content)? {
-                let directory = Layout::new(path.parent().unwrap_or(Path::new("."))).with_mode(*mode);
-                directory.write_atomically(path, content)?;
+            if force || !is_there(host, path, content)? {
+                host.write(path, content, *mode)?;
             }
             if path.ends_with(CONFIG) {
                 let what = if self.adjusted.is_some() { "Adjusted config" } else { "Domain XML" };
@@ -172,16 +171,17 @@ pub fn no_xml() -> Error {
 /// What changes in the domain's XML.
 fn adjustment(
     args: &Restore,
+    host: &Host,
     config: &DomainConfig,
     firmware: &BTreeMap<&'static str, PathBuf>,
     restored: &BTreeMap<String, NewSource>,
 ) -> Adjustment {
     // What the host has where the domain expects it stays there; what is missing comes from the set.
     let missing = |original: Option<&PathBuf>, role| {
-        original.filter(|path| !path.exists()).and_then(|_| firmware.get(role).cloned())
+        original.filter(|path| !host.exists(path).unwrap_or(true)).and_then(|_| firmware.get(role).cloned())
     };
     Adjustment {
-        eject: missing_media(config, restored),
+        eject: missing_media(host, config, restored),
         name: args.name.clone(),
         drop_uuid: args.name.is_some(),
         drop_mac: args.name.is_some(),
@@ -195,10 +195,10 @@ fn adjustment(
     }
 }
 
-/// The drives whose media are neither restored nor on this host.
-fn missing_media(config: &DomainConfig, restored: &BTreeMap<String, NewSource>) -> BTreeSet<String> {
+/// The drives whose media are neither restored nor on the host.
+fn missing_media(host: &Host, config: &DomainConfig, restored: &BTreeMap<String, NewSource>) -> BTreeSet<String> {
     let drives = config.disks.iter().filter(|disk| matches!(disk.device, Device::Cdrom | Device::Floppy));
-    let is_missing = |path: &PathBuf| matches!(path.try_exists(), Ok(false));
+    let is_missing = |path: &PathBuf| matches!(host.exists(path), Ok(false));
     drives
         .filter(|disk| !restored.contains_key(&disk.target) && disk.source.path().is_some_and(is_missing))
         .map(|disk| disk.target.clone())
@@ -209,12 +209,16 @@ fn missing_media(config: &DomainConfig, restored: &BTreeMap<String, NewSource>) 
 ///
 /// # Errors
 /// [`Kind::Busy`] where it has another one.
-fn is_there(path: &Path, content: &[u8]) -> Result<bool> {
-    let Ok(metadata) = path.symlink_metadata() else { return Ok(false) };
-    let same = metadata.is_file()
-        && metadata.len() == content.len() as u64
-        && std::fs::read(path).is_ok_and(|there| there == content);
-    if same {
+fn is_there(host: &Host, path: &Path, content: &[u8]) -> Result<bool> {
+    // A link that leads nowhere is in the way, too.
+    let is_free = match host.is_local() {
+        true => path.symlink_metadata().is_err(),
+        false => !host.exists(path)?,
+    };
+    if is_free {
+        return Ok(false);
+    }
+    if host.read(path, content.len() as u64).is_ok_and(|there| there == content) {
         return Ok(true);
     }
     Err(Error::new(Kind::Busy, "exists already, with other content")

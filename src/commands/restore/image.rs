@@ -10,10 +10,9 @@ use super::write::{plain_name, sync};
 use crate::chain_device::ChainDevice;
 use crate::cli::read::{Format, Restore};
 use crate::error::{Error, Kind, Result};
+use crate::host::Host;
 use crate::libvirt::domain_xml::NewSource;
 use crate::qemu::img::{self, CreateOptions, Preallocation};
-use crate::qemu::lock;
-use crate::set::layout::sync_directory;
 
 /// Ending of an image that is not proven to its end.
 const PARTIAL: &str = ".partial";
@@ -97,7 +96,7 @@ impl Target {
     }
 
     /// Gives the image its final name.
-    pub fn publish(&self) -> Result<()> {
+    pub fn publish(&self, host: &Host) -> Result<()> {
         if let Self::WithDataFile(_, data, _) = self {
             if !data.block {
                 // Its name stands in the image, which must be able to open it then and now.
@@ -106,11 +105,7 @@ impl Target {
             }
         }
         // The image last: without it nothing uses the data file.
-        for path in self.files().into_iter().rev() {
-            std::fs::rename(partial(path), path).map_err(|error| Error::io("rename", error).path(path))?;
-            sync_directory(path.parent().unwrap_or(Path::new(".")))?;
-        }
-        Ok(())
+        self.files().into_iter().rev().try_for_each(|path| host.rename(&partial(path), path))
     }
 }
 
@@ -272,38 +267,35 @@ fn names(args: &Restore, source: &Source, chains: &[ChainDevice]) -> Vec<String>
 }
 
 /// Makes sure that nothing is overwritten unasked, and nothing at all that is in use, before the first byte is written.
-pub fn prepare(args: &Restore, targets: &[Target], chains: &[ChainDevice]) -> Result<()> {
+pub fn prepare(args: &Restore, host: &Host, targets: &[Target], chains: &[ChainDevice]) -> Result<()> {
     for (target, chain) in targets.iter().zip(chains) {
+        if let (Target::WithDataFile(..), false) = (target, host.is_local()) {
+            return Err(Error::usage("an image with a data file can't be written on another host")
+                .disk(chain.target())
+                .hint("-t qcow2 puts all data into one image; or run the restore there"));
+        }
         if let Some(path) = target.device() {
             device::check(path, chain.size(), args.force)?;
-            lock::refuse_used(path)?;
+            host.refuse_used(path)?;
         }
         for path in target.files() {
-            if path.exists() && !args.force {
+            let exists = host.exists(path)?;
+            if exists && !args.force {
                 return Err(Error::new(Kind::Busy, "exists already")
                     .path(path)
                     .hint("choose another directory with -o, or overwrite it with --force"));
             }
-            if path.exists() {
-                lock::refuse_used(path)?;
+            if exists {
+                host.refuse_used(path)?;
             }
             let directory = path.parent().unwrap_or(Path::new("."));
-            std::fs::create_dir_all(directory).map_err(|error| {
-                Error::io("create directory", error)
-                    .path(directory)
-                    .hint("-o takes a directory that can be written to; it is made where it is missing")
+            host.make_directory(directory).map_err(|error| {
+                error.hint("-o takes a directory that can be written to; it is made where it is missing")
             })?;
-            remove_leftover(&partial(path))?;
-            remove_leftover(&plain_name(&partial(path)))?;
+            // What an earlier restore left that did not come to its end.
+            host.remove(&partial(path))?;
+            host.remove(&plain_name(&partial(path)))?;
         }
     }
     Ok(())
-}
-
-/// What an earlier restore left that did not come to its end.
-fn remove_leftover(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", error).path(path)),
-        _ => Ok(()),
-    }
 }

@@ -18,6 +18,7 @@ mod older_raw;
 mod output;
 mod sequence;
 mod source;
+mod there;
 mod tpm;
 mod write;
 
@@ -29,10 +30,11 @@ use anyhow::Result;
 use self::image::Target;
 use self::output::Output;
 use self::source::Source;
-use super::Session;
+use super::{Session, connect};
 use crate::cli::read::Restore;
 use crate::error::{self, Error};
 use crate::exit::Exit;
+use crate::host::Host;
 use crate::libvirt::domain_xml::NewSource;
 use crate::ui::progress::format_duration;
 use crate::units::format_bytes;
@@ -40,8 +42,11 @@ use crate::units::format_bytes;
 /// Restores.
 pub fn run(args: &Restore, session: &Session) -> Result<Exit> {
     let begin = Instant::now();
-    let output = Output::of(args)?;
-    refuse_set(args)?;
+    let host = place(args)?;
+    let output = Output::of(args, &host)?;
+    if host.is_local() {
+        refuse_set(args)?;
+    }
     let source = Source::open(args)?;
     tracing::info!("restoring {}", source.describe());
     define::check(args, &source)?;
@@ -51,13 +56,13 @@ pub fn run(args: &Restore, session: &Session) -> Result<Exit> {
     let targets = image::plan(args, &output, &source, &chains)?;
     let restored: BTreeMap<String, NewSource> =
         chains.iter().zip(&targets).map(|(chain, target)| (chain.target().to_owned(), target.source())).collect();
-    let config = plan_config(args, &output, &source, &restored)?;
-    image::prepare(args, &targets, &chains)?;
+    let config = plan_config(args, &host, &output, &source, &restored)?;
+    image::prepare(args, &host, &targets, &chains)?;
 
     for (chain, target) in chains.iter().zip(&targets) {
-        write::write(args, session, chain, target).map_err(|error| error.disk(chain.target()))?;
+        write::write(args, session, &host, chain, target).map_err(|error| error.disk(chain.target()))?;
     }
-    publish(&targets)?;
+    publish(&host, &targets)?;
     let whole = match &config {
         Err(_) => Exit::Damage,
         Ok(_) if left_out => Exit::Look,
@@ -65,7 +70,7 @@ pub fn run(args: &Restore, session: &Session) -> Result<Exit> {
     };
     match config {
         Ok(config) => {
-            config.write(args.force)?;
+            config.write(&host, args.force)?;
             if let (true, Some(xml)) = (args.define, config.adjusted()) {
                 define::define(args, &source, xml)?;
             }
@@ -86,6 +91,18 @@ pub fn run(args: &Restore, session: &Session) -> Result<Exit> {
     Ok(whole)
 }
 
+/// Where it is written.
+fn place(args: &Restore) -> error::Result<Host> {
+    if args.to_host {
+        return connect::other_host(&args.hypervisor);
+    }
+    if args.define && connect::is_remote(&args.hypervisor) {
+        return Err(Error::usage("the domain would be defined on another host than the one with its images")
+            .hint("--to-host restores there; or leave -D away, and define the domain with the written vmconfig.xml"));
+    }
+    Ok(Host::Local)
+}
+
 /// Images among backups would be taken for part of the set.
 fn refuse_set(args: &Restore) -> error::Result<()> {
     let place = |path: &std::path::Path| path.canonicalize().ok();
@@ -102,19 +119,20 @@ fn refuse_set(args: &Restore) -> error::Result<()> {
 /// restored: it is the inner error, for later.
 fn plan_config(
     args: &Restore,
+    host: &Host,
     output: &Output,
     source: &Source,
     restored: &BTreeMap<String, NewSource>,
 ) -> error::Result<error::Result<config::Plan>> {
     let Some(directory) = output.directory() else { return Ok(Ok(config::Plan::default())) };
-    match config::Plan::new(args, source, directory, restored) {
-        Ok(plan) => plan.check(args.force).map(|()| Ok(plan)),
+    match config::Plan::new(args, host, source, directory, restored) {
+        Ok(plan) => plan.check(host, args.force).map(|()| Ok(plan)),
         Err(error) if config::is_adjusted(args) => Err(error),
         Err(error) => Ok(Err(error)),
     }
 }
 
 /// Gives the images their names, once all of them are proven.
-fn publish(targets: &[Target]) -> Result<(), Error> {
-    targets.iter().try_for_each(Target::publish)
+fn publish(host: &Host, targets: &[Target]) -> Result<(), Error> {
+    targets.iter().try_for_each(|target| target.publish(host))
 }

@@ -4,9 +4,9 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::device;
 use crate::cli::read::{Format, Restore};
 use crate::error::{Error, Result};
+use crate::host::{FileKind, Host};
 
 /// Endings of a new name that mean a raw image, not a directory.
 const RAW_ENDINGS: [&str; 2] = ["raw", "img"];
@@ -27,21 +27,30 @@ impl Output {
     ///
     /// # Errors
     /// [`Usage`](crate::error::Kind::Usage) for options that don't go together.
-    pub fn of(args: &Restore) -> Result<Self> {
+    pub fn of(args: &Restore, host: &Host) -> Result<Self> {
         check_formats(args)?;
+        refuse_there(args, host)?;
         let Some(output) = &args.output else {
             Self::Devices.check(args)?;
             return Ok(Self::Devices);
         };
-        let path = std::path::absolute(output).map_err(|error| Error::io("resolve", error).path(output))?;
-        if device::is_block(&path) {
-            return Err(Error::usage("is a block device, -o takes files and directories")
-                .hint(format!("--to-device DISK={} writes a disk onto it", path.display()))
-                .path(path));
+        if !host.is_local() && !output.is_absolute() {
+            return Err(Error::usage("must be an absolute path: it is one of the host").path(output));
         }
-        let output = match path.metadata() {
-            Ok(metadata) if metadata.is_file() && args.wants_raw() => Self::File(path),
-            Err(_) if args.wants_raw() && is_new_image(&path) => Self::File(path),
+        let path = std::path::absolute(output).map_err(|error| Error::io("resolve", error).path(output))?;
+        let output = match host.file(&path).map(|facts| facts.kind) {
+            Ok(FileKind::Block) if !host.is_local() => {
+                return Err(Error::unsupported("a block device of another host can't be written")
+                    .path(path)
+                    .hint("restore to a directory there, and copy with `qemu-img convert -n`; or run virtkeep there"));
+            }
+            Ok(FileKind::Block) => {
+                return Err(Error::usage("is a block device, -o takes files and directories")
+                    .hint(format!("--to-device DISK={} writes a disk onto it", path.display()))
+                    .path(path));
+            }
+            Ok(FileKind::File) if args.wants_raw() => Self::File(path),
+            Err(_) if args.wants_raw() && is_new_image(host, &path) => Self::File(path),
             _ => Self::Directory(path),
         };
         output.check(args)?;
@@ -95,6 +104,15 @@ impl Output {
     }
 }
 
+/// Devices and data files are written on this machine only.
+fn refuse_there(args: &Restore, host: &Host) -> Result<()> {
+    if host.is_local() || args.to_device.is_empty() && args.relocate_data_file.is_empty() {
+        return Ok(());
+    }
+    Err(Error::usage("--to-device and --relocate-data-file are for this machine, not for another host")
+        .hint("run the restore there, or leave --to-host away"))
+}
+
 fn check_formats(args: &Restore) -> Result<()> {
     if args.compress && args.wants_raw() {
         return Err(Error::usage("raw images can't be compressed").hint("leave --compress away, or -t raw"));
@@ -118,9 +136,10 @@ fn check_formats(args: &Restore) -> Result<()> {
 }
 
 /// Whether a name that does not exist is meant for an image.
-fn is_new_image(path: &Path) -> bool {
+fn is_new_image(host: &Host, path: &Path) -> bool {
     let ending = path.extension().is_some_and(|ending| RAW_ENDINGS.iter().any(|raw| ending.eq_ignore_ascii_case(raw)));
-    ending && !path.as_os_str().as_bytes().ends_with(b"/") && path.parent().is_some_and(Path::is_dir)
+    let is_directory = |path: &Path| host.file(path).is_ok_and(|facts| facts.kind == FileKind::Directory);
+    ending && !path.as_os_str().as_bytes().ends_with(b"/") && path.parent().is_some_and(is_directory)
 }
 
 #[cfg(test)]
@@ -135,7 +154,7 @@ mod tests {
         let output = output.to_str().unwrap();
         let words = [&["virtkeep", "restore", "-i", "/set", "-o", output], options].concat();
         match Cli::try_parse_from(words).unwrap().command {
-            Command::Restore(args) => Output::of(&args),
+            Command::Restore(args) => Output::of(&args, &Host::Local),
             _ => unreachable!(),
         }
     }

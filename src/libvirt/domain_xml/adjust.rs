@@ -215,6 +215,13 @@ fn eject(drive: &mut Element<'_>) -> Result<()> {
 fn set_source(disk: &mut Element<'_>, new: &NewSource) -> Result<()> {
     let named_data_file = disk.child("source").is_some_and(|source| source.child("dataStore").is_some());
     disk.set_attribute("type", kind(new.block))?;
+    // A file is no SCSI device that the guest could talk to itself.
+    if disk.attribute("device").as_deref() == Some("lun") {
+        disk.set_attribute("device", "disk")?;
+    }
+    for name in ["rawio", "sgio"] {
+        disk.remove_attribute(name)?;
+    }
     let mut source = place(&new.path, new.block)?;
     // A libvirt that does not know data files finds them by itself.
     if let Some((path, block)) = new.data_file.as_ref().filter(|_| named_data_file) {

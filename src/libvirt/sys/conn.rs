@@ -216,7 +216,9 @@ unsafe extern "C" fn answer(credentials: c::virConnectCredentialPtr, count: c_ui
     for credential in credentials {
         let text = match credential.type_ as c_uint {
             c::VIR_CRED_PASSPHRASE | c::VIR_CRED_NOECHOPROMPT => answers.password.as_deref(),
-            c::VIR_CRED_USERNAME | c::VIR_CRED_AUTHNAME | c::VIR_CRED_ECHOPROMPT => answers.user.as_deref(),
+            // On whose behalf: without an answer on one's own. Who one is may stand in the URI's `authfile`.
+            c::VIR_CRED_USERNAME => Some(answers.user.as_deref().unwrap_or(c"")),
+            c::VIR_CRED_AUTHNAME | c::VIR_CRED_ECHOPROMPT => answers.user.as_deref(),
             _ => None,
         };
         let Some(text) = text else { return -1 };

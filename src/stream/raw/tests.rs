@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::{RawImage, RawWriter, verify};
+use super::{RawImage, RawWriter, Unseekable, verify};
 use crate::cancel::Cancel;
 use crate::error::Kind;
 use crate::extent::{self, Extent, Kind as ExtentKind};
@@ -143,11 +143,11 @@ fn an_image_without_an_index_is_data_and_unproven() {
 #[test]
 fn zeroes_are_written_where_nothing_can_be_left_out() {
     let directory = tempfile::tempdir().unwrap();
-    let mut writer = RawWriter::new(Vec::new(), 200_000, directory.path()).unwrap();
+    let mut writer = RawWriter::new(Unseekable(Vec::new()), 200_000, directory.path()).unwrap();
     writer.zero(0, 150_000).unwrap();
     writer.data(150_000, &[7; 50_000]).unwrap();
     writer.digest(0, [0; 16]).unwrap();
-    let (bytes, finished) = writer.finish(&mut Vec::new()).unwrap();
+    let (Unseekable(bytes), finished) = writer.finish(&mut Vec::new()).unwrap();
     assert!(bytes == [&[0; 150_000][..], &[7; 50_000]].concat());
     assert_eq!(finished.adler32, simd_adler32::adler32(&bytes.as_slice()));
 }
@@ -155,7 +155,7 @@ fn zeroes_are_written_where_nothing_can_be_left_out() {
 #[test]
 fn disorder_is_refused() {
     let directory = tempfile::tempdir().unwrap();
-    let writer = || RawWriter::new(Vec::new(), 100, directory.path()).unwrap();
+    let writer = || RawWriter::new(Unseekable(Vec::new()), 100, directory.path()).unwrap();
     let mut gap = writer();
     assert!(gap.data(1, &[1]).is_err());
     let mut long = writer();

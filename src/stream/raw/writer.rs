@@ -55,7 +55,20 @@ impl Sparse for BufWriter<File> {
     }
 }
 
-impl Sparse for Vec<u8> {}
+/// An output in which zeroes are written: a pipe, a member of a zip file.
+pub struct Unseekable<W: Write>(pub W);
+
+impl<W: Write> Write for Unseekable<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl<W: Write> Sparse for Unseekable<W> {}
 
 /// Writes one image. Data and zeroes come in ascending order without a gap; the digests of blocks come
 /// ascending, too.

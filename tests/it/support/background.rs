@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{Case, Lab, Run, listing, run};
+use super::{Case, Lab, Run, listing, program, run};
 
 /// A disk for a lab whose backup takes a while with `--compress=16`: `size` MiB of random bytes.
 pub fn random_disk(lab: &Lab, size: u64) -> String {
@@ -41,13 +41,16 @@ pub fn spawn_arguments(lab: &Lab, arguments: &[&str]) -> Background {
 }
 
 fn start(lab: &Lab, arguments: Vec<std::ffi::OsString>, fault: &str) -> Background {
-    let program = std::env::var_os("VIRTKEEP_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_virtkeep").into());
-    let log = lab.fresh_directory().join("stderr");
+    let mut command = Command::new(program());
+    command.args(arguments);
+    spawn_command(command, fault, lab.fresh_directory().join("stderr"))
+}
+
+/// Starts a command that runs the program, which meets `fault`; what it says goes to `log`.
+pub fn spawn_command(mut command: Command, fault: &str, log: PathBuf) -> Background {
     let stderr = std::fs::File::create(&log).unwrap();
-    let mut command = Command::new(program);
-    command.args(arguments).env("VIRTKEEP_FAULT", fault);
-    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
-    Background { child, log }
+    let child = command.env("VIRTKEEP_FAULT", fault).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+    Background { child: child.spawn().unwrap(), log }
 }
 
 impl Background {
