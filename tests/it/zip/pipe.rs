@@ -45,7 +45,7 @@ fn chains_of_zip_files_are_restored() {
     // The streams alone, too.
     let (raw, input) = (piped.path("vda.raw"), piped.path("full.zip"));
     let sequence = [&"restore" as &dyn AsRef<std::ffi::OsStr>, &"-n", &"-i", &input, &"-s", &"vda.full.data"];
-    virtkeep(&[&sequence[..], &[&"-o", &raw, &"--raw"]].concat()).succeeds();
+    virtkeep(&[&sequence[..], &[&"-o", &raw, &"--format=raw"]].concat()).succeeds();
     crate::support::compare(&raw, "raw", &points[0][0]);
 
     // Taken apart they are a set in a directory, also for virtnbdrestore: the full and an increment without zeroes.
