@@ -20,6 +20,14 @@ impl Host {
     /// # Errors
     /// [`Kind::Io`] where that can't be seen.
     pub fn exists(&self, path: &Path) -> Result<bool> {
+        use std::io::ErrorKind::{NotADirectory, NotFound};
+        if self.is_local() {
+            return match path.metadata() {
+                Ok(_) => Ok(true),
+                Err(error) if matches!(error.kind(), NotFound | NotADirectory) => Ok(false),
+                Err(error) => Err(Error::io("open", error).path(path)),
+            };
+        }
         match self.file(path) {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == Kind::NotFound => Ok(false),
