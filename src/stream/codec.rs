@@ -91,6 +91,52 @@ pub fn max_stored(length: u64) -> u64 {
     length.saturating_add(length / 64).saturating_add(4096)
 }
 
+/// The start of an LZ4 frame whose blocks can be decompressed each for itself, and where they are is known
+/// from their sizes: what [`Compressor`] writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Blocks {
+    /// Content of each block but the last, in bytes.
+    pub content: u64,
+    /// Bytes behind each block's data.
+    pub trailer: u64,
+}
+
+/// Bytes at the start of a frame that [`Blocks::of`] looks at; the first block's size follows them.
+pub const FRAME_START: usize = 7;
+
+impl Blocks {
+    /// What the first bytes of a frame say; none where its blocks depend on each other, or something stands
+    /// between its start and them.
+    pub fn of(start: &[u8; FRAME_START]) -> Option<Self> {
+        let (flags, sizes) = (start[4], start[5]);
+        let is_frame = start[..4] == 0x184D_2204u32.to_le_bytes() && flags >> 6 == 1;
+        // Independent blocks, no content size, no dictionary.
+        if !is_frame || flags & 0b10_1001 != 0b10_0000 {
+            return None;
+        }
+        let content = match sizes >> 4 & 7 {
+            4 => 64 << 10,
+            5 => 256 << 10,
+            6 => 1 << 20,
+            7 => 4 << 20,
+            _ => return None,
+        };
+        Some(Self { content, trailer: if flags & 0b1_0000 == 0 { 0 } else { 4 } })
+    }
+}
+
+/// Fills `output` from the data of one block; false if it is not what fills it exactly.
+pub fn decompress_block(data: &[u8], is_plain: bool, output: &mut [u8]) -> bool {
+    if !is_plain {
+        return lz4_flex::block::decompress_into(data, output).is_ok_and(|len| len == output.len());
+    }
+    let fits = data.len() == output.len();
+    if fits {
+        output.copy_from_slice(data);
+    }
+    fits
+}
+
 /// Decompresses payloads one after another, reusing its buffers. One per thread.
 #[derive(Default)]
 pub struct Decompressor {

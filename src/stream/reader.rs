@@ -18,7 +18,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::extent::{self, Extent, Kind as ExtentKind};
 use crate::stored::StoredFile;
-use crate::stream::codec::{Compression, Decompressor};
+use crate::stream::codec::{self, Blocks, Compression, Decompressor, FRAME_START};
 use crate::stream::digest::{self, Digest};
 use crate::stream::frame::{HEADER_LEN, Header, Kind};
 use crate::stream::index::{HASH_LEN, Index, OwnIndex, Piece};
@@ -279,13 +279,17 @@ impl StreamReader {
         Ok(())
     }
 
-    /// The whole blocks that the frames touching `blocks` lie in, as far as `limit` bytes allow: read
-    /// together, each frame is decompressed once.
+    /// The whole blocks that are best read together with `blocks`, as far as `limit` bytes allow: frames that
+    /// can only be decompressed as a whole are then decompressed once.
     pub fn frames_around(&self, blocks: &Range<u64>, limit: u64) -> Range<u64> {
         let pieces = &self.index.pieces;
         let first = pieces.partition_point(|piece| piece.end() <= blocks.start);
         let last = pieces.partition_point(|piece| piece.offset < blocks.end);
         let touching = pieces.get(first..last).unwrap_or_default();
+        // Of frames of ours parts can be decompressed.
+        if self.index.own.is_some() {
+            return blocks.clone();
+        }
         let (Some(first), Some(last)) = (touching.first(), touching.last()) else { return blocks.clone() };
         let start = align_down(first.offset, BLOCK).min(blocks.start);
         let end = align_up(last.end(), BLOCK).min(self.meta.virtual_size).max(blocks.end);
@@ -358,6 +362,9 @@ impl StreamReader {
             if buffer.len() as u64 == piece.length {
                 return scratch.decompressor.decompress_exact(&mut scratch.stored, buffer);
             }
+            if self.index.own.is_some() && self.read_part_of_frame(piece, skip, buffer, scratch)? {
+                return Ok(());
+            }
             scratch.cached = None;
             scratch.content.resize(piece.length as usize, 0);
             scratch.decompressor.decompress_exact(&mut scratch.stored, &mut scratch.content)?;
@@ -366,6 +373,57 @@ impl StreamReader {
         let skip = skip as usize;
         buffer.copy_from_slice(&scratch.content[skip..skip + buffer.len()]);
         Ok(())
+    }
+
+    /// Decompresses only those LZ4 blocks of a frame that hold what is wanted; false where that can't be done:
+    /// then the whole frame is looked at, and tells what is wrong with it. The digests are what proves it.
+    fn read_part_of_frame(&self, piece: &Piece, skip: u64, buffer: &mut [u8], scratch: &mut Scratch) -> Result<bool> {
+        let mut start = [0; FRAME_START];
+        if piece.stored <= FRAME_START as u64 {
+            return Ok(false);
+        }
+        self.file.read_at(&mut start, piece.position)?;
+        let Some(blocks) = Blocks::of(&start) else { return Ok(false) };
+        let wanted = skip..skip + buffer.len() as u64;
+        let end = piece.position + piece.stored;
+        let mut position = piece.position + FRAME_START as u64;
+        let mut content = 0;
+        while content < wanted.end {
+            let mut size = [0; 4];
+            if end - position < size.len() as u64 {
+                return Ok(false);
+            }
+            self.file.read_at(&mut size, position)?;
+            let size = u32::from_le_bytes(size);
+            let (len, is_plain) = (u64::from(size & 0x7fff_ffff), size >> 31 == 1);
+            let (data, next) = (position + 4, position + 4 + len + blocks.trailer);
+            if len == 0 || len > blocks.content || next > end {
+                return Ok(false);
+            }
+            let stop = piece.length.min(content + blocks.content);
+            if stop > wanted.start {
+                // Both lengths are at most those of a block.
+                scratch.stored.resize(len as usize, 0);
+                self.file.read_at(&mut scratch.stored, data)?;
+                let (from, to) = (content.max(wanted.start), stop.min(wanted.end));
+                let place = (from - skip) as usize..(to - skip) as usize;
+                let whole = from == content && to == stop;
+                if !whole {
+                    scratch.cached = None;
+                    scratch.content.resize((stop - content) as usize, 0);
+                }
+                let output = if whole { &mut buffer[place.clone()] } else { &mut scratch.content[..] };
+                if !codec::decompress_block(&scratch.stored, is_plain, output) {
+                    return Ok(false);
+                }
+                if !whole {
+                    let part = (from - content) as usize..(to - content) as usize;
+                    buffer[place].copy_from_slice(&scratch.content[part]);
+                }
+            }
+            (content, position) = (stop, next);
+        }
+        Ok(true)
     }
 
     /// Compares the digests of all blocks in `buffer`, which begins at `start`; `piece` is the first

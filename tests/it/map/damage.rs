@@ -29,14 +29,13 @@ fn a_damaged_block_is_an_error_for_who_reads_it() {
             let number = reader.frames().partition_point(|piece| piece.end() <= 6 * MIB);
             reader.frames()[number]
         };
-        // In a plain stream the place of the byte is known; a compressed frame is damaged as a whole.
-        let position = if compression == Compression::None {
-            piece.position + 6 * MIB - piece.offset
-        } else {
-            piece.position + piece.stored / 2
+        // In a compressed frame the first of its blocks of 1 MiB, which is decompressed for itself.
+        let (position, start) = match compression {
+            Compression::None => (piece.position + 6 * MIB - piece.offset, 6 * MIB),
+            Compression::Lz4 { .. } => (piece.position + 1000, piece.offset),
         };
         flip(&chain.files[0], position);
-        let damaged = if compression == Compression::None { 6 * MIB..7 * MIB } else { piece.range() };
+        let damaged = start..start + MIB;
         let map = Map::start(&["-f", &chain.list()]);
         for structured in [true, false] {
             let mut client = Client::connect(&map.socket, "vda", structured);
@@ -55,8 +54,7 @@ fn a_damaged_block_is_an_error_for_who_reads_it() {
         let said = map.end("TERM").succeeds().stderr;
         let name = chain.files[0].to_str().unwrap();
         assert!(said.contains(name) && said.contains("is damaged at offset"), "{said}");
-        let blocks = (damaged.end - damaged.start) / MIB;
-        assert_eq!(said.matches("error: ").count() as u64, blocks, "each block once: {said}");
+        assert_eq!(said.matches("error: ").count(), 1, "each block once: {said}");
     }
 }
 
