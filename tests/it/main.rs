@@ -14,6 +14,7 @@ mod guest;
 mod interop;
 mod lab;
 mod many;
+mod map;
 mod offline;
 mod random;
 mod rebuild;
