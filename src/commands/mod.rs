@@ -3,6 +3,7 @@
 mod backup;
 mod connect;
 mod doctor;
+pub mod dropin;
 mod dump;
 pub(crate) mod guard;
 mod link;

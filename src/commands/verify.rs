@@ -14,6 +14,7 @@ use super::{Session, whole};
 use crate::cli::read::Verify;
 use crate::error::{self, Error, Kind};
 use crate::exit::Exit;
+use crate::phrases::CLASSIC;
 use crate::pipeline::Progress;
 use crate::set::catalogue::{Catalogue, Run, Stream as CatalogueStream};
 use crate::set::chain;
@@ -22,7 +23,7 @@ use crate::set::intent::Intent;
 use crate::set::layout::{Layout, checkpoint_name, checkpoint_position};
 use crate::set::manifest::{FileRecord, Manifest};
 use crate::stream::reader::Proof;
-use crate::stream::verify::{Expected, verify};
+use crate::stream::verify::{Expected, Report, verify};
 use crate::ui::progress::{Meter, format_duration};
 use crate::units::format_bytes;
 
@@ -108,6 +109,14 @@ fn conclude(args: &Verify, catalogue: &Catalogue, verdict: &Verdict, begin: Inst
         (1, _, _) => (format!("DAMAGED: 1 damage found: {what}"), Exit::Damage),
         (damages, _, _) => (format!("DAMAGED: {damages} damages found: {what}"), Exit::Damage),
     };
+    if args.classic {
+        let unproven = exit == Exit::Done && verdict.unproven > 0;
+        match exit {
+            Exit::Done => tracing::info!("{line}"),
+            _ => tracing::error!("{line}"),
+        }
+        return Ok(if unproven { Exit::Look } else { exit });
+    }
     if exit == Exit::Done && args.talk.quiet {
         return Ok(exit);
     }
@@ -261,6 +270,7 @@ fn check_stream(
         }
         Ok(report) => report,
     };
+    classic(stream, &report);
     if stream.expected.is_none() && report.proof == Proof::Unproven {
         tracing::warn!("disk {}: {}: no checksum, unproven", stream.target, stream.path.display());
         verdict.unproven += 1;
@@ -281,6 +291,22 @@ fn check_stream(
         verdict.damages += report.omitted;
     }
     Ok(())
+}
+
+/// What virtnbdrestore says of a file.
+fn classic(stream: &Stream, report: &Report) {
+    let (at, path) = ("root files - verify", stream.path.display());
+    tracing::info!(target: CLASSIC, at, "Computing checksum for: {path}");
+    if let Some(sum) = report.adler32 {
+        tracing::info!(target: CLASSIC, at, "Checksum result: {sum}");
+    }
+    if stream.expected.is_none() && report.proof == Proof::Unproven {
+        return;
+    }
+    tracing::info!(target: CLASSIC, at, "Comparing checksum with stored information");
+    if report.is_sound() {
+        tracing::info!(target: CLASSIC, at, "OK");
+    }
 }
 
 fn describe_range(range: Range<u64>) -> String {

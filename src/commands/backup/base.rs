@@ -13,6 +13,7 @@ use crate::error::{self, Error, Kind};
 use crate::libvirt::checkpoint::{self, Checkpoint, CheckpointDisk};
 use crate::libvirt::domain::Domain;
 use crate::libvirt::probe;
+use crate::phrases::{CLASSIC, OWN};
 use crate::set::catalogue::{Catalogue, Run};
 use crate::set::layout::checkpoint_position;
 use crate::set::{Level, chain, dropped};
@@ -167,7 +168,9 @@ impl Bases {
             reason.get_or_insert(missing);
         }
         let reason = reason.unwrap_or_else(|| format!("{target} is new to the chain"));
-        tracing::warn!("{target}: full instead of an increment, because {reason}");
+        tracing::warn!(target: OWN, "{target}: full instead of an increment, because {reason}");
+        let at = "root checkpoint - create";
+        tracing::warn!(target: CLASSIC, at, "Disk [{target}]: {reason}, switching backup to full.");
         Ok(None)
     }
 }
@@ -272,7 +275,9 @@ pub fn redefine_lost(
         checkpoint.parent = checkpoint.parent.take().filter(|parent| defined.contains(parent));
         match checkpoint::redefine(domain, &checkpoint.redefine_xml()?, true) {
             Ok(()) => {
-                tracing::info!("Redefine missing checkpoint {name}: the host had lost it");
+                tracing::info!(target: OWN, "Redefine missing checkpoint {name}: the host had lost it");
+                let at = "root checkpoint - redefine";
+                tracing::info!(target: CLASSIC, at, "Redefine missing checkpoint: [{name}]");
                 defined.push(name.clone());
                 redefined = true;
             }

@@ -11,7 +11,6 @@ use super::config::Extra;
 use super::job::Copied;
 use super::plan::Plan;
 use super::{Context, old_chain, undo};
-use crate::commands::Session;
 use crate::error::{self, Error, Kind};
 use crate::fault;
 use crate::set::Level;
@@ -38,7 +37,12 @@ pub struct Outcome {
 }
 
 /// Opens the run's log file in the set.
-pub fn open_log(session: &Session, layout: &Layout, plan: &Plan) -> Result<()> {
+pub fn open_log(run: &Context<'_>, plan: &Plan) -> Result<()> {
+    let Context { args, session, catalogue, .. } = run;
+    if args.classic.own_log {
+        return Ok(());
+    }
+    let layout = &catalogue.layout;
     let path = layout.file(&plan.log)?;
     let file = layout.create_new(&path)?;
     session.log.open_file(file).map_err(|error| Error::io("write", error).path(path))?;
@@ -85,9 +89,8 @@ fn extras(layout: &Layout, plan: &Plan, copied: &Copied) -> Result<Vec<Extra>> {
 /// Writes the manifest, which seals everything else.
 fn seal(run: &Context<'_>, plan: &Plan, copied: Copied, extras: Vec<Extra>) -> Result<Manifest> {
     run.session.cancel.check()?;
-    let log = finish_log(run.session, &run.catalogue.layout, plan)?;
-    let mut files: Vec<FileRecord> = extras.into_iter().map(|extra| extra.record).collect();
-    files.push(log);
+    let log = finish_log(run, plan)?;
+    let files: Vec<FileRecord> = extras.into_iter().map(|extra| extra.record).chain(log).collect();
     let manifest = assemble(run, plan, copied, files);
     fault::point("log-closed")?;
     manifest.commit(&run.catalogue.layout)?;
@@ -108,12 +111,15 @@ fn write_extras(layout: &Layout, extras: &[Extra]) -> Result<()> {
 }
 
 /// Ends the log: it is part of what the manifest seals.
-fn finish_log(session: &Session, layout: &Layout, plan: &Plan) -> Result<FileRecord> {
-    let path = layout.file(&plan.log)?;
+fn finish_log(run: &Context<'_>, plan: &Plan) -> Result<Option<FileRecord>> {
     tracing::debug!("all data is complete and synced; committing run {}", plan.run);
-    session.log.close_file().map_err(|error| Error::io("sync", error).path(&path))?;
+    if run.args.classic.own_log {
+        return Ok(None);
+    }
+    let path = run.catalogue.layout.file(&plan.log)?;
+    run.session.log.close_file().map_err(|error| Error::io("sync", error).path(&path))?;
     let content = std::fs::read(&path).map_err(|error| Error::io("read", error).path(&path))?;
-    Ok(FileRecord::of(&plan.log, Role::Log, &content))
+    Ok(Some(FileRecord::of(&plan.log, Role::Log, &content)))
 }
 
 fn assemble(run: &Context<'_>, plan: &Plan, copied: Copied, files: Vec<FileRecord>) -> Manifest {

@@ -7,7 +7,7 @@ use anyhow::Result;
 use uuid::Uuid;
 
 use super::plan::{Export, Plan, PlannedDisk};
-use super::{Context, zeroes};
+use super::{Context, phrases, zeroes};
 use crate::cancel::Cancel;
 use crate::cli::backup::Backup;
 use crate::error::{self, Error, Kind};
@@ -15,6 +15,7 @@ use crate::extent::{self, Extent, Kind as ExtentKind, align_data};
 use crate::fault;
 use crate::nbd::block_status::{self, ALLOCATION};
 use crate::nbd::client::Client;
+use crate::phrases::{CLASSIC, OWN};
 use crate::pipeline::backup::{Source, copy};
 use crate::set::layout::PARTIAL;
 use crate::stream::FRAME_ALIGNMENT;
@@ -48,7 +49,8 @@ pub fn all(run: &Context<'_>, plan: &Plan, cancel: &Cancel) -> Result<Vec<Copied
     let next = AtomicUsize::new(0);
     let results = Mutex::new(Vec::new());
     let workers = run.args.worker.map_or(plan.disks.len(), usize::from).clamp(1, plan.disks.len());
-    tracing::debug!("Concurrent backup processes: [{workers}]");
+    tracing::debug!(target: OWN, "Concurrent backup processes: [{workers}]");
+    tracing::info!(target: CLASSIC, "Concurrent backup processes: [{workers}]");
     std::thread::scope(|scope| {
         let work = || {
             while let Some((index, disk)) = take(&next, &plan.disks) {
@@ -86,7 +88,9 @@ fn one(run: &Context<'_>, plan: &Plan, disk: &PlannedDisk, cancel: &Cancel) -> e
     let layout = &run.catalogue.layout;
     let Export { uri, bitmap } = plan.export(disk);
     let contexts: Vec<&str> = [ALLOCATION].into_iter().chain(bitmap.as_deref()).collect();
+    phrases::connecting(disk, &uri);
     let mut first = Client::connect(&uri, &contexts, cancel)?;
+    phrases::connected(run.args, disk);
     let extents = extents(run, disk, &mut first, bitmap.as_deref())?;
     let size = first.size();
     if disk.base.as_ref().is_some_and(|base| base.virtual_size != size) {
@@ -94,15 +98,12 @@ fn one(run: &Context<'_>, plan: &Plan, disk: &PlannedDisk, cancel: &Cancel) -> e
     }
     let data_size = extent::total(&extents, ExtentKind::Data);
     let zeroed = extent::total(&extents, ExtentKind::Zero);
-    tracing::info!(
-        "{}: Got {} extents to backup, {}",
-        disk.target,
-        extents.iter().filter(|extent| extent.kind == ExtentKind::Data).count(),
-        format_bytes(data_size)
-    );
+    let count = extents.iter().filter(|extent| extent.kind == ExtentKind::Data).count();
+    tracing::info!(target: OWN, "{}: Got {count} extents to backup, {}", disk.target, format_bytes(data_size));
     fault::point("extents-known")?;
     let meta = meta(run.args, plan, disk, size, data_size);
     let path = layout.file(&format!("{}{PARTIAL}", disk.file))?;
+    phrases::extents(disk, count, data_size, size, &path);
     let file = layout.create_new(&path)?;
     fault::point("stream-created")?;
     let mut clients = vec![first];
@@ -136,7 +137,7 @@ fn extents(
         _ => block_status::allocation(client)?,
     };
     if run.args.no_sparse_detection {
-        tracing::debug!("Skipping detection of sparse ranges");
+        tracing::debug!(target: OWN, "Skipping detection of sparse ranges");
         for extent in extents.iter_mut().filter(|extent| extent.kind == ExtentKind::Zero) {
             extent.kind = ExtentKind::Data;
         }

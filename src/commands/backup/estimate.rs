@@ -14,6 +14,7 @@ use crate::libvirt::connection::Connection;
 use crate::libvirt::domain::Domain;
 use crate::libvirt::domain_xml::DomainConfig;
 use crate::libvirt::probe;
+use crate::phrases::CLASSIC;
 use crate::set::catalogue::Catalogue;
 use crate::set::layout::Layout;
 use crate::units::format_bytes;
@@ -28,7 +29,7 @@ pub fn print(args: &Backup, connection: &Connection, domain: &Domain, layout: &L
         Some(name) => probe::changed_sizes(domain, name).unwrap_or_default(),
         None => Vec::new(),
     };
-    let mut out = std::io::stdout().lock();
+    let mut lines = String::new();
     let mut total = 0_u64;
     for Selected { disk, .. } in &selection.disks {
         let since = changed.iter().find(|(target, _)| *target == disk.target);
@@ -37,11 +38,14 @@ pub fn print(args: &Backup, connection: &Connection, domain: &Domain, layout: &L
             _ => ("full, allocated".to_owned(), domain.disk_allocation(&disk.target)?),
         };
         total = total.saturating_add(bytes);
-        writeln!(out, "{}: {bytes} bytes ({}) {level}", disk.target, format_bytes(bytes))
-            .map_err(|error| Error::io("write to stdout", error))?;
+        lines.push_str(&format!("{}: {bytes} bytes ({}) {level}\n", disk.target, format_bytes(bytes)));
     }
-    writeln!(out, "Estimated backup size: {total} bytes ({})", format_bytes(total))
-        .map_err(|error| Error::io("write to stdout", error))?;
+    if args.classic.estimate_as_message {
+        tracing::info!(target: CLASSIC, "Estimated checkpoint backup size: [{total}] Bytes");
+        return Ok(Exit::Done);
+    }
+    lines.push_str(&format!("Estimated backup size: {total} bytes ({})\n", format_bytes(total)));
+    std::io::stdout().lock().write_all(lines.as_bytes()).map_err(|error| Error::io("write to stdout", error))?;
     Ok(Exit::Done)
 }
 
@@ -72,7 +76,7 @@ pub fn is_below_threshold(args: &Backup, domain: &Domain, plan: &Plan) -> Result
         return Ok(false);
     }
     tracing::info!(
-        "Backup size {estimate} bytes does not meet required threshold of {threshold} bytes: nothing is done"
+        "Backup size [{estimate}] does not meet required threshold [{threshold}], skipping backup."
     );
     Ok(true)
 }

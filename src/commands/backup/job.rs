@@ -12,7 +12,7 @@ use super::guest::{self, Hold, Quiet};
 use super::plan::Plan;
 use super::scratch::Scratch;
 use super::watch::Watch;
-use super::{Context, base, marker, old_chain, undo};
+use super::{Context, base, marker, old_chain, phrases, undo};
 use crate::cancel::Cancel;
 use crate::commands::link::{Link, bounded};
 use crate::error::{self, Error, Kind};
@@ -20,6 +20,7 @@ use crate::fault;
 use crate::libvirt::backup_job::{self, PRESERVE_SHUTDOWN_VERSION};
 use crate::libvirt::{code, code_of};
 use crate::lock::Patience;
+use crate::phrases::CLASSIC;
 use crate::set::intent::Held;
 use crate::set::moment;
 
@@ -87,6 +88,7 @@ fn job(run: &Context<'_>, plan: &mut Plan, hold: &mut Hold<'_>, scratch: Scratch
         plan.intent.held = planned;
         plan.intent.write(&run.catalogue.layout)?;
     }
+    tracing::info!(target: CLASSIC, at = "root job - start", "Starting backup job.");
     let (point_in_time, quiet) = hold.at_quiet_moment(|| begin(run, plan))?;
     let cancel = &run.session.cancel;
     run.link.ask(DAEMON_PATIENCE, cancel, |reached| base::refuse_replaced(reached, &plan.disks))?;
@@ -106,6 +108,7 @@ fn job(run: &Context<'_>, plan: &mut Plan, hold: &mut Hold<'_>, scratch: Scratch
     }
     let disks = disks?;
     fault::point("copied")?;
+    phrases::copied();
     job.end(&run.session.cancel)?;
     fault::point("job-ended")?;
     Ok(Copied { disks, point_in_time, config, quiet })
@@ -142,6 +145,7 @@ fn begin(run: &Context<'_>, plan: &mut Plan) -> Result<jiff::Zoned> {
         other => other?,
     }
     tracing::debug!("backup job begun, socket {}", plan.socket.display());
+    phrases::begun(plan);
     fault::point("begun-unthawed")?;
     Ok(moment::now())
 }

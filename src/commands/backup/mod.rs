@@ -14,6 +14,7 @@ mod copy;
 pub(super) mod disks;
 mod domain_lock;
 mod estimate;
+pub(super) mod start_only;
 mod guard;
 pub(super) mod guest;
 mod job;
@@ -21,6 +22,7 @@ mod level;
 pub(super) mod locks;
 pub(super) mod marker;
 pub(super) mod old_chain;
+mod phrases;
 pub(super) mod plan;
 mod scratch;
 mod socket;
@@ -43,6 +45,7 @@ use crate::cli::backup::Backup;
 use crate::exit::Exit;
 use crate::fault;
 use crate::lock::Patience;
+use crate::phrases::OWN;
 use crate::set::catalogue::Catalogue;
 use crate::set::layout::Layout;
 use crate::ui::progress::format_duration;
@@ -75,6 +78,7 @@ pub fn run(args: &Backup, session: &Session) -> Result<Exit> {
     drop(reached);
     undo::refuse_leftovers(&catalogue.layout)?;
     plan.tell();
+    phrases::planned(args, &plan);
     let run = Context { args, session, link: &link, catalogue: &catalogue };
     if estimate::is_below_threshold(args, &*link.reach()?, &plan)? {
         hold.end();
@@ -88,6 +92,7 @@ pub fn run(args: &Backup, session: &Session) -> Result<Exit> {
     }
     let outcome = result?;
     tell(&outcome, begin);
+    phrases::committed(&run, &outcome.manifest);
     Ok(verdict(args, session, &outcome))
 }
 
@@ -105,7 +110,7 @@ struct Context<'r> {
 fn perform(run: &Context<'_>, mut plan: Plan, hold: &mut Hold<'_>) -> Result<Outcome> {
     let layout = &run.catalogue.layout;
     commit::refuse_existing(layout, &plan)?;
-    commit::open_log(run.session, layout, &plan)?;
+    commit::open_log(run, &plan)?;
     plan.intent.held = hold.held();
     plan.intent.write(layout)?;
     let result = fault::point("intent-written")
@@ -119,7 +124,9 @@ fn perform(run: &Context<'_>, mut plan: Plan, hold: &mut Hold<'_>) -> Result<Out
         plan.intent.held = hold.held();
         undo::failed_run(run, &plan.intent);
         // The log of a failed run stays; that it may be incomplete changes nothing.
-        let _ = run.session.log.close_file();
+        if !run.args.classic.own_log {
+            let _ = run.session.log.close_file();
+        }
     }
     result
 }
@@ -132,6 +139,7 @@ fn tell(outcome: &Outcome, begin: Instant) {
             bytes => format!(", {} zeroed", format_bytes(bytes)),
         };
         tracing::info!(
+            target: OWN,
             "{}: {}: {} of {} read{zeroed}, {} stored in {}",
             disk.target,
             disk.level,
@@ -143,6 +151,7 @@ fn tell(outcome: &Outcome, begin: Instant) {
     }
     let checkpoint = manifest.checkpoint.as_deref().map(|name| format!(", checkpoint {name}")).unwrap_or_default();
     tracing::info!(
+        target: OWN,
         "Finished successfully: {} backup of {}{checkpoint}, {} in {} (run {})",
         manifest.level,
         manifest.domain,

@@ -17,6 +17,7 @@ use crate::libvirt::connection::Connection;
 use crate::libvirt::domain::Domain;
 use crate::libvirt::domain_xml::{Disk, DomainConfig};
 use crate::nbd::uri;
+use crate::phrases::OWN;
 use crate::qemu::img::ImageInfo;
 use crate::set::Level;
 use crate::set::catalogue::Catalogue;
@@ -68,6 +69,7 @@ pub struct Plan {
     /// The job's socket.
     pub socket: PathBuf,
     scratch: PathBuf,
+    classic_scratch: bool,
     directory: PathBuf,
     /// Name of the run's log.
     pub log: String,
@@ -166,6 +168,7 @@ impl Plan {
             config,
             socket,
             scratch: args.places.scratchdir.clone(),
+            classic_scratch: args.classic.scratch_names,
             directory: catalogue.layout.directory().to_owned(),
             // Never a name of virtnbdbackup's: it would append to a log that the manifest has sealed.
             log: format!("backup.{level}.{}.{run}.log", started.strftime("%m%d%Y%H%M%S")),
@@ -219,7 +222,7 @@ impl Plan {
 
     /// Says what will be done and why.
     pub fn tell(&self) {
-        tracing::info!("Backup level: [{}], run {}", self.level, self.run);
+        tracing::info!(target: OWN, "Backup level: [{}], run {}", self.level, self.run);
         for disk in &self.disks {
             match &disk.base {
                 Some(base) => tracing::info!("{}: {} since {}", disk.target, disk.level, base.checkpoint),
@@ -245,7 +248,8 @@ impl Plan {
     }
 
     fn scratch_file(&self, target: &str) -> PathBuf {
-        self.scratch.join(job_files::scratch_name(self.run, target))
+        let name = if self.classic_scratch { job_files::classic_scratch_name } else { job_files::scratch_name };
+        self.scratch.join(name(self.run, target))
     }
 
     /// The backup job.

@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::phrases;
 use super::source::Source;
 use crate::cli::read::Restore;
 use crate::error::{Error, Kind, Result};
+use crate::phrases::OWN;
 use crate::libvirt::domain_xml::{Adjustment, DomainConfig, NewSource, adjust};
 use crate::set::config::ConfigFile;
 use crate::set::layout::write_atomically;
@@ -24,6 +26,10 @@ pub fn is_adjusted(args: &Restore) -> bool {
 #[derive(Debug, Default)]
 pub struct Plan {
     files: Vec<(PathBuf, Vec<u8>)>,
+    /// The domain's XML among them.
+    xml: Option<PathBuf>,
+    /// That one may be overwritten.
+    replace_xml: bool,
     adjusted: Option<String>,
 }
 
@@ -56,7 +62,10 @@ impl Plan {
         } else {
             text
         };
-        plan.files.push((directory.join(CONFIG), xml.into_bytes()));
+        let path = directory.join(args.classic.config_name.as_deref().unwrap_or(Path::new(CONFIG)));
+        plan.files.push((path.clone(), xml.into_bytes()));
+        plan.xml = Some(path);
+        plan.replace_xml = args.classic.replace_config;
         Ok(plan)
     }
 
@@ -82,7 +91,8 @@ impl Plan {
     /// # Errors
     /// [`Kind::Busy`].
     pub fn check(&self, force: bool) -> Result<()> {
-        self.files.iter().try_for_each(|(path, content)| if force { Ok(()) } else { is_there(path, content).map(drop) })
+        let mut kept = self.files.iter().filter(|(path, _)| !force && !self.may_replace(path));
+        kept.try_for_each(|(path, content)| is_there(path, content).map(drop))
     }
 
     /// Writes the files; those that are there already stay.
@@ -91,15 +101,23 @@ impl Plan {
     /// [`Kind::Busy`], [`Kind::Io`].
     pub fn write(&self, force: bool) -> Result<()> {
         for (path, content) in &self.files {
-            if force || !is_there(path, content)? {
+            if force || self.may_replace(path) || !is_there(path, content)? {
                 write_atomically(path, content)?;
             }
-            if path.ends_with(CONFIG) {
+            if self.xml.as_ref() == Some(path) {
                 let what = if self.adjusted.is_some() { "Adjusted config" } else { "Domain XML" };
-                tracing::info!("{what} placed in: [{}]", path.display());
+                tracing::info!(target: OWN, "{what} placed in: [{}]", path.display());
+                match self.adjusted.is_some() {
+                    true => phrases::adjusted_config(path),
+                    false => phrases::copied_config(path),
+                }
             }
         }
         Ok(())
+    }
+
+    fn may_replace(&self, path: &Path) -> bool {
+        self.replace_xml && self.xml.as_deref() == Some(path)
     }
 }
 

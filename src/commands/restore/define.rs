@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use super::config::no_xml;
+use super::phrases;
 use super::source::Source;
 use crate::cli::read::Restore;
 use crate::commands::connect;
@@ -10,6 +11,7 @@ use crate::error::{self, Error, Kind};
 use crate::libvirt::connection::Connection;
 use crate::libvirt::domain::Domain;
 use crate::libvirt::domain_xml::DomainConfig;
+use crate::phrases::OWN;
 use crate::set::manifest::Role;
 
 /// Makes sure, before the first disk is written, that the domain can be defined where that is asked for.
@@ -35,7 +37,8 @@ pub fn define(args: &Restore, source: &Source, xml: &str) -> Result<()> {
     if source.files().iter().any(|file| file.role == Role::Autostart) && args.name.is_none() {
         domain.set_autostart(true)?;
     }
-    tracing::info!("domain {} is defined", domain.name());
+    tracing::info!(target: OWN, "domain {} is defined", domain.name());
+    phrases::defined(domain.name());
     Ok(())
 }
 

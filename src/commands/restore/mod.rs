@@ -14,6 +14,7 @@ mod define;
 mod foreign;
 mod image;
 mod output;
+mod phrases;
 mod sequence;
 mod source;
 mod write;
@@ -31,6 +32,7 @@ use crate::cli::read::Restore;
 use crate::error::{self, Error};
 use crate::exit::Exit;
 use crate::libvirt::domain_xml::NewSource;
+use crate::phrases::{CLASSIC, OWN};
 use crate::ui::progress::format_duration;
 use crate::units::format_bytes;
 
@@ -40,6 +42,7 @@ pub fn run(args: &Restore, session: &Session) -> Result<Exit> {
     let output = Output::of(args)?;
     refuse_set(args)?;
     let source = Source::open(args)?;
+    let args = &with_prefix(args, &source)?;
     tracing::info!("restoring {}", source.describe());
     define::check(args, &source)?;
     let chains = source.chains(args, session)?;
@@ -56,7 +59,9 @@ pub fn run(args: &Restore, session: &Session) -> Result<Exit> {
     image::prepare(args, &targets)?;
 
     for (chain, target) in chains.iter().zip(&targets) {
+        phrases::writing(args, chain, target);
         write::write(args, session, chain, target).map_err(|error| error.disk(chain.target()))?;
+        phrases::written(args, chain);
     }
     publish(&targets)?;
     let whole = config.as_ref().map(|_| Exit::Done).unwrap_or(Exit::Damage);
@@ -72,7 +77,11 @@ pub fn run(args: &Restore, session: &Session) -> Result<Exit> {
         }
     }
     let bytes = chains.iter().map(|chain| chain.size()).sum();
+    if whole == Exit::Done {
+        tracing::info!(target: CLASSIC, "Finished successfully");
+    }
     tracing::info!(
+        target: OWN,
         "{}: {} restored to {} ({}) in {}",
         if whole == Exit::Done { "Finished successfully" } else { "Finished" },
         chains.iter().map(|chain| chain.target()).collect::<Vec<_>>().join(", "),
@@ -81,6 +90,15 @@ pub fn run(args: &Restore, session: &Session) -> Result<Exit> {
         format_duration(begin.elapsed())
     );
     Ok(whole)
+}
+
+/// The options, with the name that the drop-in command gives to a domain where none is asked for.
+fn with_prefix(args: &Restore, source: &Source) -> error::Result<Restore> {
+    let mut args = args.clone();
+    if args.classic.prefix_name {
+        args.name = source.domain()?.map(|(_, config)| format!("restore_{}", config.name));
+    }
+    Ok(args)
 }
 
 /// Images among backups would be taken for part of the set.

@@ -1,0 +1,105 @@
+//! `virtnbdbackup`.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use super::unsupported;
+use super::words::Words;
+use crate::cli::Command;
+use crate::cli::backup::{Backup, Classic, LevelArg};
+use crate::cli::dropin::backup::Options;
+use crate::commands::backup::{self, start_only};
+use crate::commands::{Session, connect};
+use crate::error::{self, Error};
+use crate::exit::Exit;
+use crate::libvirt::connection::Connection;
+use crate::phrases::CLASSIC;
+
+/// Backs up, or what else the options say.
+pub fn run(options: &Options, session: &Session) -> Result<Exit> {
+    tracing::info!(target: CLASSIC, "Backup level: [{}]", options.level.name());
+    if let Ok(version) = Connection::library_version() {
+        tracing::info!(target: CLASSIC, "Local libvirt library version: [{version}]");
+    }
+    if options.killonly {
+        return start_only::end(&translate(options)?);
+    }
+    unsupported::check_backup(options)?;
+    let mut args = translate(options)?;
+    if let Some(directory) = &args.places.checkpointdir {
+        tracing::info!(target: CLASSIC, "Store checkpoints in: [{}]", directory.display());
+    }
+    if options.startonly {
+        return start_only::begin(args, session);
+    }
+    reset_if_stopped(&mut args)?;
+    let exit = backup::run(&args, session)?;
+    let warnings = session.log.warnings().len();
+    if options.strict && warnings > 0 {
+        tracing::info!(target: CLASSIC, "[{warnings}] Warnings detected during backup operation, forcing exit code 2");
+        return Ok(Exit::Look);
+    }
+    Ok(exit)
+}
+
+/// virtkeep's own options for the same.
+fn translate(options: &Options) -> error::Result<Backup> {
+    let socket = || PathBuf::from(format!("/var/tmp/virtnbdbackup.{}", std::process::id()));
+    let words = Words::of("backup")
+        .with("domain", &options.domain)
+        .with("output", &options.output)
+        .with("level", options.level.name())
+        .maybe("include", options.include.as_ref())
+        .maybe("exclude", options.exclude.as_ref())
+        .number("compress", options.compress)
+        // virtnbdbackup takes 0 for all disks.
+        .number("worker", options.worker.filter(|worker| *worker > 0))
+        .number("threshold", options.threshold)
+        .maybe("freeze-mountpoint", options.freeze_mountpoint.as_ref())
+        .maybe("checkpointdir", options.checkpointdir.as_ref())
+        .with("scratchdir", &options.scratchdir)
+        .with("socketfile", options.socketfile.clone().unwrap_or_else(socket))
+        .with("mode", format!("{:o}", (0o666 & !umask()) | 0o600))
+        .flag("no-sparse-detection", options.no_sparse_detection)
+        .flag("pause", options.pause)
+        .flag("start-domain", options.start_domain)
+        .flag("strict", options.strict)
+        .flag("printonly", options.printonly)
+        .remote(&options.remote)
+        .logging(&options.logging);
+    match words.parse()? {
+        Command::Backup(mut args) => {
+            args.classic = Classic {
+                scratch_names: true,
+                own_log: true,
+                any_exclude: true,
+                estimate_as_message: true,
+                compare_extents: options.qemu,
+            };
+            Ok(*args)
+        }
+        _ => Err(Error::usage("not a backup")),
+    }
+}
+
+/// virtnbdbackup has no chains of stopped domains: of a full it makes a copy.
+fn reset_if_stopped(args: &mut Backup) -> Result<()> {
+    if args.level != LevelArg::Full || args.guest.start_domain {
+        return Ok(());
+    }
+    if !connect::open(&args.hypervisor)?.domain(&args.domain)?.is_active()? {
+        let at = "root check - vmstate";
+        tracing::warn!(target: CLASSIC, at, "Domain is offline, resetting backup options.");
+        tracing::warn!(target: CLASSIC, at, "New Backup level: [copy].");
+        args.level = LevelArg::Copy;
+    }
+    Ok(())
+}
+
+/// The permissions that this process takes away from new files: virtnbdbackup's files have the rest.
+fn umask() -> u32 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    mask.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o077)
+}

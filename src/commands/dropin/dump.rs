@@ -1,0 +1,48 @@
+//! `virtnbdrestore -o dump`: the heads of the data files, as virtnbdrestore prints them.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::Result;
+use serde::Serialize;
+use serde_json::ser::{PrettyFormatter, Serializer};
+
+use crate::error::{self, Error};
+use crate::exit::Exit;
+use crate::phrases::CLASSIC;
+use crate::set::catalogue::{Catalogue, Problem};
+use crate::set::layout::Layout;
+use crate::stream::head;
+use crate::stream::meta::Meta;
+
+/// Prints the heads, in the order of the runs.
+pub fn run(input: &Path) -> Result<Exit> {
+    let at = "root files - dump";
+    tracing::info!(target: CLASSIC, at, "Dumping saveset meta information");
+    let catalogue = Catalogue::open(Layout::new(input))?;
+    let mut heads: Vec<Meta> = Vec::new();
+    let mut damaged = catalogue.problems.iter().any(Problem::is_damage);
+    for problem in &catalogue.problems {
+        tracing::error!("{}", error::report(&problem.error));
+    }
+    for stream in catalogue.runs.iter().flat_map(|run| &run.streams) {
+        let path = catalogue.stream_path(stream)?;
+        tracing::info!(target: CLASSIC, at, "{}", path.display());
+        match head::read(&path) {
+            Ok(meta) => heads.push(meta),
+            Err(error) => {
+                tracing::error!("{}", error::report(&error));
+                damaged = true;
+            }
+        }
+    }
+    let mut text = Vec::new();
+    let mut serializer = Serializer::with_formatter(&mut text, PrettyFormatter::with_indent(b"    "));
+    heads.serialize(&mut serializer).map_err(|error| Error::usage("write JSON").caused_by(error))?;
+    text.push(b'\n');
+    match std::io::stdout().lock().write_all(&text) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+        other => other.map_err(|error| Error::io("write to stdout", error))?,
+    }
+    Ok(if damaged { Exit::Damage } else { Exit::Done })
+}

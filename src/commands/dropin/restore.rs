@@ -1,0 +1,85 @@
+//! `virtnbdrestore`.
+
+use anyhow::Result;
+
+use super::words::Words;
+use super::{dump, unsupported};
+use crate::cli::Command;
+use crate::cli::dropin::restore::{Action, Options};
+use crate::cli::read::{Classic, Restore, Verify};
+use crate::commands::{Session, restore, verify};
+use crate::error::{self, Error, Kind};
+use crate::exit::Exit;
+use crate::phrases::CLASSIC;
+
+/// Restores, or what else the options say.
+pub fn run(options: &Options, session: &Session) -> Result<Exit> {
+    unsupported::check_restore(options)?;
+    if !options.input.exists() {
+        let message = format!("Backup source [{}] does not exist.", options.input.display());
+        return Err(Error::new(Kind::NotFound, message).hint("-i takes the directory of a backup").into());
+    }
+    match options.action() {
+        Action::Dump => dump::run(&options.input),
+        Action::Verify => verified(verify::run(&verify_args(options)?, session)?),
+        Action::Restore => restore::run(&restore_args(options)?, session),
+    }
+}
+
+/// What can't be proven is not verified.
+fn verified(exit: Exit) -> Result<Exit> {
+    match exit {
+        Exit::Look => Err(Error::incomplete("some files have no checksum: nothing can be said about them")
+            .hint("the warnings above name them")
+            .into()),
+        exit => Ok(exit),
+    }
+}
+
+fn verify_args(options: &Options) -> error::Result<Verify> {
+    match Words::of("verify").with("input", &options.input).logging(&options.logging).parse()? {
+        Command::Verify(args) => Ok(Verify { classic: true, ..args }),
+        _ => Err(Error::usage("not a verify")),
+    }
+}
+
+fn restore_args(options: &Options) -> error::Result<Restore> {
+    let words = Words::of("restore")
+        .with("input", &options.input)
+        .with("output", &options.output)
+        .maybe("disk", options.disk.as_ref())
+        .maybe("sequence", options.sequence.as_ref())
+        .flag("preallocate", options.preallocate)
+        .flag("compress", options.compress)
+        .remote(&options.remote)
+        .logging(&options.logging);
+    let words = match options.sequence {
+        Some(_) => {
+            tracing::info!(target: CLASSIC, "Using manual specified sequence of files.");
+            tracing::info!(target: CLASSIC, "Disabling redefine and config adjust options.");
+            words
+        }
+        None => config_words(options, words),
+    };
+    match words.parse()? {
+        Command::Restore(mut args) => {
+            args.classic = Classic {
+                config_name: Some(options.config_file.clone()),
+                replace_config: true,
+                prefix_name: args.adjust_config && args.name.is_none(),
+            };
+            Ok(*args)
+        }
+        _ => Err(Error::usage("not a restore")),
+    }
+}
+
+/// A name alone adjusts nothing, and what is defined is adjusted.
+fn config_words(options: &Options, words: Words) -> Words {
+    let adjust = options.adjust_config || options.define;
+    words
+        .maybe("until", options.until.as_ref())
+        .flag("adjust-config", adjust)
+        .flag("define", options.define)
+        .maybe("name", options.name.as_ref().filter(|_| adjust))
+}

@@ -1,0 +1,64 @@
+//! What virtnbdrestore says at each step, for the drop-in command: see [`crate::phrases`].
+
+use super::image::Target;
+use crate::chain_device::ChainDevice;
+use crate::cli::read::Restore;
+use crate::phrases::{CLASSIC, size};
+
+/// A disk is about to be written.
+pub fn writing(args: &Restore, chain: &ChainDevice, target: &Target) {
+    let newest = chain.layers().first().map_or("", |layer| layer.meta().checkpoint_name.as_str());
+    tracing::info!(
+        target: CLASSIC,
+        at = "root image - create",
+        "Create virtual disk [{}] format: [{}] size: [{}] based on: [{newest}] preallocated: [{}]",
+        target.path().display(),
+        target.format(),
+        chain.size(),
+        if args.preallocate { "True" } else { "False" }
+    );
+    if args.compress {
+        tracing::info!(target: CLASSIC, "Using compression driver during restore");
+    }
+    for layer in chain.layers().iter().rev() {
+        let (from, to) = (layer.path().display(), target.path().display());
+        let at = "root data - _write";
+        tracing::info!(target: CLASSIC, at, "Applying data from backup file [{from}] to target file [{to}].");
+    }
+}
+
+/// A disk is written. Its streams were read together, not one after another.
+pub fn written(args: &Restore, chain: &ChainDevice) {
+    let at = "root data - _write";
+    for layer in chain.layers().iter().rev() {
+        let (path, bytes) = (layer.path().display(), layer.meta().data_size);
+        if bytes == 0 {
+            tracing::info!(target: CLASSIC, at, "File [{path}] contains no dirty blocks, skipping.");
+        } else {
+            tracing::info!(target: CLASSIC, at, "End of stream, [{}] of data processed", size(bytes));
+        }
+    }
+    if let Some(until) = &args.until {
+        tracing::info!(target: CLASSIC, at, "Reached checkpoint [{until}], stopping");
+    }
+}
+
+/// The domain's XML is written as it was.
+pub fn copied_config(path: &std::path::Path) {
+    let at = "root vmconfig - restore";
+    tracing::info!(target: CLASSIC, at, "Copied original vm config to [{}]", path.display());
+    tracing::info!(target: CLASSIC, at, "Note: virtual machine config must be adjusted manually.");
+}
+
+/// The domain's XML is written for the restored images.
+pub fn adjusted_config(path: &std::path::Path) {
+    let at = "root vmconfig - restore";
+    tracing::info!(target: CLASSIC, at, "Adjusted config placed in: [{}]", path.display());
+    tracing::info!(target: CLASSIC, at, "Use 'virsh define {}' to define VM", path.display());
+}
+
+/// The domain is defined.
+pub fn defined(name: &str) {
+    let at = "virt client - defineDomain";
+    tracing::info!(target: CLASSIC, at, "Successfully redefined domain [{name}]");
+}
