@@ -36,7 +36,7 @@ fn own() -> i32 {
     let log = Log::install(cli.command.talk(), display.bars());
     let session = Session { display, log, cancel: Cancel::new() };
     raise_file_limit();
-    run(&session, || commands::run(&cli.command, &session)).code()
+    run(&session, None, || commands::run(&cli.command, &session)).code()
 }
 
 /// The same program as one of virtnbdbackup's.
@@ -56,7 +56,7 @@ fn drop_in(tool: Tool, words: &[OsString]) -> i32 {
     let log = Log::install_as(manner, level, logging.nocolor, display.bars());
     let session = Session { display, log, cancel: Cancel::new() };
     raise_file_limit();
-    let exit = run(&session, || commands::dropin::run(&dropin, words, &session));
+    let exit = run(&session, Some(tool), || commands::dropin::run(&dropin, words, &session));
     commands::dropin::status(&dropin, exit)
 }
 
@@ -126,26 +126,29 @@ fn raise_file_limit() {
     }
 }
 
-fn run(session: &Session, command: impl FnOnce() -> anyhow::Result<Exit>) -> Exit {
+fn run(session: &Session, tool: Option<Tool>, command: impl FnOnce() -> anyhow::Result<Exit>) -> Exit {
     let received = match signals::watch(&session.cancel) {
         Ok(received) => received,
-        Err(error) => return report(&error.into()),
+        Err(error) => return report(tool, &error.into()),
     };
     match (command(), received.signal()) {
         (Ok(exit), _) => exit,
-        (Err(error), None) => report(&error),
+        (Err(error), None) => report(tool, &error),
         (Err(error), Some(signal)) => {
-            report(&error);
+            report(tool, &error);
             Exit::Signal(signal)
         }
     }
 }
 
 /// Prints the error with its causes, and what to do about it.
-fn report(error: &anyhow::Error) -> Exit {
+fn report(tool: Option<Tool>, error: &anyhow::Error) -> Exit {
     tracing::error!("{}", error::report(error.as_ref()));
     if let Some(hint) = error::hint(error.as_ref()) {
-        tracing::error!("hint: {hint}");
+        match tool {
+            Some(tool) => tracing::error!("hint: {}", commands::dropin::hint(tool, hint)),
+            None => tracing::error!("hint: {hint}"),
+        }
     }
     Exit::of(error)
 }

@@ -20,7 +20,7 @@ use crate::set::catalogue::{Catalogue, Run, Stream as CatalogueStream};
 use crate::set::chain;
 use crate::set::cpt;
 use crate::set::intent::Intent;
-use crate::set::layout::{Layout, checkpoint_name, checkpoint_position};
+use crate::set::layout::{CHKSUM, Layout, checkpoint_name, checkpoint_position};
 use crate::set::manifest::{FileRecord, Manifest};
 use crate::stream::reader::Proof;
 use crate::stream::verify::{Expected, Report, verify};
@@ -306,6 +306,14 @@ fn classic(stream: &Stream, report: &Report) {
     tracing::info!(target: CLASSIC, at, "Comparing checksum with stored information");
     if report.is_sound() {
         tracing::info!(target: CLASSIC, at, "OK");
+        return;
+    }
+    let stored = std::fs::read_to_string(format!("{path}{CHKSUM}")).unwrap_or_default();
+    match report.adler32 {
+        Some(sum) if stored.trim() != sum.to_string() => {
+            tracing::error!(target: CLASSIC, at, "Stored sums do not match: [{sum}]!=[{}]", stored.trim());
+        }
+        _ => {}
     }
 }
 

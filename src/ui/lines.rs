@@ -45,7 +45,8 @@ impl Said {
             ("thread", self.thread().to_owned()),
             ("message", self.message.clone()),
         ];
-        let fields: Vec<String> = fields.iter().map(|(name, value)| format!("{}: {}", json!(name), json!(value))).collect();
+        let fields: Vec<String> =
+            fields.iter().map(|(name, value)| format!("{}: {}", json!(name), json!(value))).collect();
         format!("{{{}}}", fields.join(", "))
     }
 
@@ -94,7 +95,11 @@ mod tests {
     use super::*;
 
     fn said() -> Said {
-        Said { message: "Got \"2\"".to_owned(), at: Some("root disk - backup".to_owned()), disk: Some("vda".to_owned()) }
+        Said {
+            message: "Got \"2\"".to_owned(),
+            at: Some("root disk - backup".to_owned()),
+            disk: Some("vda".to_owned()),
+        }
     }
 
     #[test]

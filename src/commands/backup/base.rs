@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use uuid::Uuid;
 
-use super::marker;
 use super::plan::{DESCRIPTION, PlannedDisk};
+use super::{marker, phrases};
 use crate::cli::backup::Backup;
 use crate::error::{self, Error, Kind};
 use crate::libvirt::checkpoint::{self, Checkpoint, CheckpointDisk};
@@ -169,10 +169,15 @@ impl Bases {
         }
         let reason = reason.unwrap_or_else(|| format!("{target} is new to the chain"));
         tracing::warn!(target: OWN, "{target}: full instead of an increment, because {reason}");
-        let at = "root checkpoint - create";
-        tracing::warn!(target: CLASSIC, at, "Disk [{target}]: {reason}, switching backup to full.");
+        phrases::no_base(target, &reason, newest_of(catalogue, target));
         Ok(None)
     }
+}
+
+/// The checkpoint of the newest run that has the disk.
+fn newest_of<'c>(catalogue: &'c Catalogue, target: &str) -> Option<&'c str> {
+    let mut runs = catalogue.runs.iter().rev().filter(|run| run.is_base() && run.stream(target).is_some());
+    runs.next()?.checkpoint.as_deref()
 }
 
 /// What libvirt should know of a checkpoint. A crash in the middle of checking its bitmaps disk by disk
@@ -281,7 +286,12 @@ pub fn redefine_lost(
                 defined.push(name.clone());
                 redefined = true;
             }
-            Err(error) => tracing::info!("checkpoint {name} can't be redefined: {}", error::report(&error)),
+            Err(error) => {
+                let error = error::report(&error);
+                tracing::info!(target: OWN, "checkpoint {name} can't be redefined: {error}");
+                let at = "root checkpoint - redefine";
+                tracing::warn!(target: CLASSIC, at, "Redefining checkpoint failed: [{name}]: {error}");
+            }
         }
     }
     Ok(redefined)

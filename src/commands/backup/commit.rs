@@ -10,7 +10,7 @@ use anyhow::Result;
 use super::config::Extra;
 use super::job::Copied;
 use super::plan::Plan;
-use super::{Context, old_chain, undo};
+use super::{Context, old_chain, phrases, undo};
 use crate::error::{self, Error, Kind};
 use crate::fault;
 use crate::set::Level;
@@ -213,6 +213,7 @@ pub fn refuse_existing(layout: &Layout, plan: &Plan) -> Result<()> {
         let partial = layout.file(&format!("{}{PARTIAL}", disk.file))?;
         // What can't be looked at may be there.
         if partial.try_exists().unwrap_or(true) {
+            phrases::partial_found(&partial);
             return Err(Error::new(Kind::Busy, "exists already")
                 .path(partial)
                 .hint("a run of another tool left it, or is still writing it: look, then remove it")

@@ -103,7 +103,8 @@ fn one(run: &Context<'_>, plan: &Plan, disk: &PlannedDisk, cancel: &Cancel) -> e
     fault::point("extents-known")?;
     let meta = meta(run.args, plan, disk, size, data_size);
     let path = layout.file(&format!("{}{PARTIAL}", disk.file))?;
-    phrases::extents(disk, count, data_size, size, &path);
+    let told = if disk.base.is_some() { count } else { extents.len() };
+    phrases::extents(disk, told, data_size, size, &path);
     let file = layout.create_new(&path)?;
     fault::point("stream-created")?;
     let mut clients = vec![first];

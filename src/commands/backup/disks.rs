@@ -11,8 +11,8 @@ use crate::error::{Error, Kind};
 use crate::host::Host;
 use crate::libvirt::connection::Connection;
 use crate::libvirt::domain_xml::{Device, Disk, DomainConfig, Source};
-use crate::qemu::img::{self, ImageInfo};
 use crate::phrases::OWN;
+use crate::qemu::img::{self, ImageInfo};
 use crate::set::catalogue::{Catalogue, Run};
 use crate::set::config;
 use crate::set::manifest::{Role, Skipped};
@@ -80,6 +80,7 @@ impl Selection {
                 "the lines above say why each disk was left out, and what to do"
             };
             let message = format!("domain {} has no disk to back up", config.name);
+            phrases::no_disks();
             return Err(Error::unsupported(message).hint(hint).into());
         }
         Ok(selection)
@@ -112,6 +113,7 @@ fn refuse_unknown(args: &Backup, config: &DomainConfig) -> Result<()> {
     match args.include.iter().chain(excluded).find(|target| !exists(target)) {
         None => Ok(()),
         Some(unknown) => {
+            phrases::no_disks();
             let targets: Vec<&str> = config.disks.iter().map(|disk| disk.target.as_str()).collect();
             Err(Error::new(Kind::NotFound, format!("domain {} has no disk {unknown:?}", config.name))
                 .hint(format!("its disks are {}", targets.join(", ")))

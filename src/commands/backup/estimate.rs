@@ -75,8 +75,6 @@ pub fn is_below_threshold(args: &Backup, domain: &Domain, plan: &Plan) -> Result
     if estimate >= threshold {
         return Ok(false);
     }
-    tracing::info!(
-        "Backup size [{estimate}] does not meet required threshold [{threshold}], skipping backup."
-    );
+    tracing::info!("Backup size [{estimate}] does not meet required threshold [{threshold}], skipping backup.");
     Ok(true)
 }

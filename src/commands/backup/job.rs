@@ -69,6 +69,7 @@ pub fn wait_until_idle(link: &Link, patience: &Patience) -> Result<()> {
     let mut told = false;
     while let Err(busy) = backup_job::refuse_busy(&*link.reach()?) {
         if busy.kind() != Kind::Busy || !patience.wait()? {
+            phrases::busy(&link.domain());
             return Err(busy.into());
         }
         if !std::mem::replace(&mut told, true) {

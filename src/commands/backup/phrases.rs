@@ -4,12 +4,74 @@ use std::path::Path;
 
 use super::Context;
 use super::plan::{Plan, PlannedDisk};
-use crate::cli::backup::Backup;
+use crate::cli::backup::{Backup, LevelArg};
 use crate::libvirt::domain_xml::{Device, Disk};
 use crate::phrases::{CLASSIC, size};
 use crate::set::Level;
 use crate::set::layout::{CHKSUM, checkpoint_position};
 use crate::set::manifest::{Manifest, Role};
+
+/// The directory does not suit the level.
+pub fn level_refused(asked: LevelArg, directory: &Path, holds_data: bool) {
+    let directory = directory.display();
+    match asked {
+        LevelArg::Auto => tracing::error!(
+            target: CLASSIC,
+            "Can't execute switch to auto incremental backup: specified target folder [{directory}] does not contain full \
+             backup."
+        ),
+        LevelArg::Copy | LevelArg::Full if holds_data => {
+            tracing::error!(target: CLASSIC, "Target directory already contains full or copy backup.");
+        }
+        LevelArg::Copy | LevelArg::Full => {}
+        LevelArg::Inc | LevelArg::Diff => {
+            let level = if asked == LevelArg::Inc { "inc" } else { "diff" };
+            let text = "No full backup found in target directory";
+            tracing::error!(target: CLASSIC, "Unable to execute [{level}] backup: {text}: [{directory}]");
+        }
+    }
+}
+
+/// The domain has a checkpoint of another tool.
+pub fn foreign_checkpoint(name: &str) {
+    let at = "root checkpoint - checkForeign";
+    tracing::error!(target: CLASSIC, at, "Foreign checkpoint found: [{name}]");
+    tracing::error!(target: CLASSIC, at, "This checkpoint has not been created by this utility.");
+    tracing::error!(
+        target: CLASSIC,
+        at,
+        "To ensure backup chain consistency, remove existing checkpoints and start a new backup chain by creating a \
+         full backup."
+    );
+}
+
+/// Nothing is left to back up.
+pub fn no_disks() {
+    tracing::error!(target: CLASSIC, "Unable to detect disks suitable for backup.");
+}
+
+/// The domain has a job.
+pub fn busy(domain: &str) {
+    tracing::error!(
+        target: CLASSIC,
+        "Active block job for running domain: Check with [virsh domjobinfo {domain}] or use option -k to kill the \
+         active job."
+    );
+}
+
+/// Something left a partial file.
+pub fn partial_found(path: &Path) {
+    let at = "root partialfile - exists";
+    tracing::error!(target: CLASSIC, at, "Partial backup found in target directory: [{}]", path.display());
+}
+
+/// A disk must be full.
+pub fn no_base(target: &str, reason: &str, checkpoint: Option<&str>) {
+    let at = "root checkpoint - validate";
+    tracing::warn!(target: CLASSIC, at, "Failed to validate checkpoint: [disk {target}: {reason}]");
+    let (at, name) = ("root checkpoint - create", checkpoint.unwrap_or("none"));
+    tracing::warn!(target: CLASSIC, at, "Checkpoint [{name}] is invalid, switching backup to full.");
+}
 
 /// A disk is left out as asked. virtnbdbackup warns of what `-x` names, which `--strict` counts.
 pub fn not_wanted(args: &Backup, target: &str) {
@@ -56,6 +118,11 @@ pub fn planned(args: &Backup, plan: &Plan) {
     if plan.level == Level::Full {
         let at = "root checkpoint - removeAll";
         tracing::info!(target: CLASSIC, at, "Removing all existent checkpoints before full backup.");
+    }
+    if plan.level.needs_base() {
+        let at = "root checkpoint - redefine";
+        let path = plan.directory().join("checkpoints");
+        tracing::info!(target: CLASSIC, at, "Loaded checkpoint list from: [{}]", path.display());
     }
     if let (Level::Diff, Some(base)) = (plan.level, base) {
         tracing::info!(target: CLASSIC, at, "Diff backup: saving delta since checkpoint: [{base}].");

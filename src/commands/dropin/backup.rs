@@ -14,6 +14,7 @@ use crate::commands::{Session, connect};
 use crate::error::{self, Error};
 use crate::exit::Exit;
 use crate::libvirt::connection::Connection;
+use crate::libvirt::domain::Domain;
 use crate::phrases::CLASSIC;
 
 /// Backs up, or what else the options say.
@@ -33,7 +34,11 @@ pub fn run(options: &Options, session: &Session) -> Result<Exit> {
     if options.startonly {
         return start_only::begin(args, session);
     }
-    reset_if_stopped(&mut args)?;
+    let connection = connect::open(&args.hypervisor).inspect_err(|error| {
+        tracing::error!(target: CLASSIC, "Can't connect libvirt daemon: [{}]", error::report(error));
+    })?;
+    reset_if_stopped(&mut args, &connection.domain(&options.domain)?)?;
+    drop(connection);
     let exit = backup::run(&args, session)?;
     let warnings = session.log.warnings().len();
     if options.strict && warnings > 0 {
@@ -84,11 +89,11 @@ fn translate(options: &Options) -> error::Result<Backup> {
 }
 
 /// virtnbdbackup has no chains of stopped domains: of a full it makes a copy.
-fn reset_if_stopped(args: &mut Backup) -> Result<()> {
+fn reset_if_stopped(args: &mut Backup, domain: &Domain) -> Result<()> {
     if args.level != LevelArg::Full || args.guest.start_domain {
         return Ok(());
     }
-    if !connect::open(&args.hypervisor)?.domain(&args.domain)?.is_active()? {
+    if !domain.is_active()? {
         let at = "root check - vmstate";
         tracing::warn!(target: CLASSIC, at, "Domain is offline, resetting backup options.");
         tracing::warn!(target: CLASSIC, at, "New Backup level: [copy].");

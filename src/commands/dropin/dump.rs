@@ -31,7 +31,8 @@ pub fn run(input: &Path) -> Result<Exit> {
         match head::read(&path) {
             Ok(meta) => heads.push(meta),
             Err(error) => {
-                tracing::error!("{}", error::report(&error));
+                let (path, error) = (path.display(), error::report(&error));
+                tracing::error!(target: CLASSIC, at, "Reading metadata from [{path}] failed: [{error}]");
                 damaged = true;
             }
         }

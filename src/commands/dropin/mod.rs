@@ -40,3 +40,13 @@ pub fn status(dropin: &Dropin, exit: Exit) -> i32 {
         Exit::Signal(_) => exit.code(),
     }
 }
+
+/// A hint names options of virtkeep's own commands: says so where it names any.
+pub fn hint(tool: Tool, hint: &str) -> String {
+    let command = match tool {
+        Tool::Backup => "backup",
+        Tool::Restore | Tool::Map => "restore",
+    };
+    let names_option = hint.split_whitespace().any(|word| word.trim_start_matches(['(', '`']).starts_with("--"));
+    if names_option { format!("{hint} (options of `virtkeep {command}`)") } else { hint.to_owned() }
+}

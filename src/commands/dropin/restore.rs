@@ -22,7 +22,10 @@ pub fn run(options: &Options, session: &Session) -> Result<Exit> {
     match options.action() {
         Action::Dump => dump::run(&options.input),
         Action::Verify => verified(verify::run(&verify_args(options)?, session)?),
-        Action::Restore => restore::run(&restore_args(options)?, session),
+        Action::Restore => restore::run(&restore_args(options)?, session).inspect_err(|error| {
+            let error = error::report(error.as_ref());
+            tracing::error!(target: CLASSIC, "Disk restore failed: [{error}]");
+        }),
     }
 }
 

@@ -62,8 +62,10 @@ fn check_type(options: &Backup) -> Result<()> {
         (OutputKind::Raw, Level::Inc | Level::Diff) => {
             Err(Error::usage("Stream format raw does not support incremental or differential backup."))
         }
-        (OutputKind::Raw, _) => Err(missing("-t raw: write raw images")
-            .hint("`virtkeep restore --raw` makes one of a backup of type stream")),
+        (OutputKind::Raw, _) => {
+            Err(missing("-t raw: write raw images")
+                .hint("`virtkeep restore --raw` makes one of a backup of type stream"))
+        }
     }
 }
 
@@ -83,8 +85,5 @@ fn missing(what: &str) -> Error {
 }
 
 fn unknown_plugin(doing: &str, name: &str) -> Error {
-    Error::usage(format!(
-        "{doing}: [Unknown output target plugin [{name}], available plugins: {}]",
-        PLUGINS.join(", ")
-    ))
+    Error::usage(format!("{doing}: [Unknown output target plugin [{name}], available plugins: {}]", PLUGINS.join(", ")))
 }

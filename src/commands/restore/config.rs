@@ -8,8 +8,8 @@ use super::phrases;
 use super::source::Source;
 use crate::cli::read::Restore;
 use crate::error::{Error, Kind, Result};
-use crate::phrases::OWN;
 use crate::libvirt::domain_xml::{Adjustment, DomainConfig, NewSource, adjust};
+use crate::phrases::OWN;
 use crate::set::config::ConfigFile;
 use crate::set::layout::write_atomically;
 use crate::set::manifest::Role;
@@ -51,6 +51,7 @@ impl Plan {
         };
         let xml = if is_adjusted(args) {
             let adjusted = adjust(&text, &adjustment(args, &config, &firmware, restored))?;
+            phrases::adjusting(args, &config, restored, &adjusted.removed);
             for target in &adjusted.removed {
                 tracing::warn!("disk {target} is not part of this restore and was removed from the configuration");
             }

@@ -31,7 +31,9 @@ pub fn define(args: &Restore, source: &Source, xml: &str) -> Result<()> {
     let connection = connect::open(&args.hypervisor)?;
     // Writing the disks took a while: it may have been started meanwhile.
     refuse_existing(args, &connection, &DomainConfig::parse(xml)?)?;
+    phrases::defining();
     let domain = connection.define(xml).map_err(|error| {
+        phrases::not_defined(&error::report(&error));
         error.hint("the images and the adjusted XML are restored: correct the XML and `virsh define` it, or choose a free name with -N")
     })?;
     if source.files().iter().any(|file| file.role == Role::Autostart) && args.name.is_none() {

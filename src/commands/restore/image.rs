@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::output::Output;
+use super::phrases;
 use super::source::Source;
 use super::write::plain_name;
 use crate::chain_device::ChainDevice;
@@ -134,6 +135,7 @@ pub fn prepare(args: &Restore, targets: &[Target]) -> Result<()> {
     for target in targets {
         let path = target.path();
         if path.exists() && !args.force {
+            phrases::exists(path);
             return Err(Error::new(Kind::Busy, "exists already")
                 .path(path)
                 .hint("choose another directory with -o, or overwrite it with --force"));

@@ -1,8 +1,12 @@
 //! What virtnbdrestore says at each step, for the drop-in command: see [`crate::phrases`].
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use super::image::Target;
 use crate::chain_device::ChainDevice;
 use crate::cli::read::Restore;
+use crate::libvirt::domain_xml::{DomainConfig, NewSource};
 use crate::phrases::{CLASSIC, size};
 
 /// A disk is about to be written.
@@ -43,18 +47,66 @@ pub fn written(args: &Restore, chain: &ChainDevice) {
     }
 }
 
+/// The domain's XML of the point.
+pub fn using_config(path: &Path) {
+    tracing::info!(target: CLASSIC, "Using config file: [{}]", path.display());
+}
+
+/// What changes in the domain's XML; `restored` are the disks that it will have.
+pub fn adjusting(args: &Restore, config: &DomainConfig, restored: &BTreeMap<String, NewSource>, removed: &[String]) {
+    let at = "root vmconfig - adjust";
+    for disk in &config.disks {
+        let old = disk.source.path().map(|path| path.display().to_string()).unwrap_or_default();
+        if let Some(new) = restored.get(&disk.target) {
+            let (target, new) = (&disk.target, new.path.display());
+            tracing::info!(target: CLASSIC, at, "Change target file for disk [{target}] from [{old}] to [{new}]");
+        }
+    }
+    for target in removed {
+        tracing::info!(target: CLASSIC, at, "Removing device [{target}], from vm config: user requested skipping.");
+    }
+    if let Some(name) = &args.name {
+        let (at, old) = ("root vmconfig - setVMName", &config.name);
+        match args.classic.prefix_name {
+            true => tracing::info!(target: CLASSIC, at, "Change VM name from [{old}] to [{name}]"),
+            false => tracing::info!(target: CLASSIC, at, "Set name from [{old}] to [{name}]"),
+        }
+        let at = "root vmconfig - removeUuid";
+        tracing::info!(target: CLASSIC, at, "Removing uuid setting from vm config.");
+        let at = "root vmconfig - removeMacAddress";
+        tracing::info!(target: CLASSIC, at, "Removing mac address settings from vm config.");
+    }
+}
+
+/// An image is there already.
+pub fn exists(path: &Path) {
+    let at = "root image - create";
+    tracing::error!(target: CLASSIC, at, "Target file already exists: [{}], won't overwrite.", path.display());
+}
+
 /// The domain's XML is written as it was.
-pub fn copied_config(path: &std::path::Path) {
+pub fn copied_config(path: &Path) {
     let at = "root vmconfig - restore";
     tracing::info!(target: CLASSIC, at, "Copied original vm config to [{}]", path.display());
     tracing::info!(target: CLASSIC, at, "Note: virtual machine config must be adjusted manually.");
 }
 
 /// The domain's XML is written for the restored images.
-pub fn adjusted_config(path: &std::path::Path) {
+pub fn adjusted_config(path: &Path) {
     let at = "root vmconfig - restore";
     tracing::info!(target: CLASSIC, at, "Adjusted config placed in: [{}]", path.display());
     tracing::info!(target: CLASSIC, at, "Use 'virsh define {}' to define VM", path.display());
+}
+
+/// The domain is about to be defined.
+pub fn defining() {
+    let at = "virt client - defineDomain";
+    tracing::info!(target: CLASSIC, at, "Redefining domain based on adjusted config.");
+}
+
+/// The domain can't be defined.
+pub fn not_defined(error: &str) {
+    tracing::error!(target: CLASSIC, at = "virt client - defineDomain", "Failed to define domain: [{error}]");
 }
 
 /// The domain is defined.
