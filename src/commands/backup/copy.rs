@@ -7,7 +7,7 @@ use anyhow::Result;
 use uuid::Uuid;
 
 use super::plan::{Export, Plan, PlannedDisk};
-use super::{Context, phrases, zeroes};
+use super::{Context, nbdinfo, phrases, zeroes};
 use crate::cancel::Cancel;
 use crate::cli::backup::Backup;
 use crate::error::{self, Error, Kind};
@@ -91,7 +91,7 @@ fn one(run: &Context<'_>, plan: &Plan, disk: &PlannedDisk, cancel: &Cancel) -> e
     phrases::connecting(disk, &uri);
     let mut first = Client::connect(&uri, &contexts, cancel)?;
     phrases::connected(run.args, disk);
-    let extents = extents(run, disk, &mut first, bitmap.as_deref())?;
+    let extents = extents(run, disk, &mut first, &uri, bitmap.as_deref())?;
     let size = first.size();
     if disk.base.as_ref().is_some_and(|base| base.virtual_size != size) {
         return Err(Error::new(Kind::Protocol, format!("its size changed to {size} bytes since the run was planned")));
@@ -128,14 +128,24 @@ fn extents(
     run: &Context<'_>,
     disk: &PlannedDisk,
     client: &mut Client,
+    uri: &str,
     bitmap: Option<&str>,
 ) -> error::Result<Vec<Extent>> {
+    let prove = |ours: &[Extent]| match run.args.classic.compare_extents {
+        true => nbdinfo::compare(&disk.target, uri, bitmap, ours),
+        false => Ok(()),
+    };
     let mut extents = match (&disk.base, bitmap) {
         (Some(base), Some(bitmap)) => {
             let changed = block_status::changed(client, bitmap)?;
+            prove(&changed)?;
             zeroes::unseen(run.catalogue, base, &disk.target, client, changed)?
         }
-        _ => block_status::allocation(client)?,
+        _ => {
+            let all = block_status::allocation(client)?;
+            prove(&all)?;
+            all
+        }
     };
     if run.args.no_sparse_detection {
         tracing::debug!(target: OWN, "Skipping detection of sparse ranges");

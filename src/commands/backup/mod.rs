@@ -20,6 +20,7 @@ mod job;
 mod level;
 pub(super) mod locks;
 pub(super) mod marker;
+mod nbdinfo;
 pub(super) mod old_chain;
 mod phrases;
 pub(super) mod plan;
