@@ -104,7 +104,8 @@ pub fn unsuitable(disk: &Disk, reason: &str, remedy: &str) {
 /// The filesystems were not frozen.
 pub fn not_frozen(reason: &str) {
     let at = "fs fs - freeze";
-    tracing::warn!(target: CLASSIC, at, "QEMU guest agent is not configured: filesystems are not frozen: {reason}");
+    tracing::warn!(target: CLASSIC, at, "argument unsupported: QEMU guest agent is not configured");
+    tracing::debug!(target: CLASSIC, at, "filesystems are not frozen: {reason}");
 }
 
 /// The plan.

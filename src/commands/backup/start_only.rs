@@ -40,7 +40,7 @@ pub fn begin(mut args: Backup, session: &Session) -> Result<Exit> {
         }
         LevelArg::Copy | LevelArg::Full | LevelArg::Auto => {
             args.level = LevelArg::Copy;
-            nowhere.path().join("set")
+            nowhere.path().to_owned()
         }
     };
     let catalogue = Catalogue::open(Layout::new(directory))?;

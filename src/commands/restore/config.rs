@@ -100,7 +100,8 @@ impl Plan {
     ///
     /// # Errors
     /// [`Kind::Busy`], [`Kind::Io`].
-    pub fn write(&self, force: bool) -> Result<()> {
+    pub fn write(&self, args: &Restore) -> Result<()> {
+        let force = args.force;
         for (path, content) in &self.files {
             if force || self.may_replace(path) || !is_there(path, content)? {
                 write_atomically(path, content)?;
@@ -109,7 +110,7 @@ impl Plan {
                 let what = if self.adjusted.is_some() { "Adjusted config" } else { "Domain XML" };
                 tracing::info!(target: OWN, "{what} placed in: [{}]", path.display());
                 match self.adjusted.is_some() {
-                    true => phrases::adjusted_config(path),
+                    true => phrases::adjusted_config(args, path),
                     false => phrases::copied_config(path),
                 }
             }

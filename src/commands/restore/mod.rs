@@ -67,7 +67,7 @@ pub fn run(args: &Restore, session: &Session) -> Result<Exit> {
     let whole = config.as_ref().map(|_| Exit::Done).unwrap_or(Exit::Damage);
     match config {
         Ok(config) => {
-            config.write(args.force)?;
+            config.write(args)?;
             if let (true, Some(xml)) = (args.define, config.adjusted()) {
                 define::define(args, &source, xml)?;
             }

@@ -92,10 +92,11 @@ pub fn copied_config(path: &Path) {
 }
 
 /// The domain's XML is written for the restored images.
-pub fn adjusted_config(path: &Path) {
+pub fn adjusted_config(args: &Restore, path: &Path) {
     let at = "root vmconfig - restore";
     tracing::info!(target: CLASSIC, at, "Adjusted config placed in: [{}]", path.display());
-    tracing::info!(target: CLASSIC, at, "Use 'virsh define {}' to define VM", path.display());
+    let uri = args.hypervisor.uri.as_deref().unwrap_or_default();
+    tracing::info!(target: CLASSIC, at, "Use 'virsh -c {uri} define {}' to define VM", path.display());
 }
 
 /// The domain is about to be defined.

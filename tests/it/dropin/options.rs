@@ -92,14 +92,6 @@ fn every_option_of_virtnbdmap_is_known() {
     knows_all("virtnbdmap", &fixture("virtnbdmap.help"), 14);
 }
 
-/// An older one, as Debian has it: options that went since are no loss to it alone.
-#[test]
-fn every_option_of_the_installed_ones_is_known() {
-    for tool in ["virtnbdbackup", "virtnbdrestore"] {
-        knows_all(tool, &run(tool, &[&"--help"]).succeeds().stdout, 10);
-    }
-}
-
 #[test]
 fn options_that_it_does_not_have_are_refused() {
     let directory = tempfile::tempdir().unwrap();

@@ -106,7 +106,9 @@ fn messages_go_to_syslog() {
                   mount --rbind \"$0\" /dev && exec \"$@\"";
     let (uri, scratch, at) = (lab.uri(), lab.scratch(), lab.directory().join("run/dropin.sock"));
     let program = super::link(lab.directory(), "virtnbdbackup");
-    let mut words: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"-rm", &"sh", &"-c", &script, &dev, &program, &"-L"];
+    // Root needs no other user for it, and loses its rights as one.
+    let namespaces = if rustix::process::geteuid().is_root() { "-m" } else { "-rm" };
+    let mut words: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&namespaces, &"sh", &"-c", &script, &dev, &program, &"-L"];
     words.extend([&"-U" as &dyn AsRef<std::ffi::OsStr>, &uri, &"--scratchdir", &scratch, &"-f", &at, &"-n"]);
     words.extend([&"-d" as &dyn AsRef<std::ffi::OsStr>, &"d", &"-l", &"copy", &"-x", &"vdb", &"-o", &case.set]);
     run("unshare", &words).succeeds();

@@ -60,6 +60,11 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("Restore path [*] seems not to be an libvirt managed pool, skipping refresh.", "pools are not looked at"),
     ("Failed to start backup: [*]", "of a bitmap that is in the way: it is removed"),
     ("Error during backup", "the error itself is said"),
+    ("Domain not found: no domain with matching name '*'", "after the name of the domain and the URI"),
+    (
+        "Redefining checkpoint failed: [*]: checkpoint inconsistent: missing or broken bitmap '*' for disk '*'",
+        "with the domain's name before libvirt's words",
+    ),
     ("Unknown Exception during backup:", "of -z 0, which is refused"),
     ("Failed to redefine checkpoints.", "goes on with a full of the disk, and says so"),
     ("Redefining checkpoint failed: [*]: invalid argument: parent * for moment * not found", "parents come first here"),
@@ -175,6 +180,10 @@ fn restores(case: &Case<'_>) -> Vec<Run> {
     copy_of(set, &damaged);
     let path = damaged.join("vda.full.data");
     std::fs::write(&path, &std::fs::read(&path).unwrap()[..100]).unwrap();
+    let path = damaged.join("vda.inc.virtnbdbackup.1.data");
+    let mut content = std::fs::read(&path).unwrap();
+    content[1000] ^= 1;
+    std::fs::write(&path, content).unwrap();
     let files = "vda.full.data,vda.inc.virtnbdbackup.1.data";
     let runs = vec![
         restore(lab, &[&"-i", set, &"-o", &out("r0"), &"-u", &"virtnbdbackup.1"]).succeeds(),
