@@ -221,12 +221,13 @@ fn resolve(size: u64, layers: impl Iterator<Item = (u64, Vec<Extent>)>) -> Resul
 /// Opens a stream and proves that it is the one the catalogue means.
 fn open_layer(catalogue: &Catalogue, stream: &Stream, progress: &dyn Fn(u64), cancel: &Cancel) -> Result<StreamReader> {
     let recorded = catalogue.record_of(&stream.file);
-    let path = catalogue.stream_path(stream)?;
-    let reader = StreamReader::open_watched(&path, progress, cancel).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => Error::incomplete("is missing from the set").path(&path).disk(&stream.target),
+    let file = catalogue.stream_file(stream)?;
+    let path = file.path();
+    let reader = StreamReader::open_watched(&file, progress, cancel).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => Error::incomplete("is missing from the set").path(path).disk(&stream.target),
         // Its manifest is of a version that we know: so was the stream, once.
         ErrorKind::Unsupported if recorded.is_some() => {
-            Error::corrupt("is damaged").path(&path).disk(&stream.target).caused_by(error)
+            Error::corrupt("is damaged").path(path).disk(&stream.target).caused_by(error)
         }
         _ => error.disk(&stream.target),
     })?;
@@ -234,7 +235,7 @@ fn open_layer(catalogue: &Catalogue, stream: &Stream, progress: &dyn Fn(u64), ca
     let swapped = || {
         Error::corrupt("holds another stream than its name and the set say: was a file renamed or exchanged?")
             .disk(&stream.target)
-            .path(&path)
+            .path(path)
     };
     let parent = meta.incremental.then_some(meta.parent_checkpoint.as_str());
     if meta.disk_name != stream.target || meta.virtual_size != stream.virtual_size || parent != stream.base.as_deref() {

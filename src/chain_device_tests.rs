@@ -125,7 +125,7 @@ proptest! {
                     expected[offset as usize] = if extent.kind == Kind::Data { byte(layer, offset) } else { 0 };
                 }
             }
-            readers.push(StreamReader::open(&write(directory.path(), number, layer)).unwrap());
+            readers.push(StreamReader::open(write(directory.path(), number, layer)).unwrap());
         }
         readers.reverse();
         let chain = ChainDevice::new("vda", readers).unwrap();

@@ -15,6 +15,8 @@ pub enum Exit {
     Look,
     /// Damage found.
     Damage,
+    /// `status`: 0 OK, 1 warning, 2 critical, 3 unknown, as monitoring plugins end.
+    Plugin(u8),
     /// Ended by this signal; rolled back, or recorded for the next run to roll back.
     Signal(i32),
 }
@@ -28,6 +30,7 @@ impl Exit {
             Self::Usage => 2,
             Self::Look => 3,
             Self::Damage => 4,
+            Self::Plugin(status) => status.into(),
             Self::Signal(signal) => 128 + signal,
         }
     }

@@ -6,7 +6,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | base | [`units`], [`error`], [`fault`], [`cancel`], [`lock`], [`proc_locks`], [`extent`], [`phrases`] |
-//! | formats | [`stream`] (one disk in one backup), [`set`] (all files of a domain) |
+//! | formats | [`stored`] (a file where it lies: a directory, a zip file), [`stream`] (one disk in one backup), [`set`] (all files of a domain) |
 //! | drivers | [`host`], [`libvirt`], [`nbd`], [`qemu`]: one outside system each; `unsafe` only in their `sys` files |
 //! | engine | [`block`], [`chain_device`], [`pipeline`], [`target`] |
 //! | front | [`cli`], [`commands`], [`ui`], [`signals`], [`exit`] |
@@ -32,6 +32,7 @@ pub mod proc_locks;
 pub mod qemu;
 pub mod set;
 pub mod signals;
+pub mod stored;
 pub mod stream;
 pub mod ui;
 pub mod units;

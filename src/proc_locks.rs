@@ -19,7 +19,7 @@ pub fn is_locked(path: &Path) -> Option<bool> {
 /// Whether a list of the kernel's has a lock on inode `inode`. The device beside it is not compared: on
 /// file systems with subvolumes it is not the one that a program is told. So a file of another file system
 /// with the same number is taken for it, which errs on the side of leaving alone.
-fn lists(locks: &str, inode: u64) -> bool {
+pub fn lists(locks: &str, inode: u64) -> bool {
     let of_line = |line: &str| -> Option<u64> {
         let mut fields = line.split_ascii_whitespace();
         // `1: -> FLOCK …` waits for lock 1.

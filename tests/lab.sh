@@ -10,8 +10,10 @@ usage() {
     cat <<'END'
 usage: tests/lab.sh COMMAND DIR [ARGUMENT...]
 
-  up DIR [--owner PID]        start a libvirtd in DIR (made; a short path), print its URI;
-                              with --owner the lab goes down by itself when that process ends
+  up DIR [--owner PID] [--netns NAME --there DIR]
+                              start a libvirtd in DIR (made; a short path), print its URI;
+                              with --owner the lab goes down by itself when that process ends;
+                              --netns and --there are for tests/hosts.sh
   uri DIR                     print the URI
   virsh DIR ARGUMENT...       run virsh against it
   domain DIR NAME [--os XML] [--devices XML] [--memory MIB] [--running] [--off] DISK...
@@ -41,6 +43,8 @@ END
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 PATH=$PATH:/usr/sbin:/sbin
 export LC_ALL=C.UTF-8
+# Where `up` makes it listen to another host, see hosts.sh.
+network=() there=
 
 die() { echo "lab: error: $1" >&2 && { [ -z "${2-}" ] || echo "hint: $2" >&2; } && exit 1; }
 
@@ -49,7 +53,7 @@ die() { echo "lab: error: $1" >&2 && { [ -z "${2-}" ] || echo "hint: $2" >&2; } 
 as_lab() {
     local drop=()
     if [ "$(id -u)" = 0 ]; then drop=(setpriv --reuid=nobody --regid=nogroup --clear-groups); fi
-    "${drop[@]}" env -i HOME="$dir/home" XDG_RUNTIME_DIR="$dir/run" XDG_CONFIG_HOME="$dir/config" \
+    "${network[@]}" "${drop[@]}" env -i ${there:+SASL_CONF_PATH="$there/sasl2"} HOME="$dir/home" XDG_RUNTIME_DIR="$dir/run" XDG_CONFIG_HOME="$dir/config" \
         XDG_CACHE_HOME="$dir/cache" PATH="$PATH" LC_ALL=C.UTF-8 "$@"
 }
 
@@ -130,6 +134,7 @@ make_directories() {
     touch "$dir/lab"
     mkdir -p "$dir"/{home,run,cache,disks,scratch,config/libvirt}
     printf '%s\n' 'stdio_handler = "file"' 'security_driver = "none"' >"$dir/config/libvirt/qemu.conf"
+    [ -z "$there" ] || cat "$there/qemu.conf" >>"$dir/config/libvirt/qemu.conf"
     load_capabilities
     own "$dir"
     as_lab test -w "$dir/run" || die "nobody cannot reach '$dir'" "take a directory below /tmp"
@@ -140,13 +145,15 @@ make_directories() {
 # reaps ended QEMUs at once: libvirt waits for that, and the first process of a container may do it
 # late or never.
 # shellcheck disable=SC2016 # expanded by the keeper
-keeper='exec 3<>"$1" && while read -r _ <&3; do libvirtd --pid-file "$2" --timeout 3600 3<&- && exit; done'
+keeper='exec 3<>"$1" && shift && while read -r _ <&3; do libvirtd --timeout 3600 --pid-file "$@" 3<&- && exit; done'
 
 start_keeper() {
-    local reaper=()
+    local reaper=() listen=()
     if command -v tini >/dev/null; then reaper=(tini -s --); fi
     as_lab mkfifo "$dir/run/start-daemon"
-    as_lab setsid "${reaper[@]}" bash -c "$keeper" keeper "$dir/run/start-daemon" "$dir/libvirtd.pid" \
+    # On a host of its own it listens to others.
+    [ -z "$there" ] || listen=(--listen --config "$there/libvirtd.conf")
+    as_lab setsid "${reaper[@]}" bash -c "$keeper" keeper "$dir/run/start-daemon" "$dir/libvirtd.pid" "${listen[@]}" \
         </dev/null >"$dir/libvirtd.log" 2>&1 &
 }
 
@@ -198,7 +205,15 @@ qemu_kill() {
 
 up() {
     local owner=
-    if [ "${1-}" = --owner ]; then owner=${2:?}; fi
+    while [ $# -gt 1 ]; do
+        case $1 in
+        --owner) owner=$2 ;;
+        --netns) network=(ip netns exec "$2") ;;
+        --there) there=$2 ;;
+        *) die "unknown option '$1'" ;;
+        esac
+        shift 2
+    done
     command -v libvirtd >/dev/null || die "libvirtd is not installed" "run tests/install.sh --tests"
     make_directories
     start_keeper

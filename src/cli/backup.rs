@@ -87,6 +87,10 @@ pub struct Backup {
     #[command(flatten)]
     pub places: Places,
 
+    /// How the data of another host comes here.
+    #[command(flatten)]
+    pub network: Network,
+
     /// How the hypervisor is reached.
     #[command(flatten)]
     pub hypervisor: Hypervisor,
@@ -126,6 +130,11 @@ pub struct Guest {
     /// Give up freezing after this many seconds; the backup goes on without.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = parse_seconds)]
     pub freeze_timeout: Duration,
+
+    /// Thaw and resume the guest after this many seconds even if the backup's job has not begun by then:
+    /// because the host hangs, or the backup was stopped with Ctrl-Z.
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = parse_seconds)]
+    pub freeze_limit: Duration,
 
     /// Do not freeze the guest's filesystems.
     #[arg(long, conflicts_with_all = ["require_freeze", "freeze_mountpoint"])]
@@ -171,6 +180,35 @@ pub struct Places {
     /// scratch directory]
     #[arg(short = 'f', long, value_name = "PATH")]
     pub socketfile: Option<PathBuf>,
+}
+
+/// How the data of a domain on another host comes here.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Data of another host")]
+pub struct Network {
+    /// Read the disks through the ssh connection: nothing has to be open but sshd. This is the default; with
+    /// the option it is tried even where it is not sure that the user may open QEMU's socket.
+    #[arg(long, conflicts_with_all = ["nbd_port", "nbd_ip", "tls", "tls_cert"])]
+    pub nbd_over_ssh: bool,
+
+    /// Read the disks over TCP, at this port of the host; unencrypted without --tls, and open to everybody who
+    /// reaches the port while the backup runs [default with -I or --tls: 10809]
+    #[arg(short = 'P', long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub nbd_port: Option<u16>,
+
+    /// Address of the host at which QEMU serves the disks over TCP [default: the one of the URI]
+    #[arg(short = 'I', long, value_name = "ADDRESS")]
+    pub nbd_ip: Option<String>,
+
+    /// Read the disks over TCP with TLS, and never without. The host needs libvirt's certificates for backups
+    /// (backup_tls_x509_cert_dir in qemu.conf).
+    #[arg(long)]
+    pub tls: bool,
+
+    /// Directory with ca-cert.pem, client-cert.pem and client-key.pem for --tls [default: ~/.pki/libnbd, then
+    /// the system's authorities]
+    #[arg(long, value_name = "DIR", requires = "tls")]
+    pub tls_cert: Option<PathBuf>,
 }
 
 /// What `-l` takes.

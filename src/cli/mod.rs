@@ -4,6 +4,7 @@ pub mod backup;
 pub mod doctor;
 pub mod dropin;
 pub mod read;
+pub mod status;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand};
@@ -40,11 +41,26 @@ pub enum Command {
     Verify(read::Verify),
     /// List the restore points of a set.
     Dump(read::Dump),
+    /// Say for monitoring whether the newest backups are young and whole.
+    Status(status::Status),
     /// Show what earlier runs left behind and what stands in the way of the next, and mend it.
     Doctor(doctor::Doctor),
     /// Lets a guest go when the backup that holds it dies; started by backup itself.
     #[command(hide = true)]
     Guard,
+    /// Becomes a program that is killed when the process that started it dies; for virtkeep's own use.
+    #[command(hide = true)]
+    Bound(Bound),
+}
+
+/// A program to become.
+#[derive(Debug, Args)]
+pub struct Bound {
+    /// The process that starts it.
+    pub parent: i32,
+    /// The program and its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<std::ffi::OsString>,
 }
 
 impl Command {
@@ -54,7 +70,7 @@ impl Command {
             Self::Backup(args) => Some(&args.hypervisor),
             Self::Restore(args) => Some(&args.hypervisor),
             Self::Doctor(args) => Some(&args.hypervisor),
-            Self::Verify(_) | Self::Dump(_) | Self::Guard => None,
+            Self::Verify(_) | Self::Dump(_) | Self::Status(_) | Self::Guard | Self::Bound(_) => None,
         }
     }
 
@@ -66,8 +82,9 @@ impl Command {
             Self::Restore(args) => &args.talk,
             Self::Verify(args) => &args.talk,
             Self::Dump(args) => &args.talk,
+            Self::Status(args) => &args.talk,
             Self::Doctor(args) => &args.talk,
-            Self::Guard => PLAIN,
+            Self::Guard | Self::Bound(_) => PLAIN,
         }
     }
 }
@@ -97,7 +114,8 @@ pub struct Talk {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Hypervisor")]
 pub struct Hypervisor {
-    /// libvirt connection URI [default: qemu:///system as root, qemu:///session otherwise]
+    /// libvirt connection URI [default: qemu:///system as root, qemu:///session otherwise]; that of another host
+    /// is qemu+ssh://root@HOST/system, or qemu+tls, qemu+tcp: files there are got at by ssh in any case
     #[arg(short = 'U', long, env = "VIRTKEEP_URI")]
     pub uri: Option<String>,
 
@@ -113,6 +131,18 @@ pub struct Hypervisor {
     /// File whose first line is the password.
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<std::path::PathBuf>,
+
+    /// User name for ssh to the host of the URI [default: the URI's, else as ssh is configured]
+    #[arg(long, value_name = "NAME")]
+    pub ssh_user: Option<String>,
+
+    /// Port for ssh to the host of the URI [default: the URI's, else as ssh is configured]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub ssh_port: Option<u16>,
+
+    /// Private key for ssh to the host of the URI [default: keyfile= of the URI, else as ssh is configured]
+    #[arg(long, value_name = "FILE")]
+    pub ssh_private_key: Option<std::path::PathBuf>,
 }
 
 #[cfg(test)]

@@ -10,9 +10,9 @@ use super::{Hypervisor, Talk};
 #[derive(Debug, Clone, Args)]
 #[command(after_help = RESTORE_EXAMPLES)]
 pub struct Restore {
-    /// Directory of the set.
+    /// Directory of the set, or its zip files: full.zip,inc1.zip; repeatable.
     #[arg(short, long, value_name = "SET", required_unless_present = "sequence")]
-    pub input: Option<PathBuf>,
+    pub input: Vec<PathBuf>,
 
     /// Directory for the images and the configuration; or, with one disk and --raw, an existing
     /// block device, an existing file, or a new file that is called .raw or .img.
@@ -91,9 +91,9 @@ pub struct Classic {
 #[derive(Debug, Args)]
 #[command(after_help = VERIFY_EXAMPLES)]
 pub struct Verify {
-    /// Directory of the set.
-    #[arg(short, long, value_name = "SET")]
-    pub input: PathBuf,
+    /// Directory of the set, or its zip files: full.zip,inc1.zip; repeatable.
+    #[arg(short, long, value_name = "SET", required = true)]
+    pub input: Vec<PathBuf>,
 
     /// Only the structure: manifests, chains, heads and indexes, not the data.
     #[arg(long)]
@@ -112,9 +112,9 @@ pub struct Verify {
 #[derive(Debug, Args)]
 #[command(after_help = DUMP_EXAMPLES)]
 pub struct Dump {
-    /// Directory of the set.
-    #[arg(short, long, value_name = "SET")]
-    pub input: PathBuf,
+    /// Directory of the set, or its zip files: full.zip,inc1.zip; repeatable.
+    #[arg(short, long, value_name = "SET", required = true)]
+    pub input: Vec<PathBuf>,
 
     /// JSON for scripts instead of a table.
     #[arg(long)]
@@ -128,6 +128,7 @@ pub struct Dump {
 const RESTORE_EXAMPLES: &str = "Examples:
   virtkeep restore -i /backup/web -o /restore                       the newest point
   virtkeep restore -i /backup/web -o /restore -u 2026-11-20         as of that evening
+  virtkeep restore -i full.zip,inc1.zip,inc2.zip -o /restore        from zip files, as they are
   virtkeep restore -i /backup/web -o /restore -u virtnbdbackup.3 -d vda
   virtkeep restore -i /backup/web -o /var/lib/libvirt/images/new -D -N web-restored
   virtkeep restore -i /backup/web -o /dev/vg0/web -d vda --raw --force
@@ -140,9 +141,11 @@ defined); `virtkeep verify` then says what is damaged.";
 const VERIFY_EXAMPLES: &str = "Examples:
   virtkeep verify -i /backup/web            every byte of every file
   virtkeep verify -i /backup/web --quick    seconds instead of minutes
+  virtkeep verify -i full.zip,inc1.zip      zip files of `backup -o -`, or of virtnbdbackup
 
 Exit status 4 where anything is damaged or missing.";
 
 const DUMP_EXAMPLES: &str = "Examples:
   virtkeep dump -i /backup/web
+  virtkeep dump -i full.zip,inc1.zip
   virtkeep dump -i /backup/web --json | jq -r '.restore_points[-1].id'";

@@ -2,34 +2,31 @@
 
 use crate::cli::Hypervisor;
 use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::host::address::SshOptions;
 use crate::libvirt::connection::{Connection, Credentials};
 
-/// Opens the connection that the options name.
+/// Opens the connection that the options name, for what libvirt itself does: the machine's files are not got at.
 pub fn open(args: &Hypervisor) -> Result<Connection> {
     let uri = uri(args);
     let credentials = Credentials { user: args.user.clone(), password: password(args)? };
     tracing::debug!("connecting to {uri}");
-    Connection::open(&uri, Some(&credentials))
+    Connection::open_by(&uri, &ssh(args), Some(&credentials))
 }
 
-/// Refuses a daemon on another machine: the disks are read through a socket in its file system.
-///
-/// # Errors
-/// [`Kind::Unsupported`].
-pub fn require_local(connection: &Connection) -> Result<()> {
-    let uri = connection.requested_uri();
-    match remote_host(uri) {
-        None => Ok(()),
-        Some(host) => Err(Error::unsupported(format!("{host} is another machine: its disks can't be read from here"))
-            .hint("run virtkeep there, onto a directory that both can reach")),
+/// As [`open`], and with the way to the machine's files: `known`, if there is one from before.
+pub fn open_with_host(args: &Hypervisor, known: Option<&Host>) -> Result<Connection> {
+    if let Some(known) = known {
+        return Ok(open(args)?.on_host(known.clone()));
     }
+    // First: what ssh says of a failure is more than what libvirt passes on of it.
+    let host = Host::of_uri(&uri(args), &ssh(args))?;
+    Ok(open(args)?.on_host(host))
 }
 
-/// The host in a URI; none where the daemon is reached on this machine.
-fn remote_host(uri: &str) -> Option<&str> {
-    let (_, rest) = uri.split_once("://")?;
-    let host = rest.split(['/', '?']).next()?;
-    (!host.is_empty()).then_some(host)
+/// What the options say about ssh.
+pub fn ssh(args: &Hypervisor) -> SshOptions {
+    SshOptions { user: args.ssh_user.clone(), port: args.ssh_port, private_key: args.ssh_private_key.clone() }
 }
 
 /// The URI asked for, or the daemon that this user would talk to with virsh.
@@ -53,20 +50,4 @@ pub fn password(args: &Hypervisor) -> Result<Option<String>> {
         return Ok(Some(text.lines().next().unwrap_or_default().to_owned()));
     }
     Ok(std::env::var("VIRTKEEP_PASSWORD").ok())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hosts_in_uris() {
-        for local in ["qemu:///system", "qemu:///session?socket=/a//b", "qemu+unix:///system", "test:///default"] {
-            assert_eq!(remote_host(local), None, "{local}");
-        }
-        for (uri, host) in [("qemu+ssh://root@h/system", "root@h"), ("qemu+tcp://h:1/system", "h:1"), ("qemu://h", "h")]
-        {
-            assert_eq!(remote_host(uri), Some(host));
-        }
-    }
 }

@@ -12,13 +12,13 @@ use crate::error::{self, Error};
 use crate::exit::Exit;
 use crate::set::catalogue::{Catalogue, Problem, Run, Stream};
 use crate::set::chain;
-use crate::set::layout::Layout;
+use crate::set::files::Files;
 use crate::set::moment;
 use crate::units::format_bytes;
 
 /// Prints the restore points.
 pub fn run(args: &Dump) -> Result<Exit> {
-    let catalogue = Catalogue::open(Layout::new(&args.input))?;
+    let catalogue = Catalogue::open(Files::open(&args.input)?)?;
     let text = if args.json { format!("{:#}\n", to_json(&catalogue)) } else { to_table(&catalogue) };
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         // Nobody reads on: `dump | head` is no failure.
@@ -85,7 +85,7 @@ pub(super) fn chain_length(catalogue: &Catalogue, run: &Run) -> Result<usize, &'
         let chain = chain::resolve(catalogue, run, &stream.target).map_err(|_| "BROKEN CHAIN")?;
         longest = longest.max(chain.len());
         for link in chain {
-            let size = catalogue.stream_path(link).ok().and_then(|path| Some(path.metadata().ok()?.len()));
+            let size = catalogue.stream_file(link).and_then(|file| file.size()).ok();
             match size {
                 None => return Err("MISSING FILES"),
                 Some(size) if size != link.stored_size => return Err("DAMAGED FILES"),
@@ -106,7 +106,7 @@ fn needs(catalogue: &Catalogue, run: &Run) -> String {
 
 fn to_json(catalogue: &Catalogue) -> Value {
     json!({
-        "directory": catalogue.layout.directory(),
+        "directory": catalogue.files.place(),
         "restore_points": catalogue.runs.iter().map(|run| point(catalogue, run)).collect::<Vec<_>>(),
         "problems": catalogue.problems.iter().map(|problem| json!({
             "file": problem.file,

@@ -2,11 +2,15 @@
 //! is frozen, paused or started for it, this lets the guest go again.
 //!
 //! It reads what it is to undo from its standard input, a line of JSON whenever that changes, and acts on
-//! the last one when the input ends: at a pipe's end it makes no difference how the writer died.
+//! the last one when the input ends: at a pipe's end it makes no difference how the writer died. A backup
+//! that lives but was stopped (Ctrl-Z, a debugger, a hanging file server) while the guest stands still is
+//! not waited for longer than its time limit.
 
 use std::io::{BufRead, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -39,8 +43,16 @@ pub struct Way {
     pub user: Option<String>,
     /// Password.
     pub password: Option<String>,
+    /// User name for ssh.
+    pub ssh_user: Option<String>,
+    /// Port for ssh.
+    pub ssh_port: Option<u16>,
+    /// Key for ssh.
+    pub ssh_private_key: Option<PathBuf>,
     /// The domain.
     pub domain: Uuid,
+    /// The guest stands still no longer than this, in seconds.
+    pub limit: u64,
 }
 
 /// The process.
@@ -53,24 +65,72 @@ pub fn run() -> Result<Exit> {
         signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))
             .map_err(|error| Error::io("set up signal handling", error))?;
     }
-    let mut lines = std::io::stdin().lock().lines();
-    let Some(Ok(first)) = lines.next() else { return Ok(Exit::Done) };
+    let lines = lines();
+    let Ok(first) = lines.recv() else { return Ok(Exit::Done) };
     let bad = |error| Error::usage("this command is for virtkeep's own use").caused_by(error);
     let way: Way = serde_json::from_str(&first).map_err(bad)?;
-    let hypervisor = Hypervisor { uri: Some(way.uri), user: way.user, password: way.password, password_file: None };
-    let link = Link::open(&hypervisor, &way.domain.to_string())?;
+    let hypervisor = Hypervisor {
+        uri: Some(way.uri),
+        user: way.user,
+        password: way.password,
+        password_file: None,
+        ssh_user: way.ssh_user,
+        ssh_port: way.ssh_port,
+        ssh_private_key: way.ssh_private_key,
+    };
+    // Its connection is its own: the backup's login goes with the backup.
+    let link = Link::open_without_files(&hypervisor, &way.domain.to_string())?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "{READY}").and_then(|()| out.flush()).map_err(|error| Error::io("write to stdout", error))?;
-    let mut held = Held::default();
-    // A line cut off by the writer's death says nothing new.
-    for line in lines.map_while(std::result::Result::ok) {
-        held = serde_json::from_str(&line).unwrap_or(held);
-    }
+    let held = follow(&link, &lines, Duration::from_secs(way.limit));
     if held != Held::default() {
         tracing::warn!("the backup of {} ended while it held the guest: letting it go", link.domain());
         persist(&link, held)?;
     }
     Ok(Exit::Done)
+}
+
+/// The lines of the standard input; it can't be read with a time limit but by a thread.
+fn lines() -> Receiver<String> {
+    let (send, receive) = mpsc::channel();
+    thread::spawn(move || {
+        for line in std::io::stdin().lock().lines().map_while(std::result::Result::ok) {
+            if send.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    receive
+}
+
+/// What is held when the backup is gone. A guest that stands still for longer than `limit` is let go before.
+fn follow(link: &Link, lines: &Receiver<String>, limit: Duration) -> Held {
+    let mut held = Held::default();
+    loop {
+        let stands_still = held.frozen || held.paused;
+        let next = match stands_still {
+            true => lines.recv_timeout(limit),
+            false => lines.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match next {
+            // A line cut off by the writer's death says nothing new.
+            Ok(line) => held = serde_json::from_str(&line).unwrap_or(held),
+            Err(RecvTimeoutError::Disconnected) => return held,
+            Err(RecvTimeoutError::Timeout) => {
+                tracing::warn!(
+                    "the guest {} stood still for {} s: letting it go before the backup has begun",
+                    link.domain(),
+                    limit.as_secs()
+                );
+                let still = Held { started: false, ..held };
+                match persist(link, still) {
+                    // `started` is to be undone at the end all the same.
+                    Ok(()) => held = Held { started: held.started, ..Held::default() },
+                    Err(error) => tracing::warn!("{}", error::report(&error)),
+                }
+            }
+        }
+    }
 }
 
 /// Tries until it is done or the time is over: an agent may be busy with the very freeze.
@@ -115,10 +175,14 @@ fn thaw(domain: &Domain) -> error::Result<()> {
     Ok(())
 }
 
-fn resume(domain: &Domain) -> error::Result<()> {
+/// Resumes a domain that was paused for a backup; one that runs is left as it is.
+///
+/// # Errors
+/// By libvirt's code.
+pub fn resume(domain: &Domain) -> error::Result<()> {
     if domain.state()? == State::Paused(PauseReason::User) {
         domain.resume()?;
-        tracing::info!("resumed {}", domain.name());
+        tracing::debug!("resumed {}", domain.name());
     }
     Ok(())
 }

@@ -52,9 +52,19 @@ impl Link {
         // A password file can be a pipe, which is read once.
         let password = connect::password(hypervisor)?;
         let hypervisor = Hypervisor { password, password_file: None, ..hypervisor.clone() };
-        let reached = reach(&hypervisor, domain)?;
+        let reached = reach(&hypervisor, None, domain)?;
         let host = reached.connection.host().clone();
         Ok(Self { hypervisor, host, current: Arc::new(Mutex::new(Arc::new(reached))) })
+    }
+
+    /// As [`Link::open`], for what libvirt itself does: the machine's files are not got at.
+    ///
+    /// # Errors
+    /// As for [`Link::open`].
+    pub fn open_without_files(hypervisor: &Hypervisor, domain: &str) -> Result<Self> {
+        let host = Host::Local;
+        let reached = reach(hypervisor, Some(&host), domain)?;
+        Ok(Self { hypervisor: hypervisor.clone(), host, current: Arc::new(Mutex::new(Arc::new(reached))) })
     }
 
     /// How the hypervisor is reached, with the password itself.
@@ -80,7 +90,7 @@ impl Link {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if !current.connection.is_alive() {
             tracing::debug!("the connection to libvirt is lost: connecting again");
-            *current = Arc::new(reach(&self.hypervisor, current.domain.uuid())?);
+            *current = Arc::new(reach(&self.hypervisor, Some(&self.host), current.domain.uuid())?);
             tracing::info!("connected to libvirt again");
         }
         Ok(Arc::clone(&current))
@@ -125,8 +135,8 @@ impl Link {
     }
 }
 
-fn reach(hypervisor: &Hypervisor, domain: &str) -> Result<Reached> {
-    let connection = connect::open(hypervisor)?;
+fn reach(hypervisor: &Hypervisor, host: Option<&Host>, domain: &str) -> Result<Reached> {
+    let connection = connect::open_with_host(hypervisor, host)?;
     let domain = connection.domain(domain)?;
     Ok(Reached { connection, domain })
 }

@@ -1,6 +1,7 @@
 //! The commands: arguments, a plan, the run, a summary.
 
 mod backup;
+mod bound;
 mod connect;
 mod doctor;
 pub mod dropin;
@@ -8,6 +9,7 @@ mod dump;
 pub(crate) mod guard;
 mod link;
 mod restore;
+mod status;
 mod verify;
 mod whole;
 
@@ -40,7 +42,9 @@ pub fn run(command: &Command, session: &Session) -> Result<Exit> {
         Command::Restore(args) => restore::run(args, session),
         Command::Verify(args) => verify::run(args, session),
         Command::Dump(args) => dump::run(args),
+        Command::Status(args) => status::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Guard => guard::run(),
+        Command::Bound(args) => bound::run(args),
     }
 }

@@ -19,19 +19,24 @@ use crate::pipeline::Progress;
 use crate::set::catalogue::{Catalogue, Run, Stream as CatalogueStream};
 use crate::set::chain;
 use crate::set::cpt;
+use crate::set::files::Files;
 use crate::set::intent::Intent;
-use crate::set::layout::{CHKSUM, Layout, checkpoint_name, checkpoint_position};
+use crate::set::layout::{CHKSUM, checkpoint_name, checkpoint_position};
 use crate::set::manifest::{FileRecord, Manifest};
+use crate::stored::StoredFile;
 use crate::stream::reader::Proof;
 use crate::stream::verify::{Expected, Report, verify};
 use crate::ui::progress::{Meter, format_duration};
 use crate::units::format_bytes;
 
+/// A sum has ten digits.
+const MAX_SUM: u64 = 64;
+
 /// A stream to check.
 #[derive(Debug)]
 struct Stream {
     target: String,
-    path: PathBuf,
+    file: StoredFile,
     size: u64,
     expected: Option<Expected>,
 }
@@ -64,7 +69,7 @@ impl Verdict {
 /// Verifies.
 pub fn run(args: &Verify, session: &Session) -> Result<Exit> {
     let begin = Instant::now();
-    let mut catalogue = Catalogue::open(Layout::new(&args.input))?;
+    let mut catalogue = Catalogue::open(Files::open(&args.input)?)?;
     let mut verdict = Verdict::default();
     for problem in std::mem::take(&mut catalogue.problems) {
         if problem.is_damage() {
@@ -97,7 +102,7 @@ fn conclude(args: &Verify, catalogue: &Catalogue, verdict: &Verdict, begin: Inst
     );
     let (line, exit) = match (verdict.damages, verdict.unproven, args.quick) {
         (0, 0, _) if catalogue.runs.is_empty() => {
-            let error = Error::new(Kind::NotFound, "holds no restore point").path(catalogue.layout.directory());
+            let error = Error::new(Kind::NotFound, "holds no restore point").path(catalogue.files.place());
             return Err(error.hint("-i takes the directory that `virtkeep backup -o` wrote").into());
         }
         (0, 0, false) => (format!("OK: every byte is proven: {what}"), Exit::Done),
@@ -136,7 +141,7 @@ fn conclude(args: &Verify, catalogue: &Catalogue, verdict: &Verdict, begin: Inst
 /// The restore points that no damage of a stream touches.
 fn restorable<'c>(catalogue: &'c Catalogue, verdict: &'c Verdict) -> impl Iterator<Item = &'c Run> {
     let is_sound = |stream: &CatalogueStream| {
-        catalogue.stream_path(stream).is_ok_and(|path| path.exists() && !verdict.bad_streams.contains(&path))
+        catalogue.stream_file(stream).is_ok_and(|file| file.exists() && !verdict.bad_streams.contains(file.path()))
     };
     let is_whole = move |run: &&Run| {
         whole::missing_files(catalogue, run).is_empty()
@@ -165,19 +170,22 @@ fn check_small_files(catalogue: &Catalogue, verdict: &mut Verdict) -> Result<()>
 }
 
 fn check_file(catalogue: &Catalogue, record: &FileRecord) -> error::Result<()> {
-    let path = catalogue.layout.file(&record.name)?;
-    // Looked at first: a name can lead to a pipe or device that never ends.
-    let found = std::fs::metadata(&path).map_err(|error| missing(Error::io("open", error)).path(&path))?;
-    if !found.is_file() || found.len() != record.size {
-        return Err(Error::corrupt(format!("is no file of {} bytes", record.size)).path(path));
+    let file = catalogue.files.file(&record.name)?;
+    let wrong_size = || Error::corrupt(format!("is no file of {} bytes", record.size)).path(file.path());
+    let bad = |error: Error| match error.kind() {
+        // A name can lead to a pipe or device that never ends.
+        Kind::Usage => wrong_size(),
+        _ => missing(error).path(file.path()),
+    };
+    if file.size().map_err(bad)? != record.size {
+        return Err(wrong_size());
     }
-    let file = std::fs::File::open(&path).map_err(|error| Error::io("open", error).path(&path))?;
     let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(file).map_err(|error| Error::io("read", error).path(&path))?;
+    file.feed(record.size, &mut |part| _ = hasher.update(part)).map_err(bad)?;
     if hasher.finalize().to_hex().as_str() == record.blake3 {
         Ok(())
     } else {
-        Err(Error::corrupt("is not what was backed up").path(path))
+        Err(Error::corrupt("is not what was backed up").path(file.path()))
     }
 }
 
@@ -196,18 +204,18 @@ fn newest_owner(catalogue: &Catalogue) -> Option<&Manifest> {
 fn check_cpt(catalogue: &Catalogue, manifest: &Manifest) -> error::Result<()> {
     let Some(position) = manifest.checkpoint.as_deref().and_then(checkpoint_position) else { return Ok(()) };
     // Between the commit and the end of its run the list is a step behind.
-    let unfinished = Intent::left_behind(&catalogue.layout)?;
+    let unfinished = catalogue.files.layout().map_or_else(|| Ok(Vec::new()), Intent::left_behind)?;
     if unfinished.iter().any(|intent| intent.run == manifest.run) {
         return Ok(());
     }
-    let path = cpt::path(&catalogue.layout, &manifest.domain)?;
-    let names = cpt::decode(&std::fs::read(&path).map_err(|error| missing(Error::io("read", error)).path(&path))?);
+    let file = cpt::file(&catalogue.files, &manifest.domain)?;
+    let names = cpt::decode(&file.read(cpt::MAX_SIZE).map_err(|error| missing(error).path(file.path()))?);
     // virtnbdbackup also lists runs that it began on this chain and did not finish.
     let expected = (0..=position).map(checkpoint_name);
     if names.is_some_and(|names| names.iter().take(position as usize + 1).cloned().eq(expected)) {
         Ok(())
     } else {
-        Err(Error::corrupt("is not the list of the chain's checkpoints").path(path))
+        Err(Error::corrupt("is not the list of the chain's checkpoints").path(file.path()))
     }
 }
 
@@ -242,8 +250,8 @@ fn streams(catalogue: &Catalogue) -> Result<Vec<Stream>> {
                     adler32: disk.adler32,
                     index_digest: blake3::Hash::from_hex(&disk.index_digest).ok().map(|hash| *hash.as_bytes()),
                 });
-            let (target, path) = (stream.target.clone(), catalogue.stream_path(stream)?);
-            streams.push(Stream { target, path, size: stream.stored_size, expected });
+            let (target, file) = (stream.target.clone(), catalogue.stream_file(stream)?);
+            streams.push(Stream { target, file, size: stream.stored_size, expected });
         }
     }
     Ok(streams)
@@ -256,33 +264,34 @@ fn check_stream(
     meter: &Meter,
     shared: &Mutex<&mut Verdict>,
 ) -> error::Result<()> {
+    let path = stream.file.path();
     let result =
-        verify(&stream.path, stream.expected.as_ref(), args.quick, &|bytes| meter.advance(bytes), &session.cancel);
+        verify(&stream.file, stream.expected.as_ref(), args.quick, &|bytes| meter.advance(bytes), &session.cancel);
     let mut verdict = shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     verdict.files += 1;
     verdict.bytes = verdict.bytes.saturating_add(stream.size);
     let report = match result {
         Err(error) if error.kind() == Kind::Cancelled => return Err(error),
         Err(error) => {
-            verdict.bad_streams.insert(stream.path.clone());
-            verdict.damage(missing(error).disk(&stream.target).path(&stream.path));
+            verdict.bad_streams.insert(path.to_owned());
+            verdict.damage(missing(error).disk(&stream.target).path(path));
             return Ok(());
         }
         Ok(report) => report,
     };
     classic(stream, &report);
     if stream.expected.is_none() && report.proof == Proof::Unproven {
-        tracing::warn!("disk {}: {}: no checksum, unproven", stream.target, stream.path.display());
+        tracing::warn!("disk {}: {}: no checksum, unproven", stream.target, path.display());
         verdict.unproven += 1;
     }
     if !report.findings.is_empty() {
-        verdict.bad_streams.insert(stream.path.clone());
+        verdict.bad_streams.insert(path.to_owned());
     }
     for finding in report.findings {
         let range = finding.range.map_or_else(|| "unknown, suspect the whole disk".to_owned(), describe_range);
         tracing::error!(
             "damage: {}; guest range: {range}",
-            error::report(&finding.error.disk(&stream.target).path(&stream.path))
+            error::report(&finding.error.disk(&stream.target).path(path))
         );
         verdict.damages += 1;
     }
@@ -295,7 +304,7 @@ fn check_stream(
 
 /// What virtnbdrestore says of a file.
 fn classic(stream: &Stream, report: &Report) {
-    let (at, path) = ("root files - verify", stream.path.display());
+    let (at, path) = ("root files - verify", stream.file.path().display());
     tracing::info!(target: CLASSIC, at, "Computing checksum for: {path}");
     if let Some(sum) = report.adler32 {
         tracing::info!(target: CLASSIC, at, "Checksum result: {sum}");
@@ -308,10 +317,11 @@ fn classic(stream: &Stream, report: &Report) {
         tracing::info!(target: CLASSIC, at, "OK");
         return;
     }
-    let stored = std::fs::read_to_string(format!("{path}{CHKSUM}")).unwrap_or_default();
-    match report.adler32 {
-        Some(sum) if stored.trim() != sum.to_string() => {
-            tracing::error!(target: CLASSIC, at, "Stored sums do not match: [{sum}]!=[{}]", stored.trim());
+    let stored = stream.file.beside(&format!("{}{CHKSUM}", stream.file.name())).read(MAX_SUM).unwrap_or_default();
+    let stored = String::from_utf8_lossy(&stored).trim().to_owned();
+    match report.adler32.map(|sum| sum.to_string()) {
+        Some(sum) if stored != sum => {
+            tracing::error!(target: CLASSIC, at, "Stored sums do not match: [{sum}]!=[{stored}]");
         }
         _ => {}
     }

@@ -36,13 +36,13 @@ pub fn incomplete(catalogue: &Catalogue, run: &Run, disk: &str, file: &str) -> E
     let state = if partial { "was never finished" } else { "is missing or damaged" };
     Error::incomplete(format!("{file} {state}: restore point {} is not whole", run.id))
         .disk(disk)
-        .path(catalogue.layout.directory())
+        .path(catalogue.files.place())
         .hint("restore an earlier point (--until), or with -d the disks that are there")
 }
 
 /// Checkpoints whose configuration virtnbdbackup saved and of which no stream is left.
 pub fn vanished(catalogue: &Catalogue) -> error::Result<Vec<String>> {
-    let names = catalogue.layout.names()?;
+    let names = catalogue.files.names()?;
     let checkpoints = names.iter().filter_map(|name| name.strip_prefix("vmconfig.")?.strip_suffix(".xml"));
     let made = checkpoints.filter(|name| checkpoint_position(name).is_some());
     Ok(made.filter(|name| catalogue.run_of_checkpoint(name).is_none()).map(str::to_owned).collect())
@@ -51,11 +51,8 @@ pub fn vanished(catalogue: &Catalogue) -> error::Result<Vec<String>> {
 /// What the set has of the checkpoint's XML; none where it is kept elsewhere or can't be read.
 fn saved_checkpoint(catalogue: &Catalogue, name: &str) -> Option<Checkpoint> {
     checkpoint_position(name)?;
-    let path = catalogue.layout.checkpoints().join(format!("{name}.xml"));
-    if std::fs::metadata(&path).ok()?.len() > MAX_SIZE {
-        return None;
-    }
-    Checkpoint::parse(&std::fs::read_to_string(&path).ok()?)
-        .inspect_err(|error| tracing::warn!("{}: {}", path.display(), error::report(error)))
+    let file = catalogue.files.checkpoint(name).ok()?;
+    Checkpoint::parse(&String::from_utf8(file.read(MAX_SIZE).ok()?).ok()?)
+        .inspect_err(|error| tracing::warn!("{}: {}", file.path().display(), error::report(error)))
         .ok()
 }

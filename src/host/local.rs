@@ -16,6 +16,12 @@ pub(super) fn run(tool: &str, args: &[OsString]) -> Result<Vec<u8>> {
     process::run(command)
 }
 
+pub(super) fn run_to_end(tool: &str, args: &[OsString]) -> Result<Vec<u8>> {
+    let mut command = process::command(tool);
+    command.args(args);
+    process::run_to_end(command)
+}
+
 pub(super) fn file(path: &Path) -> Result<FileFacts> {
     let metadata = path.metadata().map_err(|error| Error::io("open", error).path(path))?;
     let kind = metadata.file_type();
@@ -63,6 +69,12 @@ pub(super) fn space(directory: &Path) -> Result<Space> {
         .map_err(|error| Error::io("look at the free space", std::io::Error::from(error)).path(directory))?;
     // QEMU does not run as root: what is kept for root is not free.
     Ok(Space { size: stat.f_blocks.saturating_mul(stat.f_frsize), free: stat.f_bavail.saturating_mul(stat.f_frsize) })
+}
+
+pub(super) fn names(directory: &Path) -> Result<Vec<OsString>> {
+    let failed = |error| Error::io("read directory", error).path(directory);
+    let entries = std::fs::read_dir(directory).map_err(failed)?;
+    entries.map(|entry| entry.map(|entry| entry.file_name()).map_err(failed)).collect()
 }
 
 #[cfg(test)]

@@ -28,12 +28,28 @@ pub const PRESERVE_SHUTDOWN_VERSION: u64 = 11_010_000;
 /// What a job exports, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackupSpec {
-    /// The Unix socket of the NBD server, on the daemon's host; unique to this run.
-    pub socket: PathBuf,
+    /// Where the NBD server listens, on the daemon's host.
+    pub server: Server,
     /// The disks to export.
     pub disks: Vec<BackupDisk>,
     /// The targets of all other disks of the domain.
     pub other_disks: Vec<String>,
+}
+
+/// Where the NBD server of a job listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Server {
+    /// At a Unix socket, unique to the run.
+    Unix(PathBuf),
+    /// At an address of the host.
+    Tcp {
+        /// The address, or a name that the host knows.
+        address: String,
+        /// The port.
+        port: u16,
+        /// Only with TLS.
+        tls: bool,
+    },
 }
 
 /// A disk that a job exports.
@@ -103,7 +119,7 @@ impl BackupSpec {
     /// # Errors
     /// [`Kind::Usage`] or [`Kind::Unsupported`] for names and paths that libvirt can't be told.
     pub fn to_xml(&self) -> Result<String> {
-        let server = Element::new("server").with("transport", "unix")?.with("socket", path_text(&self.socket)?)?;
+        let server = self.server.element()?;
         let mut disks = Element::new("disks");
         for disk in &self.disks {
             disks = disks.with_child(disk.element()?);
@@ -112,6 +128,19 @@ impl BackupSpec {
             disks = disks.with_child(Element::new("disk").with("name", target)?.with("backup", "no")?);
         }
         Element::new("domainbackup").with("mode", "pull")?.with_child(server).with_child(disks).into_text()
+    }
+}
+
+impl Server {
+    fn element(&self) -> Result<Element<'static>> {
+        let server = Element::new("server");
+        match self {
+            Self::Unix(socket) => server.with("transport", "unix")?.with("socket", path_text(socket)?),
+            Self::Tcp { address, port, tls } => {
+                let server = server.with("transport", "tcp")?.with("name", address)?.with("port", &port.to_string())?;
+                if *tls { server.with("tls", "yes") } else { Ok(server) }
+            }
+        }
     }
 }
 
@@ -191,6 +220,15 @@ fn begin_hint(code: i32, message: &str) -> Option<&'static str> {
         code::CHECKPOINT_INCONSISTENT => Some("the bitmap is lost: make a full backup (-l full)"),
         code::SYSTEM_ERROR => Some("QEMU's user must be able to write to the scratch directory: --scratchdir"),
         // No codes of their own: the texts are QEMU's.
+        _ if message.contains("x509") || message.contains("TLS") || message.contains("tls") => Some(
+            "the host needs certificates for backups: ca-cert.pem, server-cert.pem and server-key.pem in the directory \
+             backup_tls_x509_cert_dir of its qemu.conf (/etc/pki/libvirt-backup)",
+        ),
+        // Not the host's: another name, or one behind a router.
+        _ if message.contains("Cannot assign requested address") || message.contains("address resolution failed") => {
+            Some("QEMU can't listen at this address: -I names one that the host has itself")
+        }
+        _ if message.contains("Address already in use") => Some("the port is taken on the host: -P names another"),
         _ if message.contains("Failed to bind socket") || message.contains("UNIX socket path") => {
             Some("QEMU's user must be able to make the socket, in at most 107 characters: --socketfile")
         }
@@ -262,9 +300,8 @@ fn busy_error(domain: &Domain, job: &ActiveJob) -> Option<Error> {
                 Some(run) => format!("a backup job of virtkeep run {run} is running already"),
                 None => "a backup job is running already".to_owned(),
             };
-            let socket =
-                job_socket(xml).map_or_else(|| "no socket known".to_owned(), |path| format!("socket {path:?}"));
-            Some(busy(format!("{whose} ({socket})")).hint(format!(
+            let server = job_server(xml).unwrap_or_else(|| "no server known".to_owned());
+            Some(busy(format!("{whose} ({server})")).hint(format!(
                 "--wait SECONDS waits for it; if its owner is gone, end it with `virsh domjobabort {name}`"
             )))
         }
@@ -305,10 +342,12 @@ pub fn job_xml(domain: &Domain) -> Result<Option<String>> {
     }
 }
 
-/// The socket of a job, from its XML.
-pub fn job_socket(xml: &str) -> Option<PathBuf> {
+/// Where a job serves its disks, in words, from its XML.
+pub fn job_server(xml: &str) -> Option<String> {
     let document = xml::parse(xml, "domainbackup").ok()?;
-    document.root.child("server")?.attribute("socket").map(PathBuf::from)
+    let server = document.root.child("server")?;
+    let port = || Some(format!("address {} port {}", server.attribute("name")?, server.attribute("port")?));
+    server.attribute("socket").map(|path| format!("socket {path:?}")).or_else(port)
 }
 
 /// Whether a scratch file of the job of that XML has `mark` in its name.
@@ -380,7 +419,7 @@ mod unit {
             mode,
         };
         BackupSpec {
-            socket: "/abs/x'&.sock".into(),
+            server: Server::Unix("/abs/x'&.sock".into()),
             disks: vec![disk("vda", BackupMode::Incremental { from: "cp1".into() }), disk("vdc", BackupMode::Full)],
             other_disks: vec!["hdx".into()],
         }
@@ -398,9 +437,20 @@ mod unit {
     }
 
     #[test]
+    fn a_server_of_tcp_is_said_with_tls_or_without() {
+        for (tls, attribute) in [(false, ""), (true, " tls=\"yes\"")] {
+            let xml =
+                BackupSpec { server: Server::Tcp { address: "::1".into(), port: 1, tls }, ..spec() }.to_xml().unwrap();
+            let server = format!("<server transport=\"tcp\" name=\"::1\" port=\"1\"{attribute}/>");
+            assert!(xml.contains(&server), "{xml}");
+            assert_eq!(job_server(&xml).unwrap(), "address ::1 port 1");
+        }
+    }
+
+    #[test]
     fn a_job_is_told_by_its_scratch_files() {
         let xml = spec().to_xml().unwrap();
-        assert_eq!(job_socket(&xml).unwrap(), PathBuf::from("/abs/x'&.sock"));
+        assert_eq!(job_server(&xml).unwrap(), "socket \"/abs/x'&.sock\"");
         assert!(job_is_ours(&xml, "vdc."));
         // A directory's name and the socket's are no mark.
         for (xml, mark) in [(xml.as_str(), "abs"), (&xml, "sock"), ("", "vda"), ("<domainbackup/>", ""), ("<x/>", "")] {

@@ -1,8 +1,11 @@
 //! Dirty bitmaps in a domain's images that no checkpoint goes with: made, checked and removed by way of a
-//! checkpoint of their name that libvirt knows for a moment only. The domain must be active.
+//! checkpoint of their name that libvirt knows for a moment only; in the images themselves while the domain is
+//! off.
 
+use super::Domain;
 use super::checkpoint::{self, Checkpoint, CheckpointDisk, DeleteMode};
-use super::{Domain, probe};
+use super::images::Images;
+use super::probe::Probe;
 use crate::error::{Kind, Result};
 
 /// Makes a bitmap on each of `disks`, which records from now on; `others` are all other disks of the domain.
@@ -11,6 +14,9 @@ use crate::error::{Kind, Result};
 /// # Errors
 /// By libvirt's code: one of the disks has a bitmap of that name.
 pub fn create(domain: &Domain, name: &str, description: &str, disks: &[String], others: &[String]) -> Result<()> {
+    if let Some(images) = Images::of_stopped(domain)? {
+        return images.add(name, disks);
+    }
     let xml = checkpoint::new_xml(name, description, disks, others)?;
     domain.during(&format!("make bitmap {name}"), domain.sys.checkpoint_create(&xml, 0)).map(drop)?;
     checkpoint::delete(domain, name, DeleteMode::MetadataOnly)
@@ -23,8 +29,11 @@ pub fn create(domain: &Domain, name: &str, description: &str, disks: &[String], 
 pub fn valid(domain: &Domain, name: &str, description: &str, targets: &[String]) -> Result<Vec<String>> {
     let mut made_up = made_up(domain, name, description, targets)?;
     made_up.xml = made_up.redefine_xml()?;
-    let valid = probe::valid_targets(domain, &made_up);
-    forget(domain, name)?;
+    let probe = Probe::of(domain)?;
+    let valid = probe.valid_targets(&made_up);
+    if !probe.is_of_stopped() {
+        forget(domain, name)?;
+    }
     valid
 }
 
@@ -33,8 +42,11 @@ pub fn valid(domain: &Domain, name: &str, description: &str, targets: &[String])
 /// `name` with `description`.
 ///
 /// # Errors
-/// By libvirt's code: [`code::OPERATION_INVALID`](super::code::OPERATION_INVALID) for a domain that is off.
+/// By libvirt's code; of a domain that is off [`Kind::Busy`] where an image is in use.
 pub fn remove(domain: &Domain, name: &str, description: &str, targets: &[String]) -> Result<Vec<String>> {
+    if let Some(images) = Images::of_stopped(domain)? {
+        return images.remove(name, targets);
+    }
     let found = checkpoint::discard_disk_by_disk(domain, &made_up(domain, name, description, targets)?)?;
     Ok(found.into_iter().map(|index| targets[index].clone()).collect())
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use virt_sys as c;
 
+use super::images::Images;
 use super::xml::{self, Element};
 use super::{Domain, LibvirtError, code};
 use crate::error::{Error, Kind, Result};
@@ -53,22 +54,10 @@ pub struct CheckpointDisk {
 /// What [`delete`] takes away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeleteMode {
-    /// Metadata and bitmaps; the domain must be active.
+    /// Metadata and bitmaps; the domain must be active ([`discard`] knows another way).
     Whole,
     /// What libvirt knows of it; bitmaps stay in the images.
     MetadataOnly,
-}
-
-/// What [`discard`] could take away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Discarded {
-    /// Metadata and all bitmaps that were left.
-    Whole,
-    /// The metadata alone: the domain is off. Bitmaps that may be left in its images are removed with
-    /// `qemu-img bitmap --remove`.
-    MetadataOnly,
-    /// There was no such checkpoint.
-    Nothing,
 }
 
 /// All checkpoints of a domain, parents before their children.
@@ -142,30 +131,39 @@ pub fn is_valid(domain: &Domain, checkpoint: &Checkpoint) -> Result<bool> {
 }
 
 /// Gets rid of a checkpoint in whatever state it is: whole, with bitmaps that are missing on some disks or
-/// on all, broken ones. On a domain that is off the metadata alone can go.
+/// on all, broken ones. Returns whether libvirt knew it: nothing is removed that it does not know.
 ///
 /// # Errors
-/// By libvirt's code, if not even the metadata could be deleted.
-pub fn discard(domain: &Domain, checkpoint: &Checkpoint) -> Result<Discarded> {
+/// By libvirt's code, if not even the metadata could be deleted; of a domain that is off [`Kind::Busy`] where
+/// an image is in use.
+pub fn discard(domain: &Domain, checkpoint: &Checkpoint) -> Result<bool> {
     let name = &checkpoint.name;
-    if domain.is_active()? {
-        match delete(domain, name, DeleteMode::Whole) {
-            Ok(()) => return Ok(Discarded::Whole),
-            Err(error) if error.kind() == Kind::NotFound => return Ok(Discarded::Nothing),
-            // "bitmap not found in backing chain" has no code of its own.
-            Err(error) if super::code_of(&error) == Some(code::INTERNAL_ERROR) => {
-                tracing::debug!(domain = domain.name(), checkpoint = %name, "a bitmap is missing: disk by disk");
-                // As libvirt has it now: its parent may have been deleted since it was listed.
-                let current = list(domain)?.into_iter().find(|known| known.name == *name);
-                discard_disk_by_disk(domain, current.as_ref().unwrap_or(checkpoint))?;
-                return Ok(Discarded::Whole);
-            }
-            Err(error) => return Err(error),
+    if let Some(images) = Images::of_stopped(domain)? {
+        if !list(domain)?.iter().any(|known| known.name == *name) {
+            return Ok(false);
         }
+        // The metadata last: it says whose they are.
+        images.remove_all_of(checkpoint)?;
+        return found(delete(domain, name, DeleteMode::MetadataOnly));
     }
-    match delete(domain, name, DeleteMode::MetadataOnly) {
-        Ok(()) => Ok(Discarded::MetadataOnly),
-        Err(error) if error.kind() == Kind::NotFound => Ok(Discarded::Nothing),
+    match delete(domain, name, DeleteMode::Whole) {
+        // "bitmap not found in backing chain" has no code of its own.
+        Err(error) if super::code_of(&error) == Some(code::INTERNAL_ERROR) => {
+            tracing::debug!(domain = domain.name(), checkpoint = %name, "a bitmap is missing: disk by disk");
+            // As libvirt has it now: its parent may have been deleted since it was listed.
+            let current = list(domain)?.into_iter().find(|known| known.name == *name);
+            discard_disk_by_disk(domain, current.as_ref().unwrap_or(checkpoint))?;
+            Ok(true)
+        }
+        other => found(other),
+    }
+}
+
+/// Whether there was what was to be deleted.
+fn found(deleted: Result<()>) -> Result<bool> {
+    match deleted {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == Kind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
 }

@@ -7,6 +7,7 @@ use super::domain::Domain;
 use super::{LibvirtError, code, sys};
 use crate::error::{Error, Kind, Result};
 use crate::host::Host;
+use crate::host::address::{self, Address, SshOptions};
 
 /// errno of a socket that the user may not use.
 const EACCES: i32 = 13;
@@ -47,10 +48,28 @@ impl Connection {
     /// [`Kind::NotFound`] where no daemon listens, [`Kind::Usage`] for a URI that makes no sense, else
     /// [`Kind::Io`]; each with a remedy.
     pub fn open(uri: &str, credentials: Option<&Credentials>) -> Result<Self> {
+        Self::open_by(uri, &SshOptions::default(), credentials)
+    }
+
+    /// As [`Connection::open`]; where the URI goes through ssh, that is told what `ssh` says. The host of a daemon
+    /// on another machine is not known until [`Connection::on_host`] names it.
+    ///
+    /// # Errors
+    /// As for [`Connection::open`].
+    pub fn open_by(uri: &str, ssh: &SshOptions, credentials: Option<&Credentials>) -> Result<Self> {
+        refuse_missing_authfile(uri)?;
         let user = credentials.and_then(|given| given.user.as_deref());
         let password = credentials.and_then(|given| given.password.as_deref());
-        let sys = sys::Conn::open(uri, user, password).map_err(|error| open_error(uri, error))?;
+        let address = Address::parse(uri);
+        let exact = address.as_ref().map_or_else(|| uri.to_owned(), |address| address.libvirt_uri(uri, ssh));
+        let sys = sys::Conn::open(&exact, user, password).map_err(|error| open_error(uri, address.as_ref(), error))?;
         Ok(Self { sys, uri: uri.to_owned(), host: Host::Local })
+    }
+
+    /// With `host` as the daemon's machine.
+    pub fn on_host(mut self, host: Host) -> Self {
+        self.host = host;
+        self
     }
 
     /// The daemon's machine, which is that of its domains.
@@ -138,16 +157,28 @@ impl Connection {
         Ok(names)
     }
 
+    /// What the hypervisor offers to domains of that kind (`virsh domcapabilities`), as XML; what is not given
+    /// is the hypervisor's choice.
+    ///
+    /// # Errors
+    /// By libvirt's code: there is no such emulator.
+    pub fn domain_capabilities(
+        &self,
+        emulator: Option<&str>,
+        arch: Option<&str>,
+        machine: Option<&str>,
+        kind: Option<&str>,
+    ) -> Result<String> {
+        let text = self.sys.domain_capabilities(emulator, arch, machine, kind);
+        text.map_err(|error| error.during("ask for the domain capabilities"))
+    }
+
     /// The path of a volume in a storage pool.
     ///
     /// # Errors
     /// [`Kind::NotFound`] if there is no such volume, or its pool is not active.
     pub fn volume_path(&self, pool: &str, volume: &str) -> Result<PathBuf> {
-        self.sys.volume_path(pool, volume).map(PathBuf::from).map_err(|error| {
-            error
-                .during(format!("find volume {volume:?} in storage pool {pool:?}"))
-                .hint(format!("`virsh -c '{}' pool-start {pool}` if the pool is not active", self.uri))
-        })
+        volume_found(pool, volume, self.sys.volume_path(pool, volume))
     }
 
     /// Defines a persistent domain from its XML; one of the same name and UUID is redefined.
@@ -164,17 +195,37 @@ impl Connection {
     }
 }
 
+/// Says which volume was looked for.
+pub(super) fn volume_found(pool: &str, volume: &str, found: sys::Result<String>) -> Result<PathBuf> {
+    found.map(PathBuf::from).map_err(|error| {
+        error
+            .during(format!("find volume {volume:?} in storage pool {pool:?}"))
+            .hint(format!("`virsh pool-start {pool}` if the pool is not active"))
+    })
+}
+
+/// libvirt 9.0 says "the cause is unknown" of a file with credentials that is not there.
+fn refuse_missing_authfile(uri: &str) -> Result<()> {
+    let Some(path) = address::parameter(uri, "authfile").map(PathBuf::from) else { return Ok(()) };
+    std::fs::File::open(&path).map(drop).map_err(|error| {
+        Error::io("open the file with credentials", error)
+            .path(&path)
+            .hint("authfile= in the URI names it; https://libvirt.org/auth.html has its format")
+    })
+}
+
 /// Why no connection came about, and what to do about it.
-fn open_error(uri: &str, error: LibvirtError) -> Error {
+fn open_error(uri: &str, address: Option<&Address>, error: LibvirtError) -> Error {
     let no_daemon = "is libvirtd running there? `systemctl status libvirtd virtqemud.socket`; \
                      another daemon is named with -U/--uri";
     let refused = "run as root, or as a member of group libvirt; a session daemon is named with -U qemu:///session";
-    let remote = uri.contains("://") && !uri.contains(":///");
     let (kind, hint) = match error.code {
         code::OPERATION_DENIED | code::ACCESS_DENIED => (Kind::Io, refused),
-        code::AUTH_FAILED | code::AUTH_CANCELLED | code::AUTH_UNAVAILABLE => {
-            (Kind::Io, "name the user with --user and the password with --password or VIRTKEEP_PASSWORD")
-        }
+        code::AUTH_FAILED | code::AUTH_CANCELLED | code::AUTH_UNAVAILABLE => (
+            Kind::Io,
+            "name the user with --user and the password with --password-file or VIRTKEEP_PASSWORD, or both in \
+              a file: ?authfile=/PATH in the URI",
+        ),
         code::NO_CONNECT | code::INVALID_ARG | code::NO_SUPPORT => {
             (Kind::Usage, "-U/--uri takes a libvirt URI: qemu:///system, qemu+ssh://USER@HOST/system")
         }
@@ -183,9 +234,22 @@ fn open_error(uri: &str, error: LibvirtError) -> Error {
             (Kind::Usage, "-U/--uri takes a libvirt URI: qemu:///system, qemu+ssh://USER@HOST/system")
         }
         code::SYSTEM_ERROR if error.os_error == Some(EACCES) => (Kind::Io, refused),
-        code::SYSTEM_ERROR if remote => {
-            (Kind::Io, "check that the host is reachable: `ssh HOST virsh list` for qemu+ssh URIs")
-        }
+        // As for ssh itself see `host::trouble`: this is what comes after a login.
+        _ if address.is_some_and(Address::is_ssh) => (
+            Kind::Io,
+            "`ssh HOST virsh list` must work: libvirtd runs there, the user may use it, and there is \
+              virt-ssh-helper or nc (Debian: libvirt-daemon, netcat-openbsd)",
+        ),
+        code::SYSTEM_ERROR if address.is_some() => (
+            Kind::Io,
+            "is the host reachable, and does libvirtd listen there? qemu+ssh://USER@HOST/system needs sshd alone",
+        ),
+        // No code of its own, either.
+        _ if error.message.to_lowercase().contains("certificate") => (
+            Kind::Io,
+            "TLS needs certificates of one authority on both sides, and the host's name as it is in its \
+              certificate: https://libvirt.org/kbase/tlscerts.html; ?pkipath=/DIR in the URI names the directory",
+        ),
         code::SYSTEM_ERROR | code::RPC => (Kind::NotFound, no_daemon),
         _ => (Kind::Io, no_daemon),
     };

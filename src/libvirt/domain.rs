@@ -1,11 +1,14 @@
 //! A domain: what it is, its state, and the few things a backup does to it.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use virt_sys as c;
 
+use super::connection::volume_found;
+use super::domain_xml::{Disk, Source};
 use super::{code, sys, xml};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::host::Host;
 
 /// Most disks of one domain whose errors are asked for.
@@ -148,6 +151,27 @@ impl Domain {
     /// Whether it is still known after it stops.
     pub fn is_persistent(&self) -> Result<bool> {
         self.during("ask whether it is persistent", self.sys.is_persistent())
+    }
+
+    /// Whether the guest's memory was saved when it was stopped: the next start goes on from there, with
+    /// filesystems that are open.
+    pub fn has_managed_save(&self) -> Result<bool> {
+        self.during("ask for a saved state", self.sys.has_managed_save())
+    }
+
+    /// Where the image of one of its disks is on its host; a volume is looked up in its pool.
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`](crate::error::Kind::Unsupported) for a disk that has none,
+    /// [`Kind::NotFound`](crate::error::Kind::NotFound) for a volume that is not there.
+    pub fn image(&self, disk: &Disk) -> Result<PathBuf> {
+        match &disk.source {
+            Source::File(path) | Source::Block(path) => Ok(path.clone()),
+            Source::Volume { pool, volume } => {
+                volume_found(pool, volume, self.sys.volume_path(pool, volume)).map_err(|error| error.disk(&disk.target))
+            }
+            _ => Err(Error::unsupported("has no local image").disk(&disk.target)),
+        }
     }
 
     /// Whether it is started with the host.

@@ -4,6 +4,7 @@ use virt_sys as c;
 
 use super::checkpoint::{self, Checkpoint};
 use super::domain::Domain;
+use super::images::Images;
 use super::xml;
 use super::{code, code_of};
 use crate::error::{Error, Kind, Result};
@@ -48,14 +49,57 @@ pub fn changed_sizes(domain: &Domain, checkpoint: &str) -> Result<Vec<(String, u
     Ok(sizes)
 }
 
-/// The targets on which a checkpoint's bitmap is there and in order. The domain must be active.
-///
-/// libvirt checks a checkpoint as a whole. Where it finds fault, each disk is checked by a definition
-/// of that disk alone; the full definition is put back afterwards.
-///
-/// # Errors
-/// By libvirt's code.
-pub fn valid_targets(domain: &Domain, checkpoint: &Checkpoint) -> Result<Vec<String>> {
+/// Looks at bitmaps: QEMU's of a domain that runs, those in the images of one that is off.
+#[derive(Debug)]
+pub struct Probe<'d> {
+    domain: &'d Domain,
+    /// Of a domain that is off, as they were when this was made: only QEMU changes them.
+    images: Option<Images<'d>>,
+}
+
+impl<'d> Probe<'d> {
+    /// For the domain as it is now, running or not.
+    ///
+    /// # Errors
+    /// By libvirt's code.
+    pub fn of(domain: &'d Domain) -> Result<Self> {
+        Ok(Self { domain, images: Images::of_stopped(domain)? })
+    }
+
+    /// Whether the domain is off.
+    pub fn is_of_stopped(&self) -> bool {
+        self.images.is_some()
+    }
+
+    /// The targets on which a checkpoint's bitmap is there and in order.
+    ///
+    /// libvirt checks a checkpoint as a whole. Where it finds fault, each disk is checked by a definition
+    /// of that disk alone; the full definition is put back afterwards.
+    ///
+    /// # Errors
+    /// By libvirt's code.
+    pub fn valid_targets(&self, checkpoint: &Checkpoint) -> Result<Vec<String>> {
+        match &self.images {
+            Some(images) => Ok(images.valid_targets(checkpoint)),
+            None => valid_targets_of_running(self.domain, checkpoint),
+        }
+    }
+
+    /// Tells libvirt of a checkpoint whose bitmaps are in the images already, if all of them are in order.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] where one is not, by libvirt's code.
+    pub fn redefine_valid(&self, checkpoint: &Checkpoint) -> Result<()> {
+        match &self.images {
+            Some(images) if !images.is_valid(checkpoint) => {
+                Err(Error::new(Kind::NotFound, "one of its bitmaps is missing or broken"))
+            }
+            images => checkpoint::redefine(self.domain, &checkpoint.redefine_xml()?, images.is_none()),
+        }
+    }
+}
+
+fn valid_targets_of_running(domain: &Domain, checkpoint: &Checkpoint) -> Result<Vec<String>> {
     let all = || checkpoint.disks.iter().map(|disk| disk.target.clone()).collect::<Vec<_>>();
     if checkpoint::is_valid(domain, checkpoint)? {
         return Ok(all());

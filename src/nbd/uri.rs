@@ -1,4 +1,4 @@
-//! Builds NBD URIs that mean exactly the given socket and export, whatever bytes are in their names.
+//! Builds NBD URIs that mean exactly the given server and export, whatever bytes are in their names.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -9,6 +9,34 @@ pub fn unix(socket: &Path, export: &str) -> String {
     encode(&mut uri, export.as_bytes(), false);
     uri.push_str("?socket=");
     encode(&mut uri, socket.as_os_str().as_bytes(), true);
+    uri
+}
+
+/// The URI of `export` at a TCP port: `nbd://HOST:PORT/EXPORT`.
+pub fn tcp(host: &str, port: u16, export: &str) -> String {
+    network("nbd", host, port, export)
+}
+
+/// As [`tcp`], with TLS and never without. `certificates` is a directory with `ca-cert.pem` and the client's own;
+/// without one libnbd takes its own or the system's.
+pub fn tls(host: &str, port: u16, export: &str, certificates: Option<&Path>) -> String {
+    let mut uri = network("nbds", host, port, export);
+    if let Some(directory) = certificates {
+        uri.push_str("?tls-certificates=");
+        encode(&mut uri, directory.as_os_str().as_bytes(), true);
+    }
+    uri
+}
+
+fn network(scheme: &str, host: &str, port: u16, export: &str) -> String {
+    let mut uri = format!("{scheme}://");
+    // IPv6 addresses are the only names with colons.
+    match host.contains(':') {
+        true => uri.push_str(&format!("[{host}]")),
+        false => encode(&mut uri, host.as_bytes(), false),
+    }
+    uri.push_str(&format!(":{port}/"));
+    encode(&mut uri, export.as_bytes(), false);
     uri
 }
 
@@ -41,6 +69,10 @@ mod tests {
         ] {
             assert_eq!(unix(Path::new(socket), export), uri);
         }
+        assert_eq!(tcp("h", 10809, "a/b"), "nbd://h:10809/a%2Fb");
+        assert_eq!(tcp("::1", 1, "x"), "nbd://[::1]:1/x");
+        assert_eq!(tls("h", 1, "x", None), "nbds://h:1/x");
+        assert_eq!(tls("h", 1, "x", Some(Path::new("/a b"))), "nbds://h:1/x?tls-certificates=/a%20b");
         assert_eq!(unix(Path::new(OsStr::from_bytes(b"/\xff")), "x"), "nbd+unix:///x?socket=/%FF");
     }
 }

@@ -16,9 +16,13 @@ use crate::stream::codec::Compressor;
 use crate::stream::digest::{Digest, digest_blocks};
 use crate::stream::meta::Meta;
 use crate::stream::writer::{Finished, StreamWriter};
+use crate::units::KIB;
 
 /// Headers and small frames are gathered to this size before they are written.
 const WRITE_BUFFER: usize = 1 << 20;
+
+/// Bytes that cost less to read along than a request of their own.
+const SMALL_GAP: u64 = 32 * KIB;
 
 /// What one disk's backup reads and what it is called.
 #[derive(Debug)]
@@ -121,11 +125,11 @@ impl<'s> Worker<'s> {
         let mut rest = self.window.as_mut_slice();
         let mut position = work.start;
         let mut pieces = Vec::with_capacity(work.data.len());
-        for extent in &work.data {
-            let (_, more) = rest.split_at_mut((extent.offset - position) as usize);
-            let (buffer, more) = more.split_at_mut(extent.length as usize);
-            pieces.push(ReadPiece { offset: extent.offset, buffer });
-            (rest, position) = (more, extent.end());
+        for span in spans(&work.data) {
+            let (_, more) = rest.split_at_mut((span.start - position) as usize);
+            let (buffer, more) = more.split_at_mut((span.end - span.start) as usize);
+            pieces.push(ReadPiece { offset: span.start, buffer });
+            (rest, position) = (more, span.end);
         }
         self.client.read_scattered(&mut pieces, Limits::default())
     }
@@ -186,6 +190,18 @@ impl Work {
         let first = (extent.offset - self.start) as usize;
         first..first + extent.length as usize
     }
+}
+
+/// What to read for `data`: small gaps are read along, and not looked at.
+fn spans(data: &[Extent]) -> Vec<Range<u64>> {
+    let mut spans: Vec<Range<u64>> = Vec::with_capacity(data.len());
+    for extent in data {
+        match spans.last_mut() {
+            Some(last) if extent.offset - last.end <= SMALL_GAP => last.end = extent.end(),
+            _ => spans.push(extent.offset..extent.end()),
+        }
+    }
+    spans
 }
 
 #[cfg(test)]

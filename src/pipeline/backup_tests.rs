@@ -4,7 +4,7 @@ use std::path::Path;
 
 use uuid::Uuid;
 
-use super::{Source, copy};
+use super::{SMALL_GAP, Source, copy, spans};
 use crate::block::memory::MemoryDisk;
 use crate::cancel::Cancel;
 use crate::chain_device::ChainDevice;
@@ -85,4 +85,12 @@ fn a_read_error_ends_all_threads_and_names_the_place() {
     let error = backup(&server, &directory.path().join("x"), &extents, Compression::None, 4).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
     assert!(error.offset().is_some(), "{error}");
+}
+
+#[test]
+fn small_gaps_are_read_along() {
+    let data = [(0, 4096), (8192, 4096), (12288 + SMALL_GAP, 512), (12801 + 2 * SMALL_GAP, 512)];
+    let data = data.map(|(offset, length)| Extent::data(offset, length));
+    assert_eq!(spans(&data), [0..12800 + SMALL_GAP, data[3].offset..data[3].end()]);
+    assert_eq!(spans(&[]), []);
 }

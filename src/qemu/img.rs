@@ -12,13 +12,15 @@ use crate::host::Host;
 use crate::qemu::process;
 
 /// The tool; found in `PATH`.
-const TOOL: &str = "qemu-img";
+pub(super) const TOOL: &str = "qemu-img";
 
 /// What `qemu-img info` says of an image, as far as it matters here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageInfo {
     /// Bytes the guest sees.
     pub virtual_size: u64,
+    /// Bytes that it takes on its file system, where that is known.
+    pub actual_size: Option<u64>,
     /// `qcow2`, `raw`, …
     pub format: String,
     /// Bytes per cluster, of formats that have some.
@@ -64,6 +66,7 @@ pub struct Qcow2Info {
 #[serde(rename_all = "kebab-case")]
 struct RawInfo {
     virtual_size: u64,
+    actual_size: Option<u64>,
     format: String,
     cluster_size: Option<u64>,
     backing_filename: Option<String>,
@@ -235,6 +238,9 @@ pub fn compress(from: &Path, path: &Path, options: &CreateOptions, cancel: &Canc
 pub struct ImageBitmaps {
     /// The image's path as QEMU says it.
     pub filename: String,
+    /// It has a backing file, whose format it does not tell: QEMU would guess that from the content, which a
+    /// guest can have written.
+    pub guesses_backing: bool,
     /// Its bitmaps.
     pub bitmaps: Vec<StoredBitmap>,
 }
@@ -267,6 +273,10 @@ fn parse_bitmaps(json: &[u8]) -> Result<Vec<ImageBitmaps>> {
         filename: String,
         #[serde(rename = "format-specific")]
         specific: Option<Specific>,
+        #[serde(rename = "backing-filename")]
+        backing: Option<String>,
+        #[serde(rename = "backing-filename-format")]
+        backing_format: Option<String>,
     }
     #[derive(Deserialize, Default)]
     #[serde(default)]
@@ -276,10 +286,11 @@ fn parse_bitmaps(json: &[u8]) -> Result<Vec<ImageBitmaps>> {
     let bad = |error| Error::new(Kind::Protocol, "qemu-img info makes no sense").caused_by(error);
     let images: Vec<Image> = serde_json::from_slice(json).map_err(bad)?;
     let mut all = Vec::with_capacity(images.len());
-    for Image { filename, specific } in images {
+    for Image { filename, specific, backing, backing_format } in images {
         let data = specific.filter(|specific| specific.kind == "qcow2").and_then(|specific| specific.data);
         let data: Data = data.map(serde_json::from_value).transpose().map_err(bad)?.unwrap_or_default();
-        all.push(ImageBitmaps { filename, bitmaps: data.bitmaps });
+        let guesses_backing = backing.is_some() && backing_format.is_none();
+        all.push(ImageBitmaps { filename, guesses_backing, bitmaps: data.bitmaps });
     }
     Ok(all)
 }
@@ -303,6 +314,7 @@ fn parse(json: String) -> Result<ImageInfo> {
     };
     Ok(ImageInfo {
         virtual_size: raw.virtual_size,
+        actual_size: raw.actual_size,
         format: raw.format,
         cluster_size: raw.cluster_size,
         backing_filename: raw.backing_filename,
@@ -315,7 +327,7 @@ fn parse(json: String) -> Result<ImageInfo> {
 /// A file name argument that QEMU takes for a path, whatever characters it has: `nbd:x` would be a
 /// protocol, `-x` an option. A slash before the colon is enough; the prefix `file:` would do as
 /// well, but refuses block devices.
-fn file_name(path: &Path) -> OsString {
+pub(super) fn file_name(path: &Path) -> OsString {
     if path.is_absolute() { path.into() } else { Path::new(".").join(path).into() }
 }
 

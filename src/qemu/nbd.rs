@@ -2,9 +2,8 @@
 //! value lives.
 //!
 //! The server is in a process group of its own, so a Ctrl-C at the terminal reaches us alone and
-//! what is in flight can end in order. It cannot be told to die with us (that needs code between
-//! fork and exec): after a SIGKILL of ours a server without clients stays, holds the image's lock
-//! and has to be ended by hand.
+//! what is in flight can end in order. After a SIGKILL of ours one without clients stays, holds the image's
+//! lock and has to be ended by hand, unless it is bound to us ([`ServeOptions::bound_to`]).
 
 use std::fs::File;
 use std::io::Read;
@@ -17,6 +16,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+
+use uuid::Uuid;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
@@ -56,11 +57,14 @@ pub struct ServeOptions {
     /// size, QEMU refuses others. Each cluster can be written once and as a whole: see
     /// [`NbdSink::aligned_to`](crate::block::nbd::NbdSink::aligned_to).
     pub compress: bool,
+    /// The server is killed should this process die, or the thread that starts it end, and its temporary
+    /// directory bears the name of this run: [`QemuNbd::remove_left`] finds it then. For servers that only read.
+    pub bound_to: Option<Uuid>,
 }
 
 impl Default for ServeOptions {
     fn default() -> Self {
-        Self { read_only: true, connections: 1, bitmap: None, compress: false }
+        Self { read_only: true, connections: 1, bitmap: None, compress: false, bound_to: None }
     }
 }
 
@@ -81,7 +85,7 @@ impl QemuNbd {
     /// about, such as a lock held by a running domain.
     pub fn serve(image: &Path, format: &str, options: &ServeOptions, cancel: &Cancel) -> Result<Self> {
         let directory = tempfile::Builder::new()
-            .prefix("virtkeep-nbd-")
+            .prefix(&prefix(options.bound_to))
             .permissions(std::fs::Permissions::from_mode(0o700))
             .tempdir()
             .map_err(|error| Error::io("create a temporary directory", error))?;
@@ -91,7 +95,7 @@ impl QemuNbd {
         }
         let stderr = File::create(directory.path().join("stderr"))
             .map_err(|error| Error::io("create", error).path(directory.path()))?;
-        let mut command = process::command(TOOL);
+        let mut command = if options.bound_to.is_some() { process::bound(TOOL) } else { process::command(TOOL) };
         command.args(["--persistent", "--discard=unmap", "--cache=writeback", "--aio=threads"]);
         command.arg(format!("--shared={}", options.connections.max(1)));
         command.arg("--socket").arg(&socket).arg("--pid-file").arg(directory.path().join(PID_FILE));
@@ -107,6 +111,23 @@ impl QemuNbd {
         let mut server = Self { child, image: image.to_owned(), directory };
         server.await_start(cancel)?;
         Ok(server)
+    }
+
+    /// Removes what a server that died with its run `run` left in the file system.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub fn remove_left(run: Uuid) -> Result<()> {
+        let directory = std::env::temp_dir();
+        let prefix = prefix(Some(run));
+        let entries =
+            std::fs::read_dir(&directory).map_err(|error| Error::io("read directory", error).path(directory))?;
+        for entry in entries.filter_map(std::result::Result::ok) {
+            if entry.file_name().as_bytes().starts_with(prefix.as_bytes()) {
+                std::fs::remove_dir_all(entry.path()).map_err(|error| Error::io("remove", error).path(entry.path()))?;
+            }
+        }
+        Ok(())
     }
 
     /// The socket.
@@ -182,6 +203,10 @@ impl QemuNbd {
             let _ = kill_process(pid, signal);
         }
     }
+}
+
+fn prefix(run: Option<Uuid>) -> String {
+    run.map_or_else(|| "virtkeep-nbd-".to_owned(), |run| format!("virtkeep-nbd-{run}-"))
 }
 
 impl Drop for QemuNbd {

@@ -21,6 +21,10 @@ const STDERR_LIMIT: u64 = 64 * KIB;
 /// A question about an image is answered at once.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// A change of an image reads and writes all of its bitmaps. Longer than any of it should take: a tool that is
+/// killed leaves them useless.
+pub(crate) const CHANGE_LIMIT: Duration = Duration::from_secs(3600);
+
 /// How long a cancelled tool may go on, and a finished one wait for us.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -40,15 +44,30 @@ pub fn run(command: Command) -> Result<Vec<u8>> {
     run_within(command, LIMIT)
 }
 
-fn run_within(mut command: Command, limit: Duration) -> Result<Vec<u8>> {
+/// As [`run`], for a tool that changes an image and must not be killed in the middle: it gets an hour, and no
+/// signal of the terminal's.
+///
+/// # Errors
+/// As for [`run`].
+pub fn run_to_end(mut command: Command) -> Result<Vec<u8>> {
+    command.process_group(0);
+    run_within(command, CHANGE_LIMIT)
+}
+
+/// A command that is killed should this process die before it, however that happens, and whose process id is
+/// that of the tool. To be started by a thread that lives as long as it: its end counts as ours.
+///
+/// Between fork and exec nothing can be done without `unsafe`, so this program starts itself, asks for that,
+/// and becomes the tool (`virtkeep bound`).
+pub fn bound(tool: &str) -> Command {
+    let mut command = command("/proc/self/exe");
+    command.arg0("virtkeep").arg("bound").arg(std::process::id().to_string()).arg(tool);
+    command
+}
+
+fn run_within(command: Command, limit: Duration) -> Result<Vec<u8>> {
     let tool = command.get_program().to_string_lossy().into_owned();
-    let mut child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
-    // Both pipes are drained at once: a tool that fills one while we read the other would hang.
-    let stderr = child.stderr.take().map(|pipe| thread::spawn(move || drain(pipe, STDERR_LIMIT)));
-    let stdout = child.stdout.take().map(|pipe| thread::spawn(move || drain(pipe, STDOUT_LIMIT + 1)));
-    let status = wait_within(&mut child, &tool, limit)?;
-    let stdout = stdout.and_then(|thread| thread.join().ok()).unwrap_or_default();
-    let stderr = stderr.and_then(|thread| thread.join().ok()).unwrap_or_default();
+    let Ended { status, stdout, stderr } = output(command, limit, STDOUT_LIMIT + 1)?;
     if !status.success() {
         return Err(failure(&tool, status, &stderr));
     }
@@ -56,6 +75,33 @@ fn run_within(mut command: Command, limit: Duration) -> Result<Vec<u8>> {
         return Err(Error::new(Kind::Protocol, format!("{tool} writes more than {STDOUT_LIMIT} bytes")));
     }
     Ok(stdout)
+}
+
+/// What a program said until its end.
+#[derive(Debug)]
+pub struct Ended {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Standard output, as much of it as was asked for.
+    pub stdout: Vec<u8>,
+    /// The begin of standard error.
+    pub stderr: Vec<u8>,
+}
+
+/// Runs `command` to its end, which must come within `limit`, and keeps at most `most` bytes of its standard output.
+///
+/// # Errors
+/// [`Kind::NotFound`] if it is not installed, [`Kind::Busy`] after `limit`; how it ended is none.
+pub fn output(mut command: Command, limit: Duration, most: u64) -> Result<Ended> {
+    let tool = command.get_program().to_string_lossy().into_owned();
+    let mut child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
+    // Both pipes are drained at once: a tool that fills one while we read the other would hang.
+    let stderr = child.stderr.take().map(|pipe| thread::spawn(move || drain(pipe, STDERR_LIMIT)));
+    let stdout = child.stdout.take().map(|pipe| thread::spawn(move || drain(pipe, most)));
+    let status = wait_within(&mut child, &tool, limit)?;
+    let stdout = stdout.and_then(|thread| thread.join().ok()).unwrap_or_default();
+    let stderr = stderr.and_then(|thread| thread.join().ok()).unwrap_or_default();
+    Ok(Ended { status, stdout, stderr })
 }
 
 /// A tool on storage that went away may never end, not even when it is killed.
@@ -122,7 +168,10 @@ pub fn failure(tool: &str, status: ExitStatus, stderr: &[u8]) -> Error {
     let name = std::path::Path::new(tool).file_name().map_or(tool.into(), OsStr::to_string_lossy);
     let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
     let line = line.strip_prefix(name.as_ref()).and_then(|line| line.strip_prefix(':')).map_or(line, str::trim);
-    let error = Error::new(Kind::Io, format!("{name} failed ({status})"));
+    // QEMU has no status of its own for it.
+    let locked = line.contains("Failed to get") && line.ends_with("lock");
+    let kind = if locked { Kind::Busy } else { Kind::Io };
+    let error = Error::new(kind, format!("{name} failed ({status})"));
     if line.is_empty() { error } else { error.caused_by(line.to_owned()) }
 }
 

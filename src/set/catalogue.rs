@@ -5,14 +5,15 @@
 //! ordered by their place in it.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
 use uuid::Uuid;
 
 use super::Level;
+use super::files::Files;
 use super::layout::{CHKSUM, DataName, Layout, PARTIAL, checkpoint_position};
 use super::manifest::{self, Manifest};
 use crate::error::{Error, Kind, Result};
+use crate::stored::StoredFile;
 use crate::stream::head;
 use crate::stream::meta::Meta;
 
@@ -103,8 +104,8 @@ impl Problem {
 /// The runs of a set and what else lies there.
 #[derive(Debug)]
 pub struct Catalogue {
-    /// The set's names.
-    pub layout: Layout,
+    /// Where the set is read.
+    pub files: Files,
     /// Committed runs in the order of the chain.
     pub runs: Vec<Run>,
     /// Files that belong to no committed run, or are damaged where the catalogue looked.
@@ -114,16 +115,17 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// Reads the names, manifests and stream heads in a directory.
+    /// Reads the names, manifests and stream heads of a set.
     ///
     /// # Errors
     /// Only where the directory can't be read; damage is in [`Catalogue::problems`].
-    pub fn open(layout: Layout) -> Result<Self> {
-        let names = layout.names().map_err(|error| match error.kind() {
+    pub fn open(files: impl Into<Files>) -> Result<Self> {
+        let files = files.into();
+        let names = files.names().map_err(|error| match error.kind() {
             Kind::NotFound => error.hint("-i takes the directory that `virtkeep backup -o` wrote"),
             _ => error,
         })?;
-        let mut catalogue = Self { layout, runs: vec![], problems: vec![], partial: vec![] };
+        let mut catalogue = Self { files, runs: vec![], problems: vec![], partial: vec![] };
         let mut claimed = BTreeSet::new();
         for name in names.iter().filter(|name| is_manifest(name)) {
             catalogue.add_manifest(name, &mut claimed);
@@ -153,7 +155,7 @@ impl Catalogue {
     }
 
     fn add_manifest(&mut self, name: &str, claimed: &mut BTreeSet<String>) {
-        let manifest = self.layout.file(name).and_then(|path| Manifest::read(&path));
+        let manifest = self.files.file(name).and_then(|file| Manifest::read(&file));
         match manifest {
             Ok(manifest) if Layout::manifest_name(manifest.run) == name => {
                 for disk in &manifest.disks {
@@ -185,9 +187,10 @@ impl Catalogue {
     }
 
     fn read_foreign(&self, name: &str, parsed: &DataName) -> Result<Foreign> {
-        let path = self.layout.file(name)?;
-        let stored_size = std::fs::metadata(&path).map_err(|error| Error::io("stat", error).path(&path))?.len();
-        let meta = head::read(&path).map_err(|error| self.unless_raw_image(parsed, error))?;
+        let file = self.files.file(name)?;
+        let stored_size = file.size()?;
+        let path = file.path();
+        let meta = head::read(&file).map_err(|error| self.unless_raw_image(parsed, error))?;
         if let Some(own) = &meta.own {
             let manifest = Layout::manifest_name(own.run);
             return Err(
@@ -205,12 +208,12 @@ impl Catalogue {
 
     /// virtnbdbackup copies raw disks as they are, without a head and without a sum.
     fn unless_raw_image(&self, name: &DataName, error: Error) -> Error {
-        let sum = self.layout.file(&format!("{}.copy.data{CHKSUM}", name.target)).is_ok_and(|sum| sum.exists());
+        let sum = self.files.file(&format!("{}.copy.data{CHKSUM}", name.target)).is_ok_and(|sum| sum.exists());
         if name.level != Level::Copy || error.kind() != Kind::Corrupt || error.offset() != Some(0) || sum {
             return error;
         }
         Error::unsupported("no stream: virtnbdbackup copies raw disks as they are")
-            .path(self.layout.directory().join(format!("{}.copy.data", name.target)))
+            .path(self.files.place().join(format!("{}.copy.data", name.target)))
             .hint("if it is one, it is the disk's image itself: copy it")
     }
 
@@ -236,10 +239,10 @@ impl Catalogue {
 
     /// The file of a stream: under its name, or still under its partial name where a crash came
     /// between the commit and the renames.
-    pub fn stream_path(&self, stream: &Stream) -> Result<PathBuf> {
-        let path = self.layout.file(&stream.file)?;
-        let partial = self.layout.file(&format!("{}{PARTIAL}", stream.file))?;
-        Ok(if !path.exists() && partial.exists() { partial } else { path })
+    pub fn stream_file(&self, stream: &Stream) -> Result<StoredFile> {
+        let file = self.files.file(&stream.file)?;
+        let partial = self.files.file(&format!("{}{PARTIAL}", stream.file))?;
+        Ok(if !file.exists() && partial.exists() { partial } else { file })
     }
 }
 
@@ -405,7 +408,7 @@ pub(crate) mod tests {
             run("late diff of 0", Level::Diff, None, Some("virtnbdbackup.0"), "2026-01-01T08:00:00"),
             run("full", Level::Full, Some("virtnbdbackup.0"), None, "2026-01-01T02:00:00"),
         ];
-        let mut set = Catalogue { layout: Layout::new("/set"), runs, problems: vec![], partial: vec![] };
+        let mut set = Catalogue { files: Layout::new("/set").into(), runs, problems: vec![], partial: vec![] };
         set.sort();
         let order: Vec<&str> = set.runs.iter().map(|run| run.id.as_str()).collect();
         assert_eq!(order, ["full", "inc 2", "early diff of 2", "diff of 0", "inc 10", "late diff of 0", "full diff"]);

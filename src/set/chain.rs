@@ -15,7 +15,7 @@ use crate::error::{self, Error, Kind, Result};
 /// one is the newest.
 pub fn find_point<'c>(catalogue: &'c Catalogue, until: Option<&str>) -> Result<&'c Run> {
     let unknown = |message: String| {
-        let directory = catalogue.layout.directory();
+        let directory = catalogue.files.place();
         Error::new(Kind::NotFound, message)
             .path(directory)
             .hint(format!("`virtkeep dump -i {}` lists the restore points", directory.display()))
@@ -50,7 +50,7 @@ pub fn find_point<'c>(catalogue: &'c Catalogue, until: Option<&str>) -> Result<&
 /// newest point left is not what was asked for, and must not be taken for it.
 fn refuse_damaged(catalogue: &Catalogue) -> Result<()> {
     let Some(problem) = catalogue.problems.iter().find(|problem| problem.may_hide_run()) else { return Ok(()) };
-    let directory = catalogue.layout.directory();
+    let directory = catalogue.files.place();
     Err(Error::corrupt("a run may be missing from the damaged set: its newest point is unknown")
         .path(directory)
         .caused_by(Error::corrupt(error::report(&problem.error)))
@@ -108,7 +108,7 @@ pub fn resolve<'c>(catalogue: &'c Catalogue, point: &'c Run, target: &str) -> Re
                 stream.file
             ))
             .disk(target)
-            .path(catalogue.layout.directory()));
+            .path(catalogue.files.place()));
         }
         // A base lies before what builds on it; without this a loop of names would never end.
         if std::ptr::eq(parent, run) || chain.len() > catalogue.runs.len() {
@@ -132,7 +132,7 @@ fn missing(catalogue: &Catalogue, stream: &Stream, base: &str) -> Error {
     };
     let error = Error::incomplete(format!("{} builds on {wanted} (checkpoint {base}), which {state}", stream.file))
         .disk(&stream.target)
-        .path(catalogue.layout.directory())
+        .path(catalogue.files.place())
         .hint("a file of the set is missing or damaged: `virtkeep verify` says which; an earlier point may be whole (--until)");
     match catalogue.problems.first() {
         Some(problem) => error.caused_by(Error::corrupt(format!("{}: {}", problem.file, problem.error))),
@@ -147,7 +147,7 @@ mod tests {
     use crate::set::layout::Layout;
 
     fn catalogue(runs: Vec<Run>) -> Catalogue {
-        Catalogue { layout: Layout::new("/set"), runs, problems: vec![], partial: vec![] }
+        Catalogue { files: Layout::new("/set").into(), runs, problems: vec![], partial: vec![] }
     }
 
     fn chain_of_four() -> Catalogue {

@@ -1,13 +1,12 @@
 //! The configuration that belongs to a restore point: domain XML, image information, firmware. Of
 //! virtkeep's runs the manifest names it, of virtnbdbackup's the file names tell.
 
-use std::path::PathBuf;
-
 use super::Level;
 use super::catalogue::{Catalogue, Run};
 use super::layout::DataName;
 use super::manifest::{FileRecord, Role};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
+use crate::stored::StoredFile;
 
 /// Configuration beside the data is read as a whole; nothing of this size is configuration.
 pub const MAX_SIZE: u64 = 64 << 20;
@@ -18,7 +17,7 @@ pub struct ConfigFile {
     /// What it is.
     pub role: Role,
     /// Where it is.
-    pub path: PathBuf,
+    pub file: StoredFile,
     /// The disk that it belongs to.
     pub disk: Option<String>,
     /// Path of the original on the domain's host.
@@ -33,18 +32,13 @@ impl ConfigFile {
     /// # Errors
     /// [`Corrupt`](crate::error::Kind::Corrupt) where it is not what was backed up.
     pub fn read(&self) -> Result<Vec<u8>> {
-        let io = |error: std::io::Error| match error.kind() {
-            std::io::ErrorKind::NotFound => Error::incomplete("is missing from the set").path(&self.path),
-            _ => Error::io("read", error).path(&self.path),
-        };
-        let size = std::fs::metadata(&self.path).map_err(io)?.len();
-        if size > MAX_SIZE {
-            return Err(Error::corrupt(format!("{size} bytes are too many for it")).path(&self.path));
-        }
-        let content = std::fs::read(&self.path).map_err(io)?;
+        let content = self.file.read(MAX_SIZE).map_err(|error| match error.kind() {
+            Kind::NotFound => Error::incomplete("is missing from the set").path(self.file.path()),
+            _ => error,
+        })?;
         match &self.record {
             Some(record) if blake3::hash(&content).to_hex().as_str() != record.blake3 => {
-                Err(Error::corrupt("is not what was backed up").path(&self.path))
+                Err(Error::corrupt("is not what was backed up").path(self.file.path()))
             }
             _ => Ok(content),
         }
@@ -60,7 +54,7 @@ pub fn files(catalogue: &Catalogue, run: &Run) -> Result<Vec<ConfigFile>> {
             .map(|record| {
                 Ok(ConfigFile {
                     role: record.role,
-                    path: catalogue.layout.file(&record.name)?,
+                    file: catalogue.files.file(&record.name)?,
                     disk: record.disk.clone(),
                     origin: record.origin.clone(),
                     record: Some(record.clone()),
@@ -72,7 +66,7 @@ pub fn files(catalogue: &Catalogue, run: &Run) -> Result<Vec<ConfigFile>> {
 }
 
 fn foreign_files(catalogue: &Catalogue, run: &Run) -> Result<Vec<ConfigFile>> {
-    let names = catalogue.layout.names()?;
+    let names = catalogue.files.names()?;
     let mut files = Vec::new();
     if let Some(name) = pick(&names, "vmconfig.", ".xml", run) {
         files.push(foreign_file(catalogue, name, Role::DomainXml, None)?);
@@ -86,7 +80,7 @@ fn foreign_files(catalogue: &Catalogue, run: &Run) -> Result<Vec<ConfigFile>> {
 }
 
 fn foreign_file(catalogue: &Catalogue, name: &str, role: Role, disk: Option<String>) -> Result<ConfigFile> {
-    Ok(ConfigFile { role, path: catalogue.layout.file(name)?, disk, origin: None, record: None })
+    Ok(ConfigFile { role, file: catalogue.files.file(name)?, disk, origin: None, record: None })
 }
 
 /// The name with the identifier of `run`; where the identifier is a time, which differs from file to

@@ -1,21 +1,24 @@
 //! `DOMAIN.cpt`: the names of the chain's checkpoints in order, as virtnbdbackup keeps them.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::PathBuf;
-
-use super::layout::{Layout, checkpoint_name};
-use crate::error::{Error, Result};
+use super::files::Files;
+use super::layout::checkpoint_name;
+use crate::error::{Kind, Result};
+use crate::stored::StoredFile;
 
 /// A list of as many names as there can be is smaller.
-const MAX_SIZE: u64 = 64 << 20;
+pub const MAX_SIZE: u64 = 64 << 20;
 
 /// Where the list is.
 ///
 /// # Errors
 /// [`Corrupt`](crate::error::Kind::Corrupt) for a domain name that is no file name.
-pub fn path(layout: &Layout, domain: &str) -> Result<PathBuf> {
-    layout.file(&format!("{domain}.cpt"))
+pub fn file(files: &Files, domain: &str) -> Result<StoredFile> {
+    files.file(&name(domain))
+}
+
+/// What the list is called.
+pub fn name(domain: &str) -> String {
+    format!("{domain}.cpt")
 }
 
 /// The file's text.
@@ -37,17 +40,16 @@ pub fn decode(text: &[u8]) -> Option<Vec<String>> {
 ///
 /// # Errors
 /// [`Io`](crate::error::Kind::Io) where it can't be read.
-pub fn read(layout: &Layout, domain: &str) -> Result<Vec<String>> {
-    let path = path(layout, domain)?;
-    let mut text = Vec::new();
-    let read = File::open(&path).and_then(|file| file.take(MAX_SIZE).read_to_end(&mut text));
-    match read {
-        Ok(_) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(Error::io("read", error).path(path)),
-    }
+pub fn read(files: &Files, domain: &str) -> Result<Vec<String>> {
+    let file = file(files, domain)?;
+    let text = match file.read(MAX_SIZE) {
+        Ok(text) => text,
+        Err(error) if error.kind() == Kind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == Kind::Corrupt => Vec::new(),
+        Err(error) => return Err(error),
+    };
     Ok(serde_json::from_slice(&text).unwrap_or_else(|error| {
-        tracing::warn!("{}: the list of checkpoints is damaged: {error}", path.display());
+        tracing::warn!("{}: the list of checkpoints is damaged: {error}", file.path().display());
         Vec::new()
     }))
 }
@@ -55,16 +57,17 @@ pub fn read(layout: &Layout, domain: &str) -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::set::layout::Layout;
 
     #[test]
     fn lists_are_written_and_read() {
         let directory = tempfile::tempdir().unwrap();
-        let layout = Layout::new(directory.path());
+        let layout = Files::from(Layout::new(directory.path()));
         assert_eq!(read(&layout, "a b").unwrap(), Vec::<String>::new());
         let names = ["virtnbdbackup.0".to_owned(), "virtnbdbackup.1".to_owned()];
         assert_eq!(format(&names), r#"["virtnbdbackup.0", "virtnbdbackup.1"]"#);
-        std::fs::write(path(&layout, "a b").unwrap(), format(&names)).unwrap();
+        std::fs::write(file(&layout, "a b").unwrap().path(), format(&names)).unwrap();
         assert_eq!(read(&layout, "a b").unwrap(), names);
-        assert!(path(&layout, "../x").is_err());
+        assert!(file(&layout, "../x").is_err());
     }
 }

@@ -26,7 +26,7 @@ pub struct Intent {
     pub level: Level,
     /// The checkpoint that the run makes.
     pub checkpoint: Option<String>,
-    /// The backup job's NBD socket on the domain's host.
+    /// The backup job's NBD socket on the domain's host; empty where it serves over TCP.
     pub socket: PathBuf,
     /// The backup job's scratch files on the domain's host.
     pub scratch: Vec<PathBuf>,

@@ -113,16 +113,21 @@ impl Layout {
     /// # Errors
     /// [`Kind::Corrupt`] for a name that could leave the directory: names come from manifests too.
     pub fn file(&self, name: &str) -> Result<PathBuf> {
+        Self::check_name(name).map_err(|error| error.path(&self.directory))?;
+        Ok(self.directory.join(name))
+    }
+
+    /// Refuses what is no name of a file of a set.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`].
+    pub fn check_name(name: &str) -> Result<()> {
         let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains(['/', '\0']);
         let ok = match name.split_once('/') {
             None => plain(name),
             Some((folder, rest)) => (folder == "checkpoints" || folder == ".virtkeep") && plain(rest),
         };
-        if ok {
-            Ok(self.directory.join(name))
-        } else {
-            Err(Error::corrupt(format!("{name:?} is not a file name of a set")).path(&self.directory))
-        }
+        if ok { Ok(()) } else { Err(Error::corrupt(format!("{name:?} is not a file name of a set"))) }
     }
 
     /// virtkeep's own folder: intents, locks.

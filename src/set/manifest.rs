@@ -1,7 +1,6 @@
 //! The manifest: the commit record of one run. A run is in the set when its manifest is.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -10,6 +9,7 @@ use super::Level;
 use super::layout::Layout;
 use super::moment;
 use crate::error::{Error, Result};
+use crate::stored::StoredFile;
 
 /// Version of the manifest's structure that is written and understood.
 pub const VERSION: u32 = 1;
@@ -183,7 +183,7 @@ impl Manifest {
     }
 
     /// The file's text.
-    fn encode(&self) -> Result<String> {
+    pub fn encode(&self) -> Result<String> {
         let failed = |error| Error::corrupt("manifest can't be encoded").caused_by(error);
         let text = serde_json::value::to_raw_value(self).map_err(failed)?;
         let blake3 = blake3::hash(text.get().as_bytes()).to_hex().to_string();
@@ -196,13 +196,11 @@ impl Manifest {
     ///
     /// # Errors
     /// [`Corrupt`](crate::error::Kind::Corrupt) for anything but a whole manifest of a known version.
-    pub fn read(path: &Path) -> Result<Self> {
-        let size = std::fs::metadata(path).map_err(|error| Error::io("stat", error).path(path))?.len();
-        if size > MAX_SIZE {
-            return Err(Error::corrupt(format!("manifest of {size} bytes")).path(path));
-        }
-        let text = std::fs::read_to_string(path).map_err(|error| Error::io("read", error).path(path))?;
-        Self::decode(&text).map_err(|error| error.path(path))
+    pub fn read(file: impl Into<StoredFile>) -> Result<Self> {
+        let file = file.into();
+        let text = String::from_utf8(file.read(MAX_SIZE)?)
+            .map_err(|error| Error::corrupt("manifest is no text").caused_by(error).path(file.path()))?;
+        Self::decode(&text).map_err(|error| error.path(file.path()))
     }
 
     fn decode(text: &str) -> Result<Self> {

@@ -1,7 +1,7 @@
-//! The backup set: all files of one domain's backups in one directory.
+//! The backup set: all files of one domain's backups, in one directory or in zip files.
 //!
-//! [`layout`] owns the names, [`manifest`] the commit record of a run, [`catalogue`] reads what a
-//! directory holds (virtkeep's runs and virtnbdbackup's), [`chain`] resolves which streams a
+//! [`layout`] owns the names, [`files`] where they are read, [`manifest`] the commit record of a run, [`catalogue`] reads what a
+//! set holds (virtkeep's runs and virtnbdbackup's), [`chain`] resolves which streams a
 //! restore point needs. `docs/stream-format.md` is the normative page.
 
 pub mod catalogue;
@@ -9,6 +9,7 @@ pub mod chain;
 pub mod config;
 pub mod cpt;
 pub mod dropped;
+pub mod files;
 pub mod intent;
 pub mod job_files;
 pub mod layout;

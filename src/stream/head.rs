@@ -1,24 +1,21 @@
 //! The head of a stream alone: what a catalogue needs, without proving the rest.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
-
 use super::frame::{HEADER_LEN, Header, Kind, TERMINATOR};
 use super::meta::{self, Meta};
 use crate::error::{Error, Result};
+use crate::stored::{OpenFile, StoredFile};
 
-/// Reads the meta frame of the stream at `path`.
+/// Reads the meta frame of the stream in `file`.
 ///
 /// # Errors
 /// [`Incomplete`](crate::error::Kind::Incomplete) for a file that ends before its meta does,
 /// [`Corrupt`](crate::error::Kind::Corrupt) for anything that is not a stream.
-pub fn read(path: &Path) -> Result<Meta> {
-    let file = File::open(path).map_err(|error| Error::io("open", error).path(path))?;
-    decode(&file).map_err(|error| error.path(path))
+pub fn read(file: impl Into<StoredFile>) -> Result<Meta> {
+    let file = file.into();
+    decode(&file.open()?).map_err(|error| error.path(file.path()))
 }
 
-fn decode(file: &File) -> Result<Meta> {
+fn decode(file: &OpenFile) -> Result<Meta> {
     let mut header = [0; HEADER_LEN];
     read_exact(file, &mut header, 0)?;
     let header = Header::decode(&header).map_err(|error| error.at(0))?;
@@ -36,7 +33,7 @@ fn decode(file: &File) -> Result<Meta> {
     Meta::decode(json)
 }
 
-fn read_exact(file: &File, buffer: &mut [u8], offset: u64) -> Result<()> {
+fn read_exact(file: &OpenFile, buffer: &mut [u8], offset: u64) -> Result<()> {
     file.read_exact_at(buffer, offset).map_err(|error| match error.kind() {
         std::io::ErrorKind::UnexpectedEof => Error::incomplete("ends inside its meta").at(offset),
         _ => Error::io("read", error).at(offset),

@@ -17,12 +17,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::extent::{self, Extent, Kind as ExtentKind};
+use crate::stored::StoredFile;
 use crate::stream::codec::Decompressor;
 use crate::stream::digest::{self, Digest};
 use crate::stream::frame::{HEADER_LEN, Header, Kind};
 use crate::stream::index::{HASH_LEN, Index, OwnIndex, Piece};
 use crate::stream::meta::Meta;
-use crate::stream::source::{StreamFile, Watch, read_meta};
+use crate::stream::source::{StreamFile, Sums, Watch, read_meta};
 use crate::stream::{BLOCK, load, scan};
 
 /// How far the bytes of a stream can be proven.
@@ -30,7 +31,8 @@ use crate::stream::{BLOCK, load, scan};
 pub enum Proof {
     /// By the digests of the stream's own index.
     Digests,
-    /// By the Adler-32 in its `.chksum` file, which held when the stream was opened.
+    /// By the Adler-32 in its `.chksum` file, or the CRC-32 of the zip file that it is in, which held when
+    /// the stream was opened.
     Checksum,
     /// There is no sum: only the structure, and the checksums within LZ4 payloads.
     Unproven,
@@ -61,7 +63,7 @@ pub struct StreamReader {
 }
 
 impl StreamReader {
-    /// Opens `path` and proves its structure: by its index, or, for a stream without one, by reading
+    /// Opens `file` and proves its structure: by its index, or, for a stream without one, by reading
     /// all of it once.
     ///
     /// # Errors
@@ -69,8 +71,8 @@ impl StreamReader {
     /// [`Kind::Incomplete`](crate::error::Kind::Incomplete),
     /// [`Kind::Corrupt`](crate::error::Kind::Corrupt),
     /// [`Kind::Unsupported`](crate::error::Kind::Unsupported).
-    pub fn open(path: &Path) -> Result<Self> {
-        Self::open_watched(path, &|_| (), &Cancel::new())
+    pub fn open(file: impl Into<StoredFile>) -> Result<Self> {
+        Self::open_watched(file, &|_| (), &Cancel::new())
     }
 
     /// [`StreamReader::open`] that tells `progress` the bytes read since it was last called, and
@@ -78,17 +80,17 @@ impl StreamReader {
     ///
     /// # Errors
     /// As for [`StreamReader::open`].
-    pub fn open_watched(path: &Path, progress: &dyn Fn(u64), cancel: &Cancel) -> Result<Self> {
-        let file = StreamFile::open(path)?;
+    pub fn open_watched(file: impl Into<StoredFile>, progress: &dyn Fn(u64), cancel: &Cancel) -> Result<Self> {
+        let file = StreamFile::open(file.into())?;
         let frame = read_meta(&file)?;
         let opened = if frame.meta.has_index() {
             load::load(&file, &frame).map(|(index, _)| (index, Proof::Digests))
         } else {
             let watch = Watch { progress, cancel };
             scan::scan(&file, &frame, watch, false, None)
-                .and_then(|scanned| Ok((scanned.index, foreign_proof(&file, scanned.adler32)?)))
+                .and_then(|scanned| Ok((scanned.index, foreign_proof(&file, scanned.sums)?)))
         };
-        let (index, proof) = opened.map_err(|error| error.disk(&frame.meta.disk_name).path(path))?;
+        let (index, proof) = opened.map_err(|error| error.disk(&frame.meta.disk_name).path(&file.path))?;
         Ok(Self { id: next_id(), file, meta: frame.meta, index, proof })
     }
 
@@ -100,6 +102,11 @@ impl StreamReader {
     /// The file.
     pub fn path(&self) -> &Path {
         &self.file.path
+    }
+
+    /// Where the file is.
+    pub fn stored(&self) -> &StoredFile {
+        &self.file.stored
     }
 
     /// How far the bytes can be proven.
@@ -248,14 +255,27 @@ pub(super) fn locate(error: Error, piece: &Piece, guest: Range<u64>, compressed:
         .caused_by(error)
 }
 
-/// Compares the sum over a file of virtnbdbackup with its `.chksum`.
-pub(super) fn foreign_proof(file: &StreamFile, adler32: Option<u32>) -> Result<Proof> {
-    match (file.checksum()?, adler32) {
-        (None, _) | (_, None) => Ok(Proof::Unproven),
-        (Some(known), Some(computed)) if known == computed => Ok(Proof::Checksum),
-        (Some(known), Some(computed)) => {
-            Err(Error::corrupt(format!("Adler-32 of the file is {computed}, its .chksum says {known}")))
+/// Compares the sums over a file of virtnbdbackup with its `.chksum` and with that of the zip file it is in.
+pub(super) fn foreign_proof(file: &StreamFile, sums: Option<Sums>) -> Result<Proof> {
+    let Some(sums) = sums else { return Ok(Proof::Unproven) };
+    check_crc(file, sums)?;
+    match file.checksum()? {
+        Some(known) if known == sums.adler32 => Ok(Proof::Checksum),
+        Some(known) => {
+            Err(Error::corrupt(format!("Adler-32 of the file is {}, its .chksum says {known}", sums.adler32)))
         }
+        None if sums.crc32.is_some() => Ok(Proof::Checksum),
+        None => Ok(Proof::Unproven),
+    }
+}
+
+/// Compares the sum over a member of a zip file with the one that this has.
+fn check_crc(file: &StreamFile, sums: Sums) -> Result<()> {
+    match (file.stored.crc32(), sums.crc32) {
+        (Some(known), Some(computed)) if known != computed => {
+            Err(Error::corrupt(format!("CRC-32 is {computed:08x}, the zip file says {known:08x}")))
+        }
+        _ => Ok(()),
     }
 }
 

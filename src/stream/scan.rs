@@ -12,7 +12,7 @@ use crate::extent::{self, Extent};
 use crate::stream::frame::{Header, Kind};
 use crate::stream::index::{Index, Piece, Pieces};
 use crate::stream::meta::Meta;
-use crate::stream::source::{MetaFrame, Sequential, StreamFile, Watch};
+use crate::stream::source::{MetaFrame, Sequential, StreamFile, Sums, Watch};
 use crate::stream::{COMPRESSED_LIMIT, codec};
 
 /// Gets each compressed payload with the piece it belongs to. It lends its bytes.
@@ -21,8 +21,8 @@ pub(super) type Check<'c> = dyn FnMut(&Piece, &mut Vec<u8>) -> Result<()> + 'c;
 /// What a pass found.
 pub(super) struct Scanned {
     pub(super) index: Index,
-    /// Adler-32 of the file, if all of it was read.
-    pub(super) adler32: Option<u32>,
+    /// Sums over the file, if all of it was read.
+    pub(super) sums: Option<Sums>,
 }
 
 /// Walks all frames. With `hop`, payloads are not read, and nothing is summed. With `check`, it gets
@@ -66,7 +66,7 @@ pub(super) fn scan(
     scan.totals(stop).map_err(|error| error.path(&file.path).at(stop))?;
     let zeros = scan.zeros;
     let index = Index { pieces: scan.pieces.list, zeros, stop, own: None };
-    Ok(Scanned { index, adler32: scan.input.finish()? })
+    Ok(Scanned { index, sums: scan.input.finish()? })
 }
 
 struct Scan<'s, 'c, 'd> {

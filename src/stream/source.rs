@@ -1,15 +1,14 @@
 //! The file under a stream: positioned reads, one-pass reads with a running sum, and the places where
 //! things are found from the start and from the end.
 
-use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use simd_adler32::Adler32;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind as ErrorKind, Result};
+use crate::stored::{OpenFile, StoredFile};
 use crate::stream::frame::{HEADER_LEN, Header, Kind, TERMINATOR};
 use crate::stream::index::HASH_LEN;
 use crate::stream::meta::{MAX_LEN, Meta};
@@ -31,20 +30,17 @@ pub(super) struct Watch<'w> {
 /// An open file whose size is known.
 #[derive(Debug)]
 pub(super) struct StreamFile {
-    file: File,
+    file: OpenFile,
+    pub(super) stored: StoredFile,
+    /// What messages call it.
     pub(super) path: PathBuf,
     pub(super) size: u64,
 }
 
 impl StreamFile {
-    pub(super) fn open(path: &Path) -> Result<Self> {
-        let failed = |operation| move |error: std::io::Error| Error::io(operation, error).path(path);
-        let file = File::open(path).map_err(failed("open"))?;
-        let metadata = file.metadata().map_err(failed("open"))?;
-        if !metadata.is_file() {
-            return Err(Error::usage("not a regular file").path(path));
-        }
-        Ok(Self { file, path: path.to_owned(), size: metadata.len() })
+    pub(super) fn open(stored: StoredFile) -> Result<Self> {
+        let file = stored.open()?;
+        Ok(Self { size: file.size(), path: stored.path().to_owned(), file, stored })
     }
 
     /// Fills `buffer` from `position`.
@@ -96,23 +92,17 @@ impl StreamFile {
 
     /// What `FILE.chksum` says; `None` where there is none, or only the word that zip sets have.
     pub(super) fn checksum(&self) -> Result<Option<u32>> {
-        let mut name = self.path.clone().into_os_string();
-        name.push(".chksum");
-        let path = PathBuf::from(name);
-        match std::fs::metadata(&path) {
-            Ok(metadata) if metadata.len() > MAX_SUM_LEN => {
-                return Err(Error::corrupt("not a checksum").path(path));
-            }
-            Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::io("read", error).path(path)),
-        }
-        let text = std::fs::read(&path).map_err(|error| Error::io("read", error).path(&path))?;
+        let sum = self.stored.beside(&format!("{}.chksum", self.stored.name()));
+        let text = match sum.read(MAX_SUM_LEN) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
         match text.trim_ascii() {
             b"None" => Ok(None),
             digits => match std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()) {
                 Some(sum) => Ok(Some(sum)),
-                None => Err(Error::corrupt(format!("not a checksum: \"{}\"", text.escape_ascii())).path(path)),
+                None => Err(Error::corrupt(format!("not a checksum: \"{}\"", text.escape_ascii())).path(sum.path())),
             },
         }
     }
@@ -155,12 +145,25 @@ pub(super) fn read_meta(file: &StreamFile) -> Result<MetaFrame> {
     Ok(MetaFrame { meta, end, hash: *blake3::hash(hashed).as_bytes() })
 }
 
+/// Sums over a whole file.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sums {
+    pub(super) adler32: u32,
+    /// Only of a file for which one is known.
+    pub(super) crc32: Option<u32>,
+}
+
+struct Hashers {
+    adler: Adler32,
+    crc: Option<crc32fast::Hasher>,
+}
+
 /// Reads a file once, front to back, summing every byte; or hops over payloads without reading them.
 pub(super) struct Sequential<'f> {
     file: &'f StreamFile,
     watch: Watch<'f>,
-    /// Sum of the bytes handed out; none when hopping.
-    adler: Option<Adler32>,
+    /// Sums of the bytes handed out; none when hopping.
+    sums: Option<Hashers>,
     buffer: Vec<u8>,
     /// The part of `buffer` not handed out yet.
     ready: Range<usize>,
@@ -171,7 +174,8 @@ impl<'f> Sequential<'f> {
     /// A pass from the start of the file that reads and sums every byte, or hops.
     pub(super) fn new(file: &'f StreamFile, watch: Watch<'f>, hop: bool) -> Self {
         let buffer = vec![0; if hop { HEADER_LEN } else { CHUNK }];
-        Self { file, watch, adler: (!hop).then(Adler32::new), buffer, ready: 0..0, position: 0 }
+        let hashers = || Hashers { adler: Adler32::new(), crc: file.stored.crc32().map(|_| crc32fast::Hasher::new()) };
+        Self { file, watch, sums: (!hop).then(hashers), buffer, ready: 0..0, position: 0 }
     }
 
     /// Position of the next byte.
@@ -190,8 +194,11 @@ impl<'f> Sequential<'f> {
             }
             let len = self.ready.len().min(usize::try_from(length).unwrap_or(usize::MAX));
             let part = &self.buffer[self.ready.start..self.ready.start + len];
-            if let Some(adler) = &mut self.adler {
-                adler.write(part);
+            if let Some(sums) = &mut self.sums {
+                sums.adler.write(part);
+                if let Some(crc) = &mut sums.crc {
+                    crc.update(part);
+                }
             }
             self.ready.start += len;
             self.position += len as u64;
@@ -203,7 +210,7 @@ impl<'f> Sequential<'f> {
 
     /// Passes over `length` bytes: summed, or not read at all when hopping.
     pub(super) fn skip(&mut self, length: u64) -> Result<()> {
-        if self.adler.is_some() {
+        if self.sums.is_some() {
             return self.feed(length, &mut |_| Ok(()));
         }
         if length > self.file.size.saturating_sub(self.position) {
@@ -240,10 +247,10 @@ impl<'f> Sequential<'f> {
         Ok(bytes == TERMINATOR)
     }
 
-    /// Passes over the rest of the file; its Adler-32, unless hopping.
-    pub(super) fn finish(mut self) -> Result<Option<u32>> {
+    /// Passes over the rest of the file; its sums, unless hopping.
+    pub(super) fn finish(mut self) -> Result<Option<Sums>> {
         self.skip(self.file.size.saturating_sub(self.position))?;
-        Ok(self.adler.map(|adler| adler.finish()))
+        Ok(self.sums.map(|sums| Sums { adler32: sums.adler.finish(), crc32: sums.crc.map(|crc| crc.finalize()) }))
     }
 
     fn refill(&mut self) -> Result<()> {

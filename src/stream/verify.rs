@@ -5,16 +5,16 @@
 //! one, while damaged LZ4 payloads are counted on the way.
 
 use std::ops::Range;
-use std::path::Path;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind as ErrorKind, Result};
+use crate::stored::StoredFile;
 use crate::stream::codec::Decompressor;
 use crate::stream::index::{HASH_LEN, Piece};
 use crate::stream::load;
 use crate::stream::meta::Meta;
 use crate::stream::reader::{Proof, foreign_proof, locate};
-use crate::stream::source::{MetaFrame, StreamFile, Watch, read_meta};
+use crate::stream::source::{MetaFrame, StreamFile, Sums, Watch, read_meta};
 use crate::stream::walk::Walk;
 use crate::stream::{COMPRESSED_LIMIT, scan};
 
@@ -73,19 +73,19 @@ impl Report {
     }
 }
 
-/// Checks the stream at `path`. `quick` looks at the structure only: the index, or, where there is
+/// Checks the stream in `file`. `quick` looks at the structure only: the index, or, where there is
 /// none, the frame headers. `progress` gets the bytes read since the last call.
 ///
 /// # Errors
 /// When the file can't be opened, or on cancellation. All else is a finding.
 pub fn verify(
-    path: &Path,
+    file: impl Into<StoredFile>,
     expected: Option<&Expected>,
     quick: bool,
     progress: &dyn Fn(u64),
     cancel: &Cancel,
 ) -> Result<Report> {
-    let file = StreamFile::open(path)?;
+    let file = StreamFile::open(file.into())?;
     let mut report = Report {
         meta: None,
         proof: Proof::Unproven,
@@ -104,7 +104,7 @@ pub fn verify(
     if let Some(meta) = &report.meta {
         for finding in &mut report.findings {
             let error = std::mem::replace(&mut finding.error, Error::cancelled());
-            finding.error = error.disk(&meta.disk_name).path(path);
+            finding.error = error.disk(&meta.disk_name).path(&file.path);
         }
     }
     Ok(report)
@@ -123,6 +123,7 @@ fn check(
     }
     let frame = read_meta(file)?;
     report.meta = Some(frame.meta.clone());
+    let mut sums = None;
     if frame.meta.has_index() {
         let (index, tail) = load::load(file, &frame)?;
         let Some(own) = &index.own else { return Ok(()) };
@@ -132,22 +133,26 @@ fn check(
         }
         if !quick {
             let walk = Walk { file, frame: &frame, index: &index, own, tail: &tail };
-            report.adler32 = walk.run(watch, report)?;
+            sums = walk.run(watch, report)?;
         }
     } else {
-        check_foreign(file, &frame, expected, quick, watch, report)?;
+        sums = check_foreign(file, &frame, expected, quick, watch, report)?;
     }
+    report.adler32 = sums.map(|sums| sums.adler32);
     // A sum over the file says no more than what was found within it.
-    if report.is_sound() { check_sums(file, expected, report) } else { Ok(()) }
+    match sums {
+        Some(sums) if report.is_sound() => check_sums(file, expected, sums, report),
+        _ => Ok(()),
+    }
 }
 
-fn check_sums(file: &StreamFile, expected: Option<&Expected>, report: &mut Report) -> Result<()> {
-    let Some(adler32) = report.adler32 else { return Ok(()) };
+fn check_sums(file: &StreamFile, expected: Option<&Expected>, sums: Sums, report: &mut Report) -> Result<()> {
+    let adler32 = sums.adler32;
     if let Some(expected) = expected.filter(|expected| expected.adler32 != adler32) {
         let message = format!("Adler-32 of the file is {adler32} instead of {}", expected.adler32);
         report.add(Error::corrupt(message).path(&file.path), None);
     }
-    let proof = foreign_proof(file, Some(adler32))?;
+    let proof = foreign_proof(file, Some(sums))?;
     if report.proof == Proof::Unproven {
         report.proof = if expected.is_some() { Proof::Checksum } else { proof };
     }
@@ -162,7 +167,7 @@ fn check_foreign(
     quick: bool,
     watch: Watch<'_>,
     report: &mut Report,
-) -> Result<()> {
+) -> Result<Option<Sums>> {
     if expected.is_some_and(|expected| expected.index_digest.is_some()) {
         report.add(Error::corrupt("stream is not the one the manifest names").path(&file.path), None);
     }
@@ -177,6 +182,5 @@ fn check_foreign(
         Ok(())
     };
     let scanned = scan::scan(file, frame, watch, quick, if quick { None } else { Some(&mut check) })?;
-    report.adler32 = scanned.adler32;
-    Ok(())
+    Ok(scanned.sums)
 }

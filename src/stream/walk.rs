@@ -12,7 +12,7 @@ use crate::stream::frame::{HEADER_LEN, Header, Kind};
 use crate::stream::index::{Index, OwnIndex, Piece};
 use crate::stream::load::{self, Tail};
 use crate::stream::reader::locate;
-use crate::stream::source::{MetaFrame, Sequential, StreamFile, Watch};
+use crate::stream::source::{MetaFrame, Sequential, StreamFile, Sums, Watch};
 use crate::stream::verify::Report;
 
 /// Digests read at once.
@@ -28,8 +28,8 @@ pub(super) struct Walk<'w> {
 }
 
 impl Walk<'_> {
-    /// Reads the whole file; its Adler-32. Damages go into `report`; an error ends the pass.
-    pub(super) fn run(&self, watch: Watch<'_>, report: &mut Report) -> Result<Option<u32>> {
+    /// Reads the whole file; its sums. Damages go into `report`; an error ends the pass.
+    pub(super) fn run(&self, watch: Watch<'_>, report: &mut Report) -> Result<Option<Sums>> {
         let mut input = Sequential::new(self.file, watch, false);
         // Proven when the index was loaded, from the same bytes.
         input.skip(self.frame.end)?;

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use virtkeep::cancel::Cancel;
 use virtkeep::extent::Kind as ExtentKind;
-use virtkeep::libvirt::backup_job::job_socket;
+use virtkeep::libvirt::backup_job::job_server;
 use virtkeep::libvirt::checkpoint::Checkpoint;
 use virtkeep::libvirt::domain_xml::{Adjustment, DomainConfig, NewSource, adjust};
 use virtkeep::qemu::img::ImageInfo;
@@ -130,8 +130,8 @@ fn look_at_set(layout: &Layout) {
     for run in &catalogue.runs {
         for stream in &run.streams {
             let _ = chain::resolve(&catalogue, run, &stream.target);
-            if let Ok(path) = catalogue.stream_path(stream) {
-                is_inside(layout, &path);
+            if let Ok(file) = catalogue.stream_file(stream) {
+                is_inside(layout, file.path());
             }
         }
         for file in config::files(&catalogue, run).into_iter().flatten() {
@@ -211,7 +211,7 @@ pub fn domain_xml(bytes: &[u8]) {
 /// The XML of a checkpoint, and of a backup job.
 pub fn checkpoint_xml(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let _ = job_socket(text);
+    let _ = job_server(text);
     let Ok(checkpoint) = Checkpoint::parse(text) else { return };
     let same = |xml: &str| {
         let again = Checkpoint::parse(xml).unwrap_or_else(|error| panic!("{error:?}: {xml}"));

@@ -14,6 +14,8 @@ mod fuzz;
 mod guest;
 mod interop;
 mod lab;
+mod offline;
 mod random;
 mod restore;
+mod status;
 mod support;

@@ -102,13 +102,13 @@ pub struct Remote {
     #[arg(long)]
     pub user: Option<String>,
 
-    /// User to authenticate against the remote sshd, for copies of files.
-    #[arg(long, default_value = "root")]
-    pub ssh_user: String,
+    /// User to authenticate against the remote sshd, for copies of files [default: as ssh has it]
+    #[arg(long)]
+    pub ssh_user: Option<String>,
 
-    /// Port of the remote sshd.
-    #[arg(long, default_value_t = 22)]
-    pub ssh_port: u16,
+    /// Port of the remote sshd [default: as ssh has it]
+    #[arg(long)]
+    pub ssh_port: Option<u16>,
 
     /// Private key file for ssh.
     #[arg(long)]
@@ -134,9 +134,9 @@ pub struct Remote {
     #[arg(long)]
     pub tls: bool,
 
-    /// Directory with the TLS certificates.
-    #[arg(long, default_value = "/etc/pki/qemu/")]
-    pub tls_cert: PathBuf,
+    /// Directory with the TLS certificates [default: those of the user, then the system's]
+    #[arg(long)]
+    pub tls_cert: Option<PathBuf>,
 }
 
 /// What is said, and how.
@@ -261,7 +261,6 @@ mod tests {
         assert_eq!(options.kind, backup::Kind::Stream);
         assert_eq!(options.scratchdir, Path::new("/var/tmp"));
         let remote = &options.remote;
-        assert_eq!((remote.uri.as_str(), remote.nbd_port, remote.ssh_port), ("qemu:///system", 10809, 22));
-        assert_eq!((remote.ssh_user.as_str(), remote.tls_cert.as_path()), ("root", Path::new("/etc/pki/qemu/")));
+        assert_eq!((remote.uri.as_str(), remote.nbd_port), ("qemu:///system", 10809));
     }
 }

@@ -1,7 +1,7 @@
 //! What an increment builds on, disk by disk: the newest committed run whose checkpoint is on the
 //! domain, is provably that run's, and has a good bitmap of the disk.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 use uuid::Uuid;
@@ -12,11 +12,13 @@ use crate::cli::backup::Backup;
 use crate::error::{self, Error, Kind};
 use crate::libvirt::checkpoint::{self, Checkpoint, CheckpointDisk};
 use crate::libvirt::domain::Domain;
-use crate::libvirt::probe;
+use crate::libvirt::probe::Probe;
 use crate::phrases::{CLASSIC, OWN};
 use crate::set::catalogue::{Catalogue, Run};
+use crate::set::config::MAX_SIZE;
 use crate::set::layout::checkpoint_position;
 use crate::set::{Level, chain, dropped};
+use crate::stored::StoredFile;
 
 /// What one disk's stream builds on.
 #[derive(Debug, Clone)]
@@ -97,10 +99,11 @@ impl Bases {
         if redefine_lost(domain, catalogue, extra, &known)? {
             known = checkpoint::list(domain)?;
         }
+        let probe = Probe::of(domain)?;
         let mut own = Vec::new();
         for checkpoint in known {
             let checkpoint = completed(domain, catalogue, checkpoint)?;
-            let good = probe::valid_targets(domain, &checkpoint)?;
+            let good = probe.valid_targets(&checkpoint)?;
             own.push((checkpoint, good));
         }
         Ok(Self { own, old_chain: Vec::new() })
@@ -125,10 +128,19 @@ impl Bases {
             .collect()
     }
 
-    /// The base of disk `target`; none, with the reason in the log, where it must be full.
-    pub fn of_disk(&self, catalogue: &Catalogue, domain: &Domain, target: &str, image: &Path) -> Result<Option<Base>> {
+    /// The base of disk `target`, which now has `size` bytes in `image`; none, with the reason in the log, where it must be full.
+    ///
+    /// # Errors
+    /// Of the chain where it has a gap; by libvirt's code.
+    pub fn of_disk(
+        &self,
+        catalogue: &Catalogue,
+        domain: &Domain,
+        target: &str,
+        image: &Path,
+        size: u64,
+    ) -> Result<Option<Base>> {
         let mut reason = None;
-        let size = domain.disk_size(target)?;
         for run in catalogue.runs.iter().rev().filter(|run| run.is_base()) {
             let (Some(stream), Some(name)) = (run.stream(target), run.checkpoint.as_ref()) else { continue };
             if size != stream.virtual_size {
@@ -214,7 +226,7 @@ fn is_marked(domain: &Domain, catalogue: &Catalogue, run: &Run, target: &str) ->
 
 /// An increment on a chain with a missing file could never be restored.
 fn refuse_gap(catalogue: &Catalogue, run: &Run, target: &str) -> error::Result<()> {
-    let directory = catalogue.layout.directory();
+    let directory = catalogue.files.place();
     let remedy = || {
         format!(
             "`virtkeep verify -i {}` lists the damage; start a new chain with -l full in an empty directory",
@@ -222,11 +234,11 @@ fn refuse_gap(catalogue: &Catalogue, run: &Run, target: &str) -> error::Result<(
         )
     };
     for stream in chain::resolve(catalogue, run, target).map_err(|error| error.hint(remedy()))? {
-        let path = catalogue.stream_path(stream)?;
-        let size = std::fs::metadata(&path).map(|metadata| metadata.len());
+        let file = catalogue.stream_file(stream)?;
+        let size = file.size();
         if !size.as_ref().is_ok_and(|size| *size == stream.stored_size) {
             let what = if size.is_ok() { "is damaged" } else { "is missing" };
-            return Err(Error::incomplete(format!("{what}: nothing can build on it")).path(path).hint(remedy()));
+            return Err(Error::incomplete(format!("{what}: nothing can build on it")).path(file.path()).hint(remedy()));
         }
     }
     Ok(())
@@ -247,13 +259,13 @@ pub fn is_of_run(catalogue: &Catalogue, extra: Option<&Path>, run: &Run, checkpo
 
 /// The checkpoint's XML as it was saved when the run was made: in the set, or in the directory `extra`.
 pub fn saved(catalogue: &Catalogue, extra: Option<&Path>, run: &Run) -> Option<Checkpoint> {
-    let name = format!("{}.xml", run.checkpoint.as_ref()?);
-    let places: [Option<PathBuf>; 2] =
-        [Some(catalogue.layout.checkpoints().join(&name)), extra.map(|dir| dir.join(&name))];
-    places.into_iter().flatten().find_map(|path| {
-        let text = std::fs::read_to_string(&path).ok()?;
+    let name = run.checkpoint.as_ref()?;
+    let places: [Option<StoredFile>; 2] =
+        [catalogue.files.checkpoint(name).ok(), extra.map(|dir| dir.join(format!("{name}.xml")).into())];
+    places.into_iter().flatten().find_map(|file| {
+        let text = String::from_utf8(file.read(MAX_SIZE).ok()?).ok()?;
         Checkpoint::parse(&text)
-            .inspect_err(|error| tracing::warn!("{}: {}", path.display(), error::report(error)))
+            .inspect_err(|error| tracing::warn!("{}: {}", file.path().display(), error::report(error)))
             .ok()
     })
 }
@@ -270,7 +282,8 @@ pub fn redefine_lost(
 ) -> Result<bool> {
     let mut redefined = false;
     let mut defined: Vec<String> = known.iter().map(|checkpoint| checkpoint.name.clone()).collect();
-    let dropped = dropped::read(&catalogue.layout);
+    let dropped = catalogue.files.layout().map(dropped::read).unwrap_or_default();
+    let probe = Probe::of(domain)?;
     for run in catalogue.runs.iter().filter(|run| run.is_base() && !dropped.contains(&run.id)) {
         let Some(name) = run.checkpoint.as_ref().filter(|name| !defined.contains(name)) else { continue };
         let Some(mut checkpoint) = saved(catalogue, extra, run) else {
@@ -278,7 +291,7 @@ pub fn redefine_lost(
             continue;
         };
         checkpoint.parent = checkpoint.parent.take().filter(|parent| defined.contains(parent));
-        match checkpoint::redefine(domain, &checkpoint.redefine_xml()?, true) {
+        match probe.redefine_valid(&checkpoint) {
             Ok(()) => {
                 tracing::info!(target: OWN, "Redefine missing checkpoint {name}: the host had lost it");
                 let at = "root checkpoint - redefine";
@@ -310,6 +323,6 @@ fn other_chain(domain: &Domain, catalogue: &Catalogue, other: &Checkpoint) -> Er
             domain.name()
         ),
     )
-    .path(catalogue.layout.directory())
+    .path(catalogue.files.place())
     .hint("continue the chain that owns it, or start a new one with -l full in an empty directory")
 }

@@ -38,11 +38,10 @@ pub struct Outcome {
 
 /// Opens the run's log file in the set.
 pub fn open_log(run: &Context<'_>, plan: &Plan) -> Result<()> {
-    let Context { args, session, catalogue, .. } = run;
+    let Context { args, session, layout, .. } = run;
     if args.classic.own_log {
         return Ok(());
     }
-    let layout = &catalogue.layout;
     let path = layout.file(&plan.log)?;
     let file = layout.create_new(&path)?;
     session.log.open_file(file).map_err(|error| Error::io("write", error).path(path))?;
@@ -51,7 +50,7 @@ pub fn open_log(run: &Context<'_>, plan: &Plan) -> Result<()> {
 
 /// Commits the run: after this it is a restore point, and nothing that fails takes it back.
 pub fn run(run: &Context<'_>, plan: &mut Plan, copied: Copied) -> Result<Outcome> {
-    let layout = &run.catalogue.layout;
+    let layout = run.layout;
     let maybe_frozen = copied.quiet.maybe_frozen;
     let extras = extras(layout, plan, &copied)?;
     plan.intent.extra = extras.iter().map(|extra| extra.record.name.clone()).collect();
@@ -93,7 +92,7 @@ fn seal(run: &Context<'_>, plan: &Plan, copied: Copied, extras: Vec<Extra>) -> R
     let files: Vec<FileRecord> = extras.into_iter().map(|extra| extra.record).chain(log).collect();
     let manifest = assemble(run, plan, copied, files);
     fault::point("log-closed")?;
-    manifest.commit(&run.catalogue.layout)?;
+    manifest.commit(run.layout)?;
     Ok(manifest)
 }
 
@@ -116,7 +115,7 @@ fn finish_log(run: &Context<'_>, plan: &Plan) -> Result<Option<FileRecord>> {
     if run.args.classic.own_log {
         return Ok(None);
     }
-    let path = run.catalogue.layout.file(&plan.log)?;
+    let path = run.layout.file(&plan.log)?;
     run.session.log.close_file().map_err(|error| Error::io("sync", error).path(&path))?;
     let content = std::fs::read(&path).map_err(|error| Error::io("read", error).path(&path))?;
     Ok(Some(FileRecord::of(&plan.log, Role::Log, &content)))
@@ -148,7 +147,7 @@ fn assemble(run: &Context<'_>, plan: &Plan, copied: Copied, files: Vec<FileRecor
         finished: moment::now(),
         point_in_time: copied.point_in_time,
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        directory: run.catalogue.layout.directory().to_string_lossy().into_owned(),
+        directory: run.layout.directory().to_string_lossy().into_owned(),
         versions: plan.versions.clone(),
         freeze: copied.quiet.how,
         disks: disks.collect(),
@@ -159,7 +158,7 @@ fn assemble(run: &Context<'_>, plan: &Plan, copied: Copied, files: Vec<FileRecor
 }
 
 fn after_commit(run: &Context<'_>, plan: &Plan, manifest: &Manifest) -> Result<()> {
-    let layout = &run.catalogue.layout;
+    let layout = run.layout;
     fault::point("committed")?;
     roll_forward(layout, manifest)?;
     if let Some(directory) = &run.args.places.checkpointdir {
@@ -188,7 +187,7 @@ pub fn roll_forward(layout: &Layout, manifest: &Manifest) -> Result<()> {
     }
     if let Some(position) = manifest.checkpoint.as_deref().and_then(checkpoint_position) {
         let names: Vec<String> = (0..=position).map(checkpoint_name).collect();
-        layout.write_atomically(&cpt::path(layout, &manifest.domain)?, cpt::format(&names).as_bytes())?;
+        layout.write_atomically(&layout.file(&cpt::name(&manifest.domain))?, cpt::format(&names).as_bytes())?;
     }
     if manifest.level == Level::Full {
         old_chain::unmark(layout)?;

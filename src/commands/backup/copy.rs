@@ -26,7 +26,7 @@ use crate::units::format_bytes;
 
 /// Connections for one disk, each with a thread that reads, digests and compresses: while one
 /// computes, the other keeps the server busy.
-const CONNECTIONS: usize = 3;
+pub const CONNECTIONS: usize = 3;
 
 /// One disk's stream.
 #[derive(Debug)]
@@ -41,11 +41,12 @@ pub struct CopiedDisk {
     pub finished: Finished,
 }
 
-/// Copies the disks, as many at a time as asked; the first error stops all.
+/// Copies the disks from where `exports` says for each of them, as many at a time as asked; the first error
+/// stops all.
 ///
 /// # Errors
 /// Of the disk that failed first.
-pub fn all(run: &Context<'_>, plan: &Plan, cancel: &Cancel) -> Result<Vec<CopiedDisk>> {
+pub fn all(run: &Context<'_>, plan: &Plan, exports: &[Export], cancel: &Cancel) -> Result<Vec<CopiedDisk>> {
     let next = AtomicUsize::new(0);
     let results = Mutex::new(Vec::new());
     let workers = run.args.worker.map_or(plan.disks.len(), usize::from).clamp(1, plan.disks.len());
@@ -53,8 +54,8 @@ pub fn all(run: &Context<'_>, plan: &Plan, cancel: &Cancel) -> Result<Vec<Copied
     tracing::info!(target: CLASSIC, "Concurrent backup processes: [{workers}]");
     std::thread::scope(|scope| {
         let work = || {
-            while let Some((index, disk)) = take(&next, &plan.disks) {
-                let result = one(run, plan, disk, cancel).map_err(|e| e.disk(&disk.target));
+            while let Some((index, disk, export)) = take(&next, &plan.disks, exports) {
+                let result = one(run, plan, disk, export, cancel).map_err(|e| e.disk(&disk.target));
                 if result.is_err() {
                     cancel.cancel();
                 }
@@ -78,20 +79,30 @@ pub fn all(run: &Context<'_>, plan: &Plan, cancel: &Cancel) -> Result<Vec<Copied
     Ok(disks)
 }
 
-fn take<'p>(next: &AtomicUsize, disks: &'p [PlannedDisk]) -> Option<(usize, &'p PlannedDisk)> {
+fn take<'p>(
+    next: &AtomicUsize,
+    disks: &'p [PlannedDisk],
+    exports: &'p [Export],
+) -> Option<(usize, &'p PlannedDisk, &'p Export)> {
     let index = next.fetch_add(1, Ordering::Relaxed);
-    Some((index, disks.get(index)?))
+    Some((index, disks.get(index)?, exports.get(index)?))
 }
 
 /// Copies one disk into its partial file.
-fn one(run: &Context<'_>, plan: &Plan, disk: &PlannedDisk, cancel: &Cancel) -> error::Result<CopiedDisk> {
-    let layout = &run.catalogue.layout;
-    let Export { uri, bitmap } = plan.export(disk);
+fn one(
+    run: &Context<'_>,
+    plan: &Plan,
+    disk: &PlannedDisk,
+    export: &Export,
+    cancel: &Cancel,
+) -> error::Result<CopiedDisk> {
+    let layout = run.layout;
+    let Export { uri, bitmap } = export;
     let contexts: Vec<&str> = [ALLOCATION].into_iter().chain(bitmap.as_deref()).collect();
-    phrases::connecting(disk, &uri);
-    let mut first = Client::connect(&uri, &contexts, cancel)?;
+    phrases::connecting(disk, uri);
+    let mut first = Client::connect(uri, &contexts, cancel).map_err(|error| plan.channel.explain(error))?;
     phrases::connected(run.args, disk);
-    let extents = extents(run, disk, &mut first, &uri, bitmap.as_deref())?;
+    let extents = extents(run, disk, &mut first, uri, bitmap.as_deref())?;
     let size = first.size();
     if disk.base.as_ref().is_some_and(|base| base.virtual_size != size) {
         return Err(Error::new(Kind::Protocol, format!("its size changed to {size} bytes since the run was planned")));
@@ -110,7 +121,7 @@ fn one(run: &Context<'_>, plan: &Plan, disk: &PlannedDisk, cancel: &Cancel) -> e
     let mut clients = vec![first];
     if clients[0].capabilities().multi_conn && data_size > 0 {
         for _ in 1..CONNECTIONS {
-            clients.push(Client::connect(&uri, &[], cancel)?);
+            clients.push(Client::connect(uri, &[], cancel)?);
         }
     }
     // Zero ranges are nearly free to copy: what counts is data.

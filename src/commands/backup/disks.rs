@@ -6,11 +6,12 @@ use anyhow::Result;
 use uuid::Uuid;
 
 use super::phrases;
+use super::way::Way;
 use crate::cli::backup::{Backup, LevelArg};
 use crate::error::{Error, Kind};
 use crate::host::Host;
-use crate::libvirt::connection::Connection;
-use crate::libvirt::domain_xml::{Device, Disk, DomainConfig, Source};
+use crate::libvirt::domain::Domain;
+use crate::libvirt::domain_xml::{Device, Disk, DomainConfig};
 use crate::phrases::OWN;
 use crate::qemu::img::{self, ImageInfo};
 use crate::set::catalogue::{Catalogue, Run};
@@ -26,6 +27,39 @@ pub struct Selected {
     pub image: PathBuf,
     /// What the image is; none where that can't be found out.
     pub info: Option<ImageInfo>,
+}
+
+impl Selected {
+    /// The size that the guest sees.
+    ///
+    /// # Errors
+    /// By libvirt's code; of a domain that is off [`Kind::Io`] where the image can't be looked at.
+    pub fn size(&self, domain: &Domain, way: Way) -> Result<u64> {
+        Ok(match way {
+            Way::Job => domain.disk_size(&self.disk.target)?,
+            Way::Images => self.known()?.virtual_size,
+        })
+    }
+
+    /// The bytes that it takes on its host.
+    ///
+    /// # Errors
+    /// As for [`Selected::size`].
+    pub fn allocation(&self, domain: &Domain, way: Way) -> Result<u64> {
+        Ok(match way {
+            Way::Job => domain.disk_allocation(&self.disk.target)?,
+            Way::Images => {
+                let info = self.known()?;
+                info.actual_size.unwrap_or(info.virtual_size)
+            }
+        })
+    }
+
+    /// libvirt can't look into the image of a volume while the domain is off.
+    fn known(&self) -> Result<&ImageInfo> {
+        let unknown = || Error::new(Kind::Io, "its image can't be looked at, and the domain is off");
+        Ok(self.info.as_ref().ok_or_else(|| unknown().path(&self.image).disk(&self.disk.target))?)
+    }
 }
 
 /// The disks of a domain, sorted.
@@ -47,7 +81,7 @@ impl Selection {
     /// # Errors
     /// [`Kind::NotFound`] for a disk that the domain does not have, [`Kind::Unsupported`] where nothing
     /// is left to copy.
-    pub fn of(args: &Backup, connection: &Connection, config: &DomainConfig) -> Result<Self> {
+    pub fn of(args: &Backup, domain: &Domain, config: &DomainConfig) -> Result<Self> {
         refuse_unknown(args, config)?;
         let mut selection = Self { disks: Vec::new(), skipped: Vec::new(), others: Vec::new(), missed: false };
         for disk in &config.disks {
@@ -59,8 +93,8 @@ impl Selection {
             } else if let Err(skip) = disk.eligibility() {
                 selection.skip(args, disk, &skip.reason, &skip.remedy);
             } else {
-                let image = image(connection, disk)?;
-                let info = info(connection.host(), disk, &image);
+                let image = domain.image(disk)?;
+                let info = info(domain.host(), disk, &image);
                 if args.level != LevelArg::Copy && info.as_ref().is_some_and(ImageInfo::is_qcow2_version_2) {
                     let remedy = format!(
                         "`qemu-img amend -o compat=1.1 {}` makes it version 3 while the domain is off, -l copy works as \
@@ -135,17 +169,6 @@ fn info(host: &Host, disk: &Disk, image: &Path) -> Option<ImageInfo> {
     .ok()
 }
 
-/// Where the image is; a volume is looked up in its pool.
-pub fn image(connection: &Connection, disk: &Disk) -> Result<PathBuf> {
-    match &disk.source {
-        Source::File(path) | Source::Block(path) => Ok(path.clone()),
-        Source::Volume { pool, volume } => {
-            Ok(connection.volume_path(pool, volume).map_err(|error| error.disk(&disk.target))?)
-        }
-        _ => Err(Error::unsupported("has no local image").disk(&disk.target).into()),
-    }
-}
-
 /// A directory belongs to one domain.
 ///
 /// # Errors
@@ -161,7 +184,7 @@ pub fn refuse_other_domain(catalogue: &Catalogue, uuid: Uuid) -> Result<()> {
         };
         if owner != uuid {
             return Err(Error::new(Kind::Busy, format!("holds backups of another domain: {name} ({owner})"))
-                .path(catalogue.layout.directory())
+                .path(catalogue.files.place())
                 .hint("every domain needs a directory of its own: choose another with -o")
                 .into());
         }

@@ -5,7 +5,10 @@ use std::io::Write;
 use anyhow::Result;
 
 use super::disks::{Selected, Selection, refuse_other_domain};
+use super::offline;
 use super::plan::{Plan, domain_uuid};
+use super::way::Way;
+use crate::cancel::Cancel;
 use crate::cli::backup::{Backup, LevelArg};
 use crate::error::Error;
 use crate::exit::Exit;
@@ -20,22 +23,37 @@ use crate::set::layout::Layout;
 use crate::units::format_bytes;
 
 /// Prints what a run would copy; touches nothing.
-pub fn print(args: &Backup, connection: &Connection, domain: &Domain, layout: &Layout) -> Result<Exit> {
+pub fn print(
+    args: &Backup,
+    connection: &Connection,
+    domain: &Domain,
+    layout: &Layout,
+    cancel: &Cancel,
+) -> Result<Exit> {
     let config = DomainConfig::parse(&domain.xml(false)?)?;
-    let selection = Selection::of(args, connection, &config)?;
+    let way = Way::of(connection, domain)?;
+    let selection = Selection::of(args, domain, &config)?;
     let base = newest_checkpoint(args, domain, layout)?;
-    let changed = match &base {
+    let changed = match (&base, way) {
         // A checkpoint that can't be asked can't be built on either: that is a full.
-        Some(name) => probe::changed_sizes(domain, name).unwrap_or_default(),
-        None => Vec::new(),
+        (Some(name), Way::Job) => probe::changed_sizes(domain, name).unwrap_or_default(),
+        (Some(name), Way::Images) => selection
+            .disks
+            .iter()
+            .filter_map(|Selected { disk, image, .. }| {
+                Some((disk.target.clone(), offline::changed_size(image, name, cancel).ok()?))
+            })
+            .collect(),
+        (None, _) => Vec::new(),
     };
     let mut lines = String::new();
     let mut total = 0_u64;
-    for Selected { disk, .. } in &selection.disks {
+    for selected in &selection.disks {
+        let disk = &selected.disk;
         let since = changed.iter().find(|(target, _)| *target == disk.target);
         let (level, bytes) = match (since, &base) {
             (Some((_, bytes)), Some(name)) => (format!("changed since {name}"), *bytes),
-            _ => ("full, allocated".to_owned(), domain.disk_allocation(&disk.target)?),
+            _ => ("full, allocated".to_owned(), selected.allocation(domain, way)?),
         };
         total = total.saturating_add(bytes);
         lines.push_str(&format!("{}: {bytes} bytes ({}) {level}\n", disk.target, format_bytes(bytes)));
@@ -62,15 +80,20 @@ fn newest_checkpoint(args: &Backup, domain: &Domain, layout: &Layout) -> Result<
 }
 
 /// Whether `-T` says that this increment is not worth its while.
-pub fn is_below_threshold(args: &Backup, domain: &Domain, plan: &Plan) -> Result<bool> {
+pub fn is_below_threshold(args: &Backup, domain: &Domain, plan: &Plan, cancel: &Cancel) -> Result<bool> {
     let (Some(threshold), true) = (args.threshold, plan.level.needs_base()) else { return Ok(false) };
     let mut estimate = 0_u64;
     for disk in &plan.disks {
         // A disk that must be full is reason enough.
         let Some(base) = &disk.base else { return Ok(false) };
-        let sizes = probe::changed_sizes(domain, &base.checkpoint)?;
-        let changed = sizes.into_iter().find(|(target, _)| *target == disk.target);
-        estimate = estimate.saturating_add(changed.map_or(0, |(_, bytes)| bytes));
+        let changed = match plan.way {
+            Way::Job => {
+                let sizes = probe::changed_sizes(domain, &base.checkpoint)?;
+                sizes.into_iter().find(|(target, _)| *target == disk.target).map_or(0, |(_, bytes)| bytes)
+            }
+            Way::Images => offline::changed_size(&disk.image, &base.checkpoint, cancel)?,
+        };
+        estimate = estimate.saturating_add(changed);
     }
     if estimate >= threshold {
         return Ok(false);

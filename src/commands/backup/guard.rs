@@ -28,16 +28,21 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Starts it and waits until it has a connection of its own.
+    /// Starts it and waits until it has a connection of its own. It lets a guest that stands still go after
+    /// `limit`, also while this process lives.
     ///
     /// # Errors
     /// Where it can't be started or can't connect; it has said why.
-    pub fn start(hypervisor: &Hypervisor, domain: Uuid) -> Result<Self> {
+    pub fn start(hypervisor: &Hypervisor, domain: Uuid, limit: Duration) -> Result<Self> {
         let way = Way {
             uri: connect::uri(hypervisor),
             user: hypervisor.user.clone(),
             password: connect::password(hypervisor)?,
+            ssh_user: hypervisor.ssh_user.clone(),
+            ssh_port: hypervisor.ssh_port,
+            ssh_private_key: hypervisor.ssh_private_key.clone(),
             domain,
+            limit: limit.as_secs(),
         };
         // The link is good even where the program was replaced since it was started.
         let mut command = Command::new("/proc/self/exe");

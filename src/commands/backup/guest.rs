@@ -13,9 +13,9 @@ use super::guard::Guard;
 use super::phrases;
 use crate::cancel::Cancel;
 use crate::cli::backup::{Backup, Guest};
-use crate::commands::guard::end_started;
+use crate::commands::guard::{self, end_started};
 use crate::commands::link::Link;
-use crate::error::{self, Error};
+use crate::error::{self, Error, Kind};
 use crate::fault;
 use crate::libvirt::agent::{self, Freeze, FreezeOutcome, ThawOutcome};
 use crate::libvirt::domain::{DiskError, Domain, PauseReason, State};
@@ -113,7 +113,7 @@ impl<'r> Hold<'r> {
         });
         self.resume();
         let quiet = match freeze {
-            Some(freeze) => self.thaw(freeze),
+            Some(freeze) => self.thaw(freeze)?,
             None if self.args.guest.no_freeze => Quiet { how: "not asked for".to_owned(), maybe_frozen: false },
             None => Quiet { how: "not possible: the domain is paused".to_owned(), maybe_frozen: false },
         };
@@ -130,11 +130,18 @@ impl<'r> Hold<'r> {
         }
     }
 
+    /// How long the guest may stand still: the agent may take its time to freeze before.
+    fn limit(&self) -> Duration {
+        let options = &self.args.guest;
+        options.freeze_timeout.saturating_add(options.freeze_limit)
+    }
+
     /// Puts the change to what is held under guard, before it is made.
     fn guarded(&mut self, change: impl FnOnce(&mut Held)) -> error::Result<()> {
+        let limit = self.limit();
         let guard = match &mut self.guard {
             Some(guard) => guard,
-            none => none.insert(Guard::start(self.link.hypervisor(), self.domain)?),
+            none => none.insert(Guard::start(self.link.hypervisor(), self.domain, limit)?),
         };
         let mut held = self.held;
         change(&mut held);
@@ -182,19 +189,24 @@ impl<'r> Hold<'r> {
         judge(options, freeze).map(Some)
     }
 
-    fn thaw(&mut self, freeze: Freeze<'_>) -> Quiet {
+    fn thaw(&mut self, freeze: Freeze<'_>) -> Result<Quiet> {
         let frozen = freeze.outcome().clone();
         let FreezeOutcome::Frozen { count } = &frozen else {
-            return Quiet { how: format!("not frozen: {}", describe(&frozen)), maybe_frozen: freeze.is_maybe_frozen() };
+            let how = format!("not frozen: {}", describe(&frozen));
+            return Ok(Quiet { how, maybe_frozen: freeze.is_maybe_frozen() });
         };
         let how = |held: Duration| format!("frozen: {count} filesystems for {:.1} s", held.as_secs_f64());
         let since = freeze.since();
         let reason = match freeze.thaw() {
+            ThawOutcome::Thawed { count: 0, .. } if *count > 0 => {
+                self.released(|held| held.frozen = false);
+                return self.thawed_before(since.elapsed());
+            }
             ThawOutcome::Thawed { .. } | ThawOutcome::NotFrozen => {
                 tracing::info!("thawed them after {:.1} s", since.elapsed().as_secs_f64());
                 tracing::info!(target: CLASSIC, at = "fs fs - thaw", "Thawed [{count}] filesystems.");
                 self.released(|held| held.frozen = false);
-                return Quiet { how: how(since.elapsed()), maybe_frozen: false };
+                return Ok(Quiet { how: how(since.elapsed()), maybe_frozen: false });
             }
             ThawOutcome::Failed(reason) => reason,
         };
@@ -204,14 +216,29 @@ impl<'r> Hold<'r> {
             Ok(_) => {
                 tracing::info!("thawed them after {:.1} s, at the second try", since.elapsed().as_secs_f64());
                 self.released(|held| held.frozen = false);
-                Quiet { how: how(since.elapsed()), maybe_frozen: false }
+                Ok(Quiet { how: how(since.elapsed()), maybe_frozen: false })
             }
             Err(_) => {
                 tracing::warn!("the guest may still be frozen: {reason}");
                 let how = format!("frozen: {count} filesystems; the thaw failed: {reason}");
-                Quiet { how, maybe_frozen: true }
+                Ok(Quiet { how, maybe_frozen: true })
             }
         }
+    }
+
+    /// Somebody thawed it, before the job had begun or after: the guard when the time was over, or a person.
+    fn thawed_before(&self, after: Duration) -> Result<Quiet> {
+        let message = format!(
+            "the guest's filesystems were thawed by another within {:.1} s, perhaps before the backup's moment",
+            after.as_secs_f64()
+        );
+        if self.args.guest.require_freeze {
+            return Err(Error::new(Kind::Io, message)
+                .hint("run it again; --freeze-limit says how long they may stay frozen")
+                .into());
+        }
+        tracing::warn!("{message}: the backup may be as after a power cut");
+        Ok(Quiet { how: format!("perhaps not frozen: {message}"), maybe_frozen: false })
     }
 
     fn pause(&mut self, domain: &Domain) -> Result<()> {
@@ -227,7 +254,7 @@ impl<'r> Hold<'r> {
         if !self.held.paused {
             return;
         }
-        match self.link.reach_within(PATIENCE, &Cancel::new()).and_then(|reached| reached.resume()) {
+        match self.link.reach_within(PATIENCE, &Cancel::new()).and_then(|reached| guard::resume(&reached)) {
             Ok(()) => {
                 tracing::info!(target: CLASSIC, at = "root job - start", "Resumed virtual machine.");
                 self.released(|held| held.paused = false);

@@ -87,7 +87,7 @@ fn job(run: &Context<'_>, plan: &mut Plan, hold: &mut Hold<'_>, scratch: Scratch
     let planned = hold.planned()?;
     if planned != plan.intent.held {
         plan.intent.held = planned;
-        plan.intent.write(&run.catalogue.layout)?;
+        plan.intent.write(run.layout)?;
     }
     tracing::info!(target: CLASSIC, at = "root job - start", "Starting backup job.");
     let (point_in_time, quiet) = hold.at_quiet_moment(|| begin(run, plan))?;
@@ -96,14 +96,14 @@ fn job(run: &Context<'_>, plan: &mut Plan, hold: &mut Hold<'_>, scratch: Scratch
     let held = Held { frozen: hold.held().frozen || quiet.maybe_frozen, ..hold.held() };
     if held != plan.intent.held {
         plan.intent.held = held;
-        plan.intent.write(&run.catalogue.layout)?;
+        plan.intent.write(run.layout)?;
     }
     fault::point("job-begun")?;
     let cancel = cancel.child();
     let watch = Watch::begin(run.link, plan.run, scratch, was_paused, &cancel)?;
     let config = run.link.ask(DAEMON_PATIENCE, &cancel, |reached| config::gather(reached, plan))?;
     fault::point("config-gathered")?;
-    let disks = copy::all(run, plan, &cancel);
+    let disks = copy::all(run, plan, &plan.exports(), &cancel);
     if let Some(reason) = watch.end() {
         return Err(reason.into());
     }
@@ -145,7 +145,7 @@ fn begin(run: &Context<'_>, plan: &mut Plan) -> Result<jiff::Zoned> {
         }
         other => other?,
     }
-    tracing::debug!("backup job begun, socket {}", plan.socket.display());
+    tracing::debug!("backup job begun at {:?}", plan.channel.server());
     phrases::begun(plan);
     fault::point("begun-unthawed")?;
     Ok(moment::now())

@@ -18,7 +18,7 @@ use crate::set::layout::checkpoint_position;
 /// # Errors
 /// [`Kind::Usage`] where the directory does not suit it, [`Kind::Corrupt`] where the set is damaged.
 pub fn decide(asked: LevelArg, catalogue: &Catalogue) -> Result<Level> {
-    let directory = catalogue.layout.directory();
+    let directory = catalogue.files.place();
     let has_chain = catalogue.newest_base().is_some();
     let holds_data = !catalogue.runs.is_empty();
     let refuse = |kind, message: &str, hint: &str| {
@@ -118,7 +118,7 @@ pub fn refuse_foreign(known: &[Checkpoint], domain: &Domain) -> Result<()> {
 pub fn next_position(catalogue: &Catalogue, domain: &Domain) -> Result<u64> {
     let committed = catalogue.runs.iter().filter_map(|run| checkpoint_position(run.checkpoint.as_deref()?)).max();
     let after = committed.map_or(0, |position| position + 1);
-    let listed = cpt::read(&catalogue.layout, domain.name())?;
+    let listed = cpt::read(&catalogue.files, domain.name())?;
     Ok(after.max(listed.len() as u64))
 }
 

@@ -5,9 +5,12 @@
 //!   -> configuration -> copy the disks -> end the job -> manifest (the commit) -> old checkpoints
 //! ```
 //!
+//! Of a domain that is off the images are read instead (`offline.rs`).
+//!
 //! Until the manifest is written everything can be undone, and is, whatever fails.
 
 pub(super) mod base;
+mod channel;
 mod commit;
 mod config;
 mod copy;
@@ -21,6 +24,7 @@ mod level;
 pub(super) mod locks;
 pub(super) mod marker;
 mod nbdinfo;
+mod offline;
 pub(super) mod old_chain;
 mod phrases;
 pub(super) mod plan;
@@ -29,6 +33,7 @@ mod socket;
 pub(super) mod start_only;
 pub(super) mod undo;
 mod watch;
+mod way;
 mod zeroes;
 
 use std::time::Instant;
@@ -40,8 +45,9 @@ use self::guest::Hold;
 use self::locks::Locks;
 use self::plan::{Plan, domain_uuid};
 use self::undo::Keep;
+use self::way::Way;
+use super::Session;
 use super::link::Link;
-use super::{Session, connect};
 use crate::cli::backup::Backup;
 use crate::exit::Exit;
 use crate::fault;
@@ -57,10 +63,9 @@ pub fn run(args: &Backup, session: &Session) -> Result<Exit> {
     let begin = Instant::now();
     let link = Link::open(&args.hypervisor, &args.domain)?;
     let reached = link.reach()?;
-    connect::require_local(&reached.connection)?;
     let layout = Layout::new(std::path::absolute(&args.output)?).with_mode(args.mode);
     if args.printonly {
-        return estimate::print(args, &reached.connection, &reached.domain, &layout);
+        return estimate::print(args, &reached.connection, &reached.domain, &layout, &session.cancel);
     }
     let patience = Patience::new(args.wait, &session.cancel);
     let mut locks = Locks::take(&reached.domain, &layout, &patience)?;
@@ -74,14 +79,13 @@ pub fn run(args: &Backup, session: &Session) -> Result<Exit> {
     locks.forget_dead();
     // What others do meanwhile would make a plan wrong.
     job::wait_until_idle(&link, &patience)?;
-    let catalogue = Catalogue::open(layout)?;
+    let catalogue = Catalogue::open(layout.clone())?;
     let plan = Plan::make(args, &reached.connection, &reached.domain, &catalogue)?;
     drop(reached);
-    undo::refuse_leftovers(&catalogue.layout)?;
     plan.tell();
     phrases::planned(args, &plan);
-    let run = Context { args, session, link: &link, catalogue: &catalogue };
-    if estimate::is_below_threshold(args, &*link.reach()?, &plan)? {
+    let run = Context { args, session, link: &link, layout: &layout, catalogue: &catalogue };
+    if estimate::is_below_threshold(args, &*link.reach()?, &plan, &session.cancel)? {
         hold.end();
         return Ok(Exit::Done);
     }
@@ -89,7 +93,7 @@ pub fn run(args: &Backup, session: &Session) -> Result<Exit> {
     let result = perform(&run, plan, &mut hold);
     hold.end();
     if result.is_err() {
-        locks.keep_note_of(&catalogue.layout);
+        locks.keep_note_of(&layout);
     }
     let outcome = result?;
     tell(&outcome, begin);
@@ -103,20 +107,25 @@ struct Context<'r> {
     session: &'r Session,
     /// The way to the domain.
     link: &'r Link,
+    /// The set's directory.
+    layout: &'r Layout,
     /// The set as it was when the run began.
     catalogue: &'r Catalogue,
 }
 
 /// The part that leaves traces: all of them are in the intent, and undone if it fails.
 fn perform(run: &Context<'_>, mut plan: Plan, hold: &mut Hold<'_>) -> Result<Outcome> {
-    let layout = &run.catalogue.layout;
+    let layout = run.layout;
     commit::refuse_existing(layout, &plan)?;
     commit::open_log(run, &plan)?;
     plan.intent.held = hold.held();
     plan.intent.write(layout)?;
     let result = fault::point("intent-written")
         .map_err(Into::into)
-        .and_then(|()| job::run(run, &mut plan, hold))
+        .and_then(|()| match plan.way {
+            Way::Job => job::run(run, &mut plan, hold),
+            Way::Images => offline::run(run, &mut plan),
+        })
         .and_then(|copied| commit::run(run, &mut plan, copied));
     if let Err(error) = &result {
         // The log file has it; the terminal gets it as the last word.

@@ -45,6 +45,16 @@ pub fn free_orphans(domain: &Domain, plan: &Plan, error: &Error) -> Result<bool>
     if checkpoint::list(domain)?.iter().any(|known| known.name == name) {
         return Ok(false);
     }
+    remove_orphans(domain, plan)
+}
+
+/// Removes the bitmaps that bear the name which the run needs for its checkpoint, and which libvirt knows
+/// nothing of. Returns whether there were any.
+///
+/// # Errors
+/// By libvirt's code.
+pub fn remove_orphans(domain: &Domain, plan: &Plan) -> Result<bool> {
+    let Some(name) = plan.made_checkpoint() else { return Ok(false) };
     let targets: Vec<String> = plan.disks.iter().map(|disk| disk.target.clone()).collect();
     let found = bitmap::remove(domain, name, &plan.description(), &targets)?;
     if !found.is_empty() {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::Context;
 use super::plan::{Plan, PlannedDisk};
+use super::way::Way;
 use crate::cli::backup::{Backup, LevelArg};
 use crate::libvirt::domain_xml::{Device, Disk};
 use crate::phrases::{CLASSIC, size};
@@ -137,7 +138,9 @@ pub fn planned(args: &Backup, plan: &Plan) {
         }
         tracing::info!(target: CLASSIC, at, "Using checkpoint name: [{name}].");
     }
-    endpoints(plan);
+    if plan.way == Way::Job {
+        endpoints(plan);
+    }
     tracing::info!(
         target: CLASSIC,
         "Temporary scratch file target directory: [{}]",
@@ -148,8 +151,8 @@ pub fn planned(args: &Backup, plan: &Plan) {
 /// Where the disks can be read while the job runs.
 pub fn endpoints(plan: &Plan) {
     tracing::info!(target: CLASSIC, "Local NBD Endpoint sockets:");
-    for disk in &plan.disks {
-        tracing::info!(target: CLASSIC, "{}: [{}]", disk.target, plan.export(disk).uri);
+    for (disk, export) in plan.disks.iter().zip(plan.exports()) {
+        tracing::info!(target: CLASSIC, "{}: [{}]", disk.target, export.uri);
     }
 }
 
@@ -207,7 +210,7 @@ pub fn copied() {
 
 /// The run is committed: its files have their names.
 pub fn committed(run: &Context<'_>, manifest: &Manifest) {
-    let layout = &run.catalogue.layout;
+    let layout = run.layout;
     let path = |name: &str| layout.directory().join(name).display().to_string();
     for disk in &manifest.disks {
         let (target, file) = (disk.target.as_str(), path(&disk.file));

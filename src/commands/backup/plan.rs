@@ -7,8 +7,10 @@ use anyhow::Result;
 use uuid::Uuid;
 
 use super::base::{Base, Bases};
+use super::channel::Channel;
 use super::disks::{self, Selected, Selection};
-use super::{level, marker, old_chain, socket};
+use super::way::Way;
+use super::{level, marker, old_chain};
 use crate::cli::backup::Backup;
 use crate::error::{Error, Kind};
 use crate::libvirt::backup_job::{BackupDisk, BackupMode, BackupSpec, bitmap_name};
@@ -16,7 +18,6 @@ use crate::libvirt::checkpoint::{self, Checkpoint};
 use crate::libvirt::connection::Connection;
 use crate::libvirt::domain::Domain;
 use crate::libvirt::domain_xml::{Disk, DomainConfig};
-use crate::nbd::uri;
 use crate::phrases::OWN;
 use crate::qemu::img::ImageInfo;
 use crate::set::Level;
@@ -35,6 +36,8 @@ pub const DESCRIPTION: &str = "virtkeep run ";
 pub struct Plan {
     /// Identity of the run.
     pub run: Uuid,
+    /// How the disks are read.
+    pub way: Way,
     /// The domain's UUID.
     pub domain_uuid: Uuid,
     /// Level of the run.
@@ -66,8 +69,8 @@ pub struct Plan {
     pub marked: Vec<String>,
     /// The domain as libvirt runs it.
     pub config: DomainConfig,
-    /// The job's socket.
-    pub socket: PathBuf,
+    /// The way of the data.
+    pub channel: Channel,
     scratch: PathBuf,
     classic_scratch: bool,
     directory: PathBuf,
@@ -100,7 +103,7 @@ pub struct PlannedDisk {
     pub file: String,
 }
 
-/// Where a disk can be read while its job runs.
+/// Where a disk can be read.
 #[derive(Debug)]
 pub struct Export {
     /// NBD URI.
@@ -119,15 +122,11 @@ impl Plan {
         let domain_uuid = domain_uuid(domain)?;
         disks::refuse_other_domain(catalogue, domain_uuid)?;
         let level = level::decide(args.level, catalogue)?;
-        if level.needs_base() {
-            old_chain::refuse_ended(&catalogue.layout)?;
+        if let (true, Some(layout)) = (level.needs_base(), catalogue.files.layout()) {
+            old_chain::refuse_ended(layout)?;
         }
-        if !domain.is_active()? {
-            return Err(Error::unsupported(format!("domain {} is not running", domain.name()))
-                .hint("-S starts it, paused, for the backup and ends it afterwards")
-                .into());
-        }
-        let selection = Selection::of(args, connection, &config)?;
+        let way = Way::of(connection, domain)?;
+        let selection = Selection::of(args, domain, &config)?;
         let known = marker::forget_stray(domain, checkpoint::list(domain)?)?;
         if level != Level::Copy {
             level::refuse_foreign(&known, domain)?;
@@ -135,16 +134,20 @@ impl Plan {
         let position = level::next_position(catalogue, domain)?;
         let bases = Bases::find(args, domain, catalogue, level, known)?;
         let started = moment::now();
-        let unixtime = level::free_time(&catalogue.layout.names()?, started.timestamp().as_second());
+        let unixtime = level::free_time(&catalogue.files.names()?, started.timestamp().as_second());
         let run = Uuid::new_v4();
-        let socket = socket::path(connection.host(), args, run)?;
+        let channel = match way {
+            Way::Job => Channel::choose(args, connection, run)?,
+            // There is none.
+            Way::Images => Channel::Socket(args.places.scratchdir.join(job_files::socket_name(run))),
+        };
         let intent = Intent {
             run,
             domain_uuid,
             uri: connection.requested_uri().to_owned(),
             level,
             checkpoint: None,
-            socket: socket.clone(),
+            socket: channel.socket().unwrap_or_default(),
             scratch: Vec::new(),
             files: Vec::new(),
             extra: Vec::new(),
@@ -153,6 +156,7 @@ impl Plan {
         };
         let mut plan = Self {
             run,
+            way,
             domain_uuid,
             level,
             checkpoint: checkpoint_name(if level == Level::Copy { 0 } else { position }),
@@ -166,10 +170,10 @@ impl Plan {
             replaced: Vec::new(),
             marked: Vec::new(),
             config,
-            socket,
+            channel,
             scratch: args.places.scratchdir.clone(),
             classic_scratch: args.classic.scratch_names,
-            directory: catalogue.layout.directory().to_owned(),
+            directory: catalogue.files.place().to_owned(),
             // Never a name of virtnbdbackup's: it would append to a log that the manifest has sealed.
             log: format!("backup.{level}.{}.{run}.log", started.strftime("%m%d%Y%H%M%S")),
             started,
@@ -198,9 +202,14 @@ impl Plan {
     }
 
     fn add(&mut self, selected: Selected, bases: &Bases, domain: &Domain, catalogue: &Catalogue) -> Result<()> {
+        let virtual_size = selected.size(domain, self.way)?;
         let Selected { disk, image, info } = selected;
         let target = disk.target.clone();
-        let base = if self.level.needs_base() { bases.of_disk(catalogue, domain, &target, &image)? } else { None };
+        let base = if self.level.needs_base() {
+            bases.of_disk(catalogue, domain, &target, &image, virtual_size)?
+        } else {
+            None
+        };
         let level = match &base {
             None if self.level.needs_base() => Level::Full,
             _ => self.level,
@@ -215,7 +224,6 @@ impl Plan {
         // Where a base was lost the name stays that of an increment: the meta says that it is full.
         let named = if level == Level::Full && is_new { Level::Full } else { self.level };
         let file = data_name(&target, named, &self.checkpoint, self.unixtime);
-        let virtual_size = domain.disk_size(&target)?;
         self.disks.push(PlannedDisk { target, disk, image, info, level, virtual_size, base, file });
         Ok(())
     }
@@ -263,13 +271,16 @@ impl Plan {
                 None => BackupMode::Full,
             },
         });
-        BackupSpec { socket: self.socket.clone(), disks: disks.collect(), other_disks: self.others.clone() }
+        BackupSpec { server: self.channel.server(), disks: disks.collect(), other_disks: self.others.clone() }
     }
 
-    /// Where the job serves `disk`.
-    pub fn export(&self, disk: &PlannedDisk) -> Export {
-        let bitmap = disk.base.as_ref().map(|_| format!("qemu:dirty-bitmap:{}", bitmap_name(&disk.target)));
-        Export { uri: uri::unix(&self.socket, &disk.target), bitmap }
+    /// Where the job serves the disks, in their order.
+    pub fn exports(&self) -> Vec<Export> {
+        let export = |disk: &PlannedDisk| {
+            let bitmap = disk.base.as_ref().map(|_| format!("qemu:dirty-bitmap:{}", bitmap_name(&disk.target)));
+            Export { uri: self.channel.uri(&disk.target), bitmap }
+        };
+        self.disks.iter().map(export).collect()
     }
 
     /// The XML of the checkpoint that the run makes.

@@ -28,6 +28,17 @@ impl Scratch {
     /// `--scratch-required` where there is less than the disks' size.
     pub fn check(host: &Host, places: &Places, plan: &Plan) -> Result<Self> {
         let directory = places.scratchdir.clone();
+        if !host.is_open() {
+            // That it can't be watched was said when the host was reached.
+            if places.scratch_required {
+                return Err(Error::unsupported(
+                    "how much room there is can't be seen: the host's files can't be got at",
+                )
+                .path(directory)
+                .hint("let ssh log in, or leave --scratch-required away"));
+            }
+            return Ok(Self { host: host.clone(), directory, reserve: 0 });
+        }
         let room = host.space(&directory)?;
         let reserve = places.scratch_reserve.unwrap_or_else(|| reserve(room.size));
         let scratch = Self { host: host.clone(), directory, reserve };
@@ -58,7 +69,20 @@ impl Scratch {
     /// # Errors
     /// [`Kind::Io`] where the reserve is touched.
     pub fn look(&self) -> Result<()> {
-        self.refuse_low(self.host.space(&self.directory)?.free)
+        match self.host.space(&self.directory) {
+            Ok(room) => self.refuse_low(room.free),
+            Err(error) if self.host.is_local() => Err(error),
+            // The network of a moment is no reason to give a run up: where it matters, the copy fails.
+            Err(error) => {
+                tracing::debug!("the scratch directory can't be looked at: {}", crate::error::report(&error));
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether it is looked at over a network.
+    pub fn is_remote(&self) -> bool {
+        !self.host.is_local()
     }
 
     fn refuse_low(&self, free: u64) -> Result<()> {

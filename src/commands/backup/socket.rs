@@ -19,14 +19,14 @@ const MAX_SOCKET: usize = 107;
 /// [`Kind::Usage`] for a path that can't be, [`Kind::Busy`] for one that is taken.
 pub fn path(host: &Host, args: &Backup, run: Uuid) -> Result<PathBuf> {
     let socket = match &args.places.socketfile {
+        // What is relative to a directory of this machine is nowhere on another.
+        Some(path) if !host.is_local() && !path.is_absolute() => {
+            return Err(Error::usage("the socket's path must be absolute: it is one of the host").path(path).into());
+        }
         Some(path) => std::path::absolute(path)?,
         None => args.places.scratchdir.join(job_files::socket_name(run)),
     };
-    if !args.places.scratchdir.is_absolute() {
-        return Err(Error::usage("the scratch directory must be an absolute path: QEMU opens it")
-            .path(&args.places.scratchdir)
-            .into());
-    }
+    check_scratch(host, args)?;
     if socket.as_os_str().len() > MAX_SOCKET {
         return Err(Error::usage(format!("the socket's path is longer than {MAX_SOCKET} bytes"))
             .path(socket)
@@ -34,13 +34,26 @@ pub fn path(host: &Host, args: &Backup, run: Uuid) -> Result<PathBuf> {
             .into());
     }
     refuse_taken(host, &socket)?;
-    if !host.file(&args.places.scratchdir).is_ok_and(|facts| facts.kind == FileKind::Directory) {
+    Ok(socket)
+}
+
+/// Makes sure that there is a scratch directory, as far as that can be seen.
+///
+/// # Errors
+/// [`Kind::Usage`], [`Kind::NotFound`].
+pub fn check_scratch(host: &Host, args: &Backup) -> Result<()> {
+    if !args.places.scratchdir.is_absolute() {
+        return Err(Error::usage("the scratch directory must be an absolute path: QEMU opens it")
+            .path(&args.places.scratchdir)
+            .into());
+    }
+    if host.is_open() && !host.file(&args.places.scratchdir).is_ok_and(|facts| facts.kind == FileKind::Directory) {
         return Err(Error::new(Kind::NotFound, "the scratch directory is not there")
             .path(&args.places.scratchdir)
             .hint("--scratchdir names another; QEMU's user must be able to write to it")
             .into());
     }
-    Ok(socket)
+    Ok(())
 }
 
 /// QEMU removes whatever lies at the path of its socket: only one that nobody listens at may go.

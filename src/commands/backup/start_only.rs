@@ -6,8 +6,8 @@ use super::guest::Hold;
 use super::plan::{Plan, domain_uuid};
 use super::{job, phrases};
 use crate::cli::backup::{Backup, LevelArg};
+use crate::commands::Session;
 use crate::commands::link::Link;
-use crate::commands::{Session, connect};
 use crate::error::{Error, Kind};
 use crate::exit::Exit;
 use crate::libvirt::backup_job::{self, PRESERVE_SHUTDOWN_VERSION};
@@ -29,7 +29,11 @@ pub fn begin(mut args: Backup, session: &Session) -> Result<Exit> {
     }
     let link = Link::open(&args.hypervisor, &args.domain)?;
     let reached = link.reach()?;
-    connect::require_local(&reached.connection)?;
+    if !reached.domain.is_active()? {
+        tracing::error!(target: CLASSIC, "Domain is offline: must be active for this function.");
+        let message = format!("domain {} is off: there is no job without QEMU", args.domain);
+        return Err(Error::unsupported(message).hint("start it first: virsh start --paused DOMAIN").into());
+    }
     job::wait_until_idle(&link, &Patience::new(args.wait, &session.cancel))?;
     // What is exported whole has nothing to do with what the directory holds.
     let nowhere = tempfile::tempdir()?;

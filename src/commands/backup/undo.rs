@@ -18,6 +18,7 @@ use crate::host::{FileKind, Host};
 use crate::libvirt::backup_job::{self, ActiveJob};
 use crate::libvirt::checkpoint;
 use crate::libvirt::domain::Domain;
+use crate::qemu::nbd::QemuNbd;
 use crate::set::intent::{Held, Intent};
 use crate::set::layout::{Layout, PARTIAL};
 use crate::set::manifest::Manifest;
@@ -42,7 +43,7 @@ pub struct Keep {
 }
 
 /// Ends what earlier runs into this set left undone: a committed run is completed, any other undone.
-/// What needs a running domain waits for one. True if a domain that such a run started is left as it
+/// True if a domain that such a run started is left as it
 /// is, because `keep` says so.
 ///
 /// # Errors
@@ -57,10 +58,6 @@ pub fn clear_leftovers(domain: &Domain, layout: &Layout, keep: Keep) -> Result<b
                 .hint("every domain needs a directory of its own: choose another with -o")
                 .into());
         }
-        if !domain.is_active()? {
-            tracing::debug!("run {} waits for the domain to run, to be tidied up", intent.run);
-            continue;
-        }
         if intent.instance.is_some() && intent.instance != domain.instance()? {
             // What it did to the guest ended with that.
             tracing::debug!("the domain was started anew since run {}", intent.run);
@@ -72,7 +69,7 @@ pub fn clear_leftovers(domain: &Domain, layout: &Layout, keep: Keep) -> Result<b
         if layout.is_committed(intent.run)? {
             let manifest = layout.file(&Layout::manifest_name(intent.run))?;
             tracing::info!("run {} was committed, but not tidied up: completing it", intent.run);
-            let manifest = Manifest::read(&manifest)?;
+            let manifest = Manifest::read(manifest)?;
             commit::roll_forward(layout, &manifest)?;
             old_chain::remove_of(domain, &manifest)?;
             remove_job_files(domain.host(), &intent);
@@ -89,7 +86,7 @@ pub fn clear_leftovers(domain: &Domain, layout: &Layout, keep: Keep) -> Result<b
 /// Undoes the run of `intent` after its failure; true if nothing of it is left. What can't be undone now
 /// stays recorded in the intent for the next run.
 pub(super) fn failed_run(run: &Context<'_>, intent: &Intent) -> bool {
-    let layout = &run.catalogue.layout;
+    let layout = run.layout;
     // The commit itself failed half-way: what the next run makes of it depends on what it finds.
     match layout.is_committed(intent.run) {
         Ok(false) => {}
@@ -127,18 +124,12 @@ pub(super) fn failed_run(run: &Context<'_>, intent: &Intent) -> bool {
 
 fn undo(domain: &Domain, layout: &Layout, intent: &Intent, keep_partial: bool) -> Result<()> {
     remove_files(layout, intent, keep_partial)?;
-    if domain.is_active()? {
-        undo_job(domain, intent)?;
-    } else if intent.checkpoint.is_some() {
-        // Forgetting the checkpoint now would leave its bitmap in the images, and the name taken.
-        remove_job_files(domain.host(), intent);
-        return Err(Error::new(Kind::Busy, "the domain is off: the run's checkpoint goes when it runs again").into());
-    }
+    undo_job(domain, intent)?;
     remove_job_files(domain.host(), intent);
     release(domain, intent)
 }
 
-/// Ends the run's job and removes its checkpoint.
+/// Ends the run's job and removes its checkpoint. Of a domain that is off there is no job.
 fn undo_job(domain: &Domain, intent: &Intent) -> Result<()> {
     wait_for_begin(domain)?;
     // Twice: the job may still have been waiting for another's to end. What is done to checkpoints waits for it.
@@ -189,21 +180,6 @@ pub(super) fn abort_job(domain: &Domain, run: Uuid) -> error::Result<bool> {
     }
 }
 
-/// Refuses to begin beside a run that is neither undone nor completed: the domain was off when it was its
-/// turn, and was started since. The names of its files would be those of the new run.
-///
-/// # Errors
-/// [`Kind::Busy`].
-pub fn refuse_leftovers(layout: &Layout) -> Result<()> {
-    match Intent::left_behind(layout)?.first() {
-        None => Ok(()),
-        Some(intent) => Err(Error::new(Kind::Busy, format!("run {} is to be undone first", intent.run))
-            .path(layout.directory())
-            .hint("the domain has only just been started: run the backup again")
-            .into()),
-    }
-}
-
 /// Lets a guest go that the run held when it died, and the guard died, too.
 fn release(domain: &Domain, intent: &Intent) -> Result<()> {
     if intent.held == Held::default() {
@@ -244,13 +220,20 @@ fn remove_files(layout: &Layout, intent: &Intent, keep_partial: bool) -> Result<
 /// others could have written: only what bears the run's UUID is believed to be ours, and a socket that
 /// nobody listens at.
 pub(super) fn remove_job_files(host: &Host, intent: &Intent) {
+    if !host.is_open() {
+        tracing::debug!("scratch files of run {} are left to libvirt: the host's files can't be got at", intent.run);
+        return;
+    }
     let run = intent.run.to_string();
     let named = |path: &&PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().contains(&run));
-    let socket = Some(&intent.socket).filter(|path| is_dead_socket(host, path));
+    let socket = Some(&intent.socket).filter(|path| path.is_absolute() && is_dead_socket(host, path));
     for path in intent.scratch.iter().filter(named).chain(socket) {
         if let Err(error) = host.remove(path) {
             tracing::warn!("{}", error::report(&error));
         }
+    }
+    if let Err(error) = QemuNbd::remove_left(intent.run) {
+        tracing::debug!("{}", error::report(&error));
     }
 }
 

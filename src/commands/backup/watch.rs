@@ -21,7 +21,8 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// The copy stops within moments and then ends the job itself, in order: QEMU 7.2 can hang in the end of
 /// a server that still has clients. Only a copy that hangs does not come to it.
 const GRACE: Duration = Duration::from_secs(1);
-/// Every so many looks libvirt is asked for the guest's state.
+/// Every so many looks libvirt is asked for the guest's state; another host only then for its space: that is a
+/// command there.
 const STATE_EVERY: u32 = 10;
 
 /// The watch over one job; ends when dropped.
@@ -86,10 +87,9 @@ fn goes_on(ended: &Receiver<()>, time: Duration) -> bool {
 impl Watcher {
     /// Looks once; what is not in order stops the copy.
     fn look(&self, looks: u32) {
-        let result = self.scratch.look().and_then(|()| match looks % STATE_EVERY {
-            0 => self.look_at_guest(),
-            _ => Ok(()),
-        });
+        let of_guest = looks % STATE_EVERY == 0;
+        let space = if of_guest || !self.scratch.is_remote() { self.scratch.look() } else { Ok(()) };
+        let result = space.and_then(|()| if of_guest { self.look_at_guest() } else { Ok(()) });
         if let Err(error) = result {
             *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
             self.cancel.cancel();

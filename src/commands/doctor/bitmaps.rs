@@ -96,9 +96,9 @@ fn one(facts: &Facts<'_>, name: &str, on: &OnDisks) -> Finding {
     }
     if let Some(run) = marker::run_of(name) {
         if facts.set.as_ref().is_some_and(|set| set.is_usable() && set.has_run(run)) {
-            let finding = Finding::look(Area::Bitmap, what, state("marker that was left behind"))
-                .of(format!("this set, unfinished run {}", short(run)));
-            return if facts.active { finding.repair("removes it with the run") } else { finding.advice(super::START) };
+            return Finding::look(Area::Bitmap, what, state("marker that was left behind"))
+                .of(format!("this set, unfinished run {}", short(run)))
+                .repair("removes it with the run");
         }
         return Finding::note(Area::Bitmap, what, state("marker of a full backup"))
             .of(format!("virtkeep, another set, run {}", short(run)));
@@ -115,8 +115,7 @@ fn one(facts: &Facts<'_>, name: &str, on: &OnDisks) -> Finding {
         if set.is_some_and(SetFacts::is_in_use) {
             return Finding::good(Area::Bitmap, what, state("of the run that goes on")).of(whose);
         }
-        let finding = look("left behind, and libvirt has lost its checkpoint").of(whose);
-        return if facts.active { finding.repair("removes it with the run") } else { finding.advice(super::START) };
+        return look("left behind, and libvirt has lost its checkpoint").of(whose).repair("removes it with the run");
     }
     if let Some((set, run)) = set.and_then(|set| Some((set, set.catalogue.run_of_checkpoint(name)?))) {
         let whose = format!("by its name this set, run {}", run.run_id().map_or_else(|| run.id.clone(), short));
@@ -124,12 +123,7 @@ fn one(facts: &Facts<'_>, name: &str, on: &OnDisks) -> Finding {
             return Finding::note(Area::Bitmap, what, state(&format!("the chain ended ({by})"))).of(whose);
         }
         if facts.set_goes_on() && can_be_told(facts, set, run, on) {
-            let finding = look("libvirt has lost its checkpoint").of(whose);
-            return if facts.active {
-                finding.repair("tells libvirt of it again")
-            } else {
-                finding.advice("nothing: the next backup tells libvirt of it again")
-            };
+            return look("libvirt has lost its checkpoint").of(whose).repair("tells libvirt of it again");
         }
         return look("libvirt has lost its checkpoint, which can't be told again")
             .of(whose)

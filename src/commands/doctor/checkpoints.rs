@@ -52,10 +52,6 @@ impl Bitmaps {
             && self.bad.iter().all(for_ever)
     }
 
-    fn all_missing(&self) -> bool {
-        self.bad.iter().all(|(_, why)| *why == "missing")
-    }
-
     fn describe(&self) -> String {
         if !self.known {
             return "bitmaps not known".to_owned();
@@ -93,13 +89,7 @@ pub fn useless<'a>(facts: &'a Facts<'_>) -> Vec<(&'a Checkpoint, &'a Run)> {
         Owner::Run(run) => Some((checkpoint, run)),
         _ => None,
     });
-    of_run
-        .filter(|(checkpoint, _)| {
-            let bitmaps = Bitmaps::of(facts, checkpoint);
-            // Of a domain that is off the bitmap would stay, and nobody would know whose it is.
-            bitmaps.is_useless() && (facts.active || bitmaps.all_missing())
-        })
-        .collect()
+    of_run.filter(|(checkpoint, _)| Bitmaps::of(facts, checkpoint).is_useless()).collect()
 }
 
 fn one(facts: &Facts<'_>, checkpoint: &Checkpoint) -> Finding {
@@ -108,15 +98,16 @@ fn one(facts: &Facts<'_>, checkpoint: &Checkpoint) -> Finding {
     let state = bitmaps.describe();
     let remove = || format!("{} {}", facts.virsh("checkpoint-delete"), shell(&checkpoint.name));
     match facts.owner(checkpoint) {
-        Owner::Run(run) => of_run(facts, checkpoint, run, &bitmaps),
+        Owner::Run(run) => of_run(checkpoint, run, &bitmaps),
         Owner::Unfinished(intent) => {
             let whose = format!("this set, unfinished run {}", short(intent.run));
             if facts.set.as_ref().is_some_and(SetFacts::is_in_use) {
                 return Finding::good(Area::Checkpoint, what, state)
                     .of(format!("this set, run {} goes on", short(intent.run)));
             }
-            let finding = Finding::look(Area::Checkpoint, what, format!("left behind; {state}")).of(whose);
-            if facts.active { finding.repair("removes it with the run") } else { finding.advice(super::START) }
+            Finding::look(Area::Checkpoint, what, format!("left behind; {state}"))
+                .of(whose)
+                .repair("removes it with the run")
         }
         Owner::OtherChain(description) => {
             let whose = description.map_or_else(|| "another chain".to_owned(), |text| format!("another set: {text}"));
@@ -140,7 +131,7 @@ fn one(facts: &Facts<'_>, checkpoint: &Checkpoint) -> Finding {
     }
 }
 
-fn of_run(facts: &Facts<'_>, checkpoint: &Checkpoint, run: &Run, bitmaps: &Bitmaps) -> Finding {
+fn of_run(checkpoint: &Checkpoint, run: &Run, bitmaps: &Bitmaps) -> Finding {
     let what = format!("checkpoint {}", checkpoint.name);
     let state = bitmaps.describe();
     let whose = match run.run_id() {
@@ -148,12 +139,9 @@ fn of_run(facts: &Facts<'_>, checkpoint: &Checkpoint, run: &Run, bitmaps: &Bitma
         None => "this set, made by virtnbdbackup".to_owned(),
     };
     if bitmaps.is_useless() {
-        let finding = Finding::look(Area::Checkpoint, what, format!("USELESS: {state}")).of(whose);
-        return if facts.active || bitmaps.all_missing() {
-            finding.repair("removes it; what can't build on an older one is made full by the next backup")
-        } else {
-            finding.advice(super::START)
-        };
+        return Finding::look(Area::Checkpoint, what, format!("USELESS: {state}"))
+            .of(whose)
+            .repair("removes it; what can't build on an older one is made full by the next backup");
     }
     if bitmaps.known && bitmaps.bad.is_empty() {
         return Finding::good(Area::Checkpoint, what, state).of(whose);

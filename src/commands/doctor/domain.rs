@@ -76,7 +76,7 @@ fn job(facts: &Facts<'_>) -> Finding {
 
 fn backup(facts: &Facts<'_>, what: &str, xml: &str) -> Finding {
     let runs = facts.runs_of_job();
-    let socket = backup_job::job_socket(xml).map_or_else(String::new, |path| format!(", socket {}", path.display()));
+    let socket = backup_job::job_server(xml).map_or_else(String::new, |server| format!(", {server}"));
     let Some(run) = runs.first() else {
         return Finding::look(Area::Job, what, format!("running{socket}: no other backup can begin beside it"))
             .of("another tool")

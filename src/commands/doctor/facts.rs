@@ -15,13 +15,12 @@ use crate::commands::backup::old_chain::ended_by;
 use crate::commands::backup::plan::{DESCRIPTION, domain_uuid};
 use crate::error::{Error, report};
 use crate::libvirt::backup_job::{self, ActiveJob};
-use crate::libvirt::block_nodes::{self, Bitmap, Condition, DiskBitmaps, Layer};
+use crate::libvirt::block_nodes::{self, Condition, DiskBitmaps};
 use crate::libvirt::checkpoint::{self, Checkpoint};
-use crate::libvirt::connection::Connection;
 use crate::libvirt::domain::{DiskError, Domain, State};
 use crate::libvirt::domain_xml::DomainConfig;
+use crate::libvirt::images::Images;
 use crate::proc_locks;
-use crate::qemu::img;
 use crate::set::catalogue::{Catalogue, Run};
 use crate::set::dropped;
 use crate::set::intent::Intent;
@@ -95,7 +94,6 @@ impl<'f> Facts<'f> {
     /// Where the domain or the set can't be read.
     pub fn gather(
         args: &'f Doctor,
-        connection: &Connection,
         domain: &'f Domain,
         layout: Option<&Layout>,
         we_hold_the_set: bool,
@@ -103,7 +101,10 @@ impl<'f> Facts<'f> {
         let uuid = domain_uuid(domain)?;
         let config = DomainConfig::parse(&domain.xml(false)?)?;
         let active = domain.is_active()?;
-        let bitmaps = if active { block_nodes::of_running(domain) } else { of_images(connection, &config) };
+        let bitmaps = match Images::of_stopped(domain)? {
+            Some(images) => images.into_bitmaps(),
+            None => block_nodes::of_running(domain),
+        };
         Ok(Self {
             args,
             domain,
@@ -221,35 +222,4 @@ impl SetFacts {
         self.catalogue.runs.iter().any(|committed| committed.run_id() == Some(run))
             || self.intents.as_deref().unwrap_or_default().iter().any(|intent| intent.run == run)
     }
-}
-
-/// The bitmaps in the images of a domain that is off.
-fn of_images(connection: &Connection, config: &DomainConfig) -> crate::error::Result<Vec<DiskBitmaps>> {
-    let mut disks = Vec::new();
-    for disk in config.disks.iter().filter(|disk| disk.eligibility().is_ok()) {
-        let path = disks::image(connection, disk).map_err(as_error)?;
-        let images = img::bitmaps(connection.host(), &path).map_err(|error| error.disk(&disk.target))?;
-        let layers = images.into_iter().map(|image| Layer {
-            image: Some(image.filename.into()),
-            node: None,
-            bitmaps: image.bitmaps.into_iter().map(of_stored).collect(),
-        });
-        disks.push(DiskBitmaps { target: disk.target.clone(), layers: layers.collect() });
-    }
-    Ok(disks)
-}
-
-fn as_error(error: anyhow::Error) -> Error {
-    let text = report(error.as_ref());
-    error.downcast().unwrap_or_else(|_| Error::usage(text))
-}
-
-fn of_stored(bitmap: img::StoredBitmap) -> Bitmap {
-    let has = |flag: &str| bitmap.flags.iter().any(|other| other == flag);
-    let condition = match (has("in-use"), has("auto")) {
-        (true, _) => Condition::Broken,
-        (false, true) => Condition::Good,
-        (false, false) => Condition::Disabled,
-    };
-    Bitmap { name: bitmap.name, condition }
 }

@@ -32,36 +32,31 @@ use crate::cancel::Cancel;
 use crate::cli::doctor::Doctor;
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::libvirt::connection::Connection;
 use crate::libvirt::domain::Domain;
 use crate::lock::Patience;
 use crate::set::layout::Layout;
 
-/// The advice where only a domain that runs can be mended.
-const START: &str = "start the domain: the next backup then does it by itself, and --repair does";
-
 /// Looks, mends if asked to, and tells.
 pub fn run(args: &Doctor) -> Result<Exit> {
-    let connection = connect::open(&args.hypervisor)?;
-    connect::require_local(&connection)?;
+    let connection = connect::open_with_host(&args.hypervisor, None)?;
     let domain = connection.domain(&args.domain)?;
     let layout = args.output.as_ref().map(std::path::absolute).transpose()?.map(Layout::new);
     if let Some(layout) = &layout {
         refuse_missing(layout)?;
     }
     match &layout {
-        Some(layout) if args.repair => mend(args, &connection, &domain, layout),
+        Some(layout) if args.repair => mend(args, &domain, layout),
         _ => {
-            let findings = look(&Facts::gather(args, &connection, &domain, layout.as_ref(), false)?);
+            let findings = look(&Facts::gather(args, &domain, layout.as_ref(), false)?);
             tell(args, &domain, &findings)?;
             Ok(exit(true, &findings))
         }
     }
 }
 
-fn mend(args: &Doctor, connection: &Connection, domain: &Domain, layout: &Layout) -> Result<Exit> {
+fn mend(args: &Doctor, domain: &Domain, layout: &Layout) -> Result<Exit> {
     let mut locks = Locks::take(domain, layout, &Patience::new(Duration::ZERO, &Cancel::new()))?;
-    let gather = || Facts::gather(args, connection, domain, Some(layout), true);
+    let gather = || Facts::gather(args, domain, Some(layout), true);
     let before = look(&gather()?);
     let well = repair::run(&gather, &mut locks)?;
     let after = look(&gather()?);

@@ -50,7 +50,7 @@ pub fn run<'f>(gather: &dyn Fn() -> Result<Facts<'f>>, locks: &mut Locks) -> Res
     for (checkpoint, run) in checkpoints::useless(&facts) {
         well &= step(&format!("remove checkpoint {}", checkpoint.name), discard(&facts, checkpoint, run));
     }
-    if facts.active && bitmaps::any_lost(&facts) {
+    if bitmaps::any_lost(&facts) {
         well &= step("tell libvirt of lost checkpoints", redefine(&facts));
     }
     Ok(well)
@@ -72,7 +72,7 @@ fn step(what: &str, result: Result<()>) -> bool {
 }
 
 fn remove_bitmaps(facts: &Facts<'_>, set: &SetFacts) -> Result<()> {
-    let Some(disks) = facts.bitmaps.as_ref().ok().filter(|_| facts.active) else { return Ok(()) };
+    let Some(disks) = facts.bitmaps.as_ref().ok() else { return Ok(()) };
     for intent in set.unfinished(facts.uuid) {
         let targets = orphans::of_run(intent, &facts.known, disks);
         let Some(name) = intent.checkpoint.as_ref().filter(|_| !targets.is_empty()) else { continue };

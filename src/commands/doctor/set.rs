@@ -90,8 +90,7 @@ fn one_intent(facts: &Facts<'_>, set: &SetFacts, intent: &Intent) -> Finding {
         true => ("committed, but not tidied up", "completes it"),
         false => ("DID NOT FINISH: its process is gone", "undoes it: the next increment goes on from the run before"),
     };
-    let finding = Finding::look(Area::Set, what, format!("{} backup {state}{guest}", intent.level)).of(whose);
-    if facts.active { finding.repair(repair) } else { finding.advice(super::START) }
+    Finding::look(Area::Set, what, format!("{} backup {state}{guest}", intent.level)).of(whose).repair(repair)
 }
 
 /// Data files that no unfinished run of ours names.

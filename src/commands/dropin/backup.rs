@@ -1,6 +1,6 @@
 //! `virtnbdbackup`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
@@ -13,9 +13,12 @@ use crate::commands::backup::{self, start_only};
 use crate::commands::{Session, connect};
 use crate::error::{self, Error};
 use crate::exit::Exit;
+use crate::host::address::Address;
 use crate::libvirt::connection::Connection;
 use crate::libvirt::domain::Domain;
 use crate::phrases::CLASSIC;
+use crate::set::catalogue::Catalogue;
+use crate::set::layout::Layout;
 
 /// Backs up, or what else the options say.
 pub fn run(options: &Options, session: &Session) -> Result<Exit> {
@@ -33,6 +36,10 @@ pub fn run(options: &Options, session: &Session) -> Result<Exit> {
     }
     if options.startonly {
         return start_only::begin(args, session);
+    }
+    if let Some(address) = Address::parse(&options.remote.uri) {
+        let at = "ssh client - connect";
+        tracing::info!(target: CLASSIC, at, "Connecting remote system [{}]", address.host);
     }
     let connection = connect::open(&args.hypervisor).inspect_err(|error| {
         tracing::error!(target: CLASSIC, "Can't connect libvirt daemon: [{}]", error::report(error));
@@ -71,7 +78,8 @@ fn translate(options: &Options) -> error::Result<Backup> {
         .flag("start-domain", options.start_domain)
         .flag("strict", options.strict)
         .flag("printonly", options.printonly)
-        .remote(&options.remote)
+        .hypervisor(&options.remote)
+        .network(&options.remote)
         .logging(&options.logging);
     match words.parse()? {
         Command::Backup(mut args) => {
@@ -88,18 +96,35 @@ fn translate(options: &Options) -> error::Result<Backup> {
     }
 }
 
-/// virtnbdbackup has no chains of stopped domains: of a full it makes a copy.
+/// virtnbdbackup makes no checkpoints of stopped domains: a full is a copy, an increment is one that nothing
+/// builds on. An auto in an empty directory begins a chain, which virtkeep can do.
 fn reset_if_stopped(args: &mut Backup, domain: &Domain) -> Result<()> {
-    if args.level != LevelArg::Full || args.guest.start_domain {
+    if args.guest.start_domain || domain.is_active()? {
         return Ok(());
     }
-    if !domain.is_active()? {
-        let at = "root check - vmstate";
-        tracing::warn!(target: CLASSIC, at, "Domain is offline, resetting backup options.");
-        tracing::warn!(target: CLASSIC, at, "New Backup level: [copy].");
-        args.level = LevelArg::Copy;
+    match args.level {
+        LevelArg::Full => {
+            let at = "root check - vmstate";
+            tracing::warn!(target: CLASSIC, at, "Domain is offline, resetting backup options.");
+            tracing::warn!(target: CLASSIC, at, "New Backup level: [copy].");
+            args.level = LevelArg::Copy;
+        }
+        LevelArg::Inc | LevelArg::Diff => leaf(args),
+        LevelArg::Auto if has_chain(&args.output) => leaf(args),
+        LevelArg::Auto | LevelArg::Copy => {}
     }
     Ok(())
+}
+
+fn leaf(args: &mut Backup) {
+    let at = "root checkpoint - create";
+    tracing::info!(target: CLASSIC, at, "Offline backup, using latest checkpoint, saving only delta.");
+    args.level = LevelArg::Diff;
+}
+
+/// What is wrong with the set is said by the backup.
+fn has_chain(directory: &Path) -> bool {
+    Catalogue::open(Layout::new(directory)).is_ok_and(|catalogue| catalogue.newest_base().is_some())
 }
 
 /// The permissions that this process takes away from new files: virtnbdbackup's files have the rest.

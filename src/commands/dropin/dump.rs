@@ -1,7 +1,7 @@
 //! `virtnbdrestore -o dump`: the heads of the data files, as virtnbdrestore prints them.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::Result;
 use serde::Serialize;
@@ -11,27 +11,27 @@ use crate::error::{self, Error};
 use crate::exit::Exit;
 use crate::phrases::CLASSIC;
 use crate::set::catalogue::{Catalogue, Problem};
-use crate::set::layout::Layout;
+use crate::set::files::Files;
 use crate::stream::head;
 use crate::stream::meta::Meta;
 
 /// Prints the heads, in the order of the runs.
-pub fn run(input: &Path) -> Result<Exit> {
+pub fn run(input: &PathBuf) -> Result<Exit> {
     let at = "root files - dump";
     tracing::info!(target: CLASSIC, at, "Dumping saveset meta information");
-    let catalogue = Catalogue::open(Layout::new(input))?;
+    let catalogue = Catalogue::open(Files::open(std::slice::from_ref(input))?)?;
     let mut heads: Vec<Meta> = Vec::new();
     let mut damaged = catalogue.problems.iter().any(Problem::is_damage);
     for problem in &catalogue.problems {
         tracing::error!("{}", error::report(&problem.error));
     }
     for stream in catalogue.runs.iter().flat_map(|run| &run.streams) {
-        let path = catalogue.stream_path(stream)?;
-        tracing::info!(target: CLASSIC, at, "{}", path.display());
-        match head::read(&path) {
+        let file = catalogue.stream_file(stream)?;
+        tracing::info!(target: CLASSIC, at, "{}", file.path().display());
+        match head::read(&file) {
             Ok(meta) => heads.push(meta),
             Err(error) => {
-                let (path, error) = (path.display(), error::report(&error));
+                let (path, error) = (file.path().display(), error::report(&error));
                 tracing::error!(target: CLASSIC, at, "Reading metadata from [{path}] failed: [{error}]");
                 damaged = true;
             }

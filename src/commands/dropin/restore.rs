@@ -11,13 +11,17 @@ use crate::commands::{Session, restore, verify};
 use crate::error::{self, Error, Kind};
 use crate::exit::Exit;
 use crate::phrases::CLASSIC;
+use crate::set::files::Files;
 
 /// Restores, or what else the options say.
 pub fn run(options: &Options, session: &Session) -> Result<Exit> {
     unsupported::check_restore(options)?;
-    if !options.input.exists() {
-        let message = format!("Backup source [{}] does not exist.", options.input.display());
-        return Err(Error::new(Kind::NotFound, message).hint("-i takes the directory of a backup").into());
+    // A directory, or zip files, separated by commas.
+    if let Err(error) = Files::open(std::slice::from_ref(&options.input)) {
+        if error.kind() == Kind::NotFound {
+            tracing::error!(target: CLASSIC, "Backup source [{}] does not exist.", options.input.display());
+        }
+        return Err(error.into());
     }
     match options.action() {
         Action::Dump => dump::run(&options.input),
@@ -54,7 +58,7 @@ fn restore_args(options: &Options) -> error::Result<Restore> {
         .maybe("sequence", options.sequence.as_ref())
         .flag("preallocate", options.preallocate)
         .flag("compress", options.compress)
-        .remote(&options.remote)
+        .hypervisor(&options.remote)
         .logging(&options.logging);
     let words = match options.sequence {
         Some(_) => {

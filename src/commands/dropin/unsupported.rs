@@ -2,8 +2,9 @@
 
 use crate::cli::dropin::Tool;
 use crate::cli::dropin::backup::{Kind as OutputKind, Level, Options as Backup};
-use crate::cli::dropin::restore::Options as Restore;
+use crate::cli::dropin::restore::{Action, Options as Restore};
 use crate::error::{Error, Result};
+use crate::host::address::Address;
 
 /// virtnbdbackup's plugins.
 const PLUGINS: [&str; 3] = ["directory", "null", "zip"];
@@ -24,9 +25,12 @@ pub fn check_backup(options: &Backup) -> Result<()> {
 /// [`Unsupported`](crate::error::Kind::Unsupported), [`Usage`](crate::error::Kind::Usage).
 pub fn check_restore(options: &Restore) -> Result<()> {
     match options.input_source.as_deref() {
-        None | Some("directory") => {}
-        Some("zip") => return Err(zip("read a zip archive").hint("unzip it into a directory, and name that with -i")),
+        None | Some("directory" | "zip") => {}
         Some(other) => return Err(unknown_plugin("Can't open input source", other)),
+    }
+    if let (Action::Restore, Some(address)) = (options.action(), Address::parse(&options.remote.uri)) {
+        return Err(missing(&format!("restore to {}, another machine", address.host))
+            .hint("run it there, on a directory that both can reach; -U qemu:///system restores here"));
     }
     match &options.relocate_data_file {
         Some(_) => Err(missing("--relocate-data-file: put data files of qcow2 images elsewhere")),
@@ -45,7 +49,7 @@ fn check_target(options: &Backup) -> Result<()> {
     match (options.output_target.as_deref(), to_stdout) {
         (None | Some("directory"), false) => Ok(()),
         (None | Some("zip"), true) => {
-            Err(zip("-o -: write a zip archive to stdout").hint("-o takes a directory, which can be copied"))
+            Err(missing("-o -: write a zip archive to stdout").hint("-o takes a directory, which can be copied"))
         }
         (Some("zip"), false) => Err(Error::usage("the plugin zip writes to stdout only").hint("add -o -")),
         (Some("null"), _) => Err(missing("--output-target null: read the disks and throw the data away")),
@@ -74,10 +78,6 @@ fn check_raw(options: &Backup) -> Result<()> {
         true => Err(missing("-r: back up raw disks").hint("without -r they are left out, with a warning")),
         false => Ok(()),
     }
-}
-
-fn zip(what: &str) -> Error {
-    missing(what)
 }
 
 fn missing(what: &str) -> Error {

@@ -7,6 +7,7 @@ use clap::Parser;
 use crate::cli::dropin::{Logging, Remote};
 use crate::cli::{Cli, Command};
 use crate::error::{Error, Result};
+use crate::host::address::Address;
 
 /// The words.
 #[derive(Debug)]
@@ -48,11 +49,31 @@ impl Words {
     }
 
     /// How the hypervisor is reached.
-    pub fn remote(self, remote: &Remote) -> Self {
-        self.with("uri", &remote.uri)
+    pub fn hypervisor(self, remote: &Remote) -> Self {
+        let words = self
+            .with("uri", &remote.uri)
             .maybe("user", remote.user.as_ref())
             .maybe("password", remote.password.as_ref())
-            .maybe("password-file", remote.password_file.as_ref())
+            .maybe("password-file", remote.password_file.as_ref());
+        match Address::parse(&remote.uri) {
+            None => words,
+            Some(_) => words
+                .maybe("ssh-user", remote.ssh_user.as_ref())
+                .number("ssh-port", remote.ssh_port)
+                .maybe("ssh-private-key", remote.ssh_private_key.as_ref()),
+        }
+    }
+
+    /// How the disks of another machine are read: over TCP, as virtnbdbackup does. For this machine the options
+    /// mean nothing.
+    pub fn network(self, remote: &Remote) -> Self {
+        if Address::parse(&remote.uri).is_none() {
+            return self;
+        }
+        self.number("nbd-port", Some(remote.nbd_port))
+            .maybe("nbd-ip", remote.nbd_ip.as_ref())
+            .flag("tls", remote.tls)
+            .maybe("tls-cert", remote.tls_cert.as_ref().filter(|_| remote.tls))
     }
 
     /// How much is said.

@@ -183,5 +183,5 @@ fn firmware_key(role: Role) -> Option<&'static str> {
 
 fn original_name(file: &ConfigFile) -> String {
     let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
-    file.origin.as_ref().and_then(|origin| name(Path::new(origin))).or_else(|| name(&file.path)).unwrap_or_default()
+    file.origin.as_ref().and_then(|origin| name(Path::new(origin))).unwrap_or_else(|| file.file.name().to_owned())
 }

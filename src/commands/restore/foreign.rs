@@ -11,38 +11,38 @@ use std::path::{Path, PathBuf};
 use crate::error::{self, Result};
 use crate::libvirt::domain_xml::DomainConfig;
 use crate::set::config::ConfigFile;
-use crate::set::layout::Layout;
+use crate::set::files::Files;
 use crate::set::manifest::Role;
 
 /// The identifier of a copy.
 const COPY: &str = "copy";
 
 /// The files that belong to the domain XML among `files`.
-pub fn files(layout: &Layout, files: &[ConfigFile]) -> Result<Vec<ConfigFile>> {
+pub fn files(set: &Files, files: &[ConfigFile]) -> Result<Vec<ConfigFile>> {
     let Some(xml) = files.iter().find(|file| file.role == Role::DomainXml) else { return Ok(Vec::new()) };
-    let name = xml.path.file_name().and_then(|name| name.to_str());
-    let Some(ident) = name.and_then(|name| name.strip_prefix("vmconfig.")?.strip_suffix(".xml")) else {
+    let name = xml.file.name();
+    let Some(ident) = name.strip_prefix("vmconfig.").and_then(|name| name.strip_suffix(".xml")) else {
         return Ok(Vec::new());
     };
     let text = String::from_utf8_lossy(&xml.read()?).into_owned();
     let config = match DomainConfig::parse(&text) {
         Ok(config) => config,
         Err(error) => {
-            tracing::warn!("{}: {}", xml.path.display(), error::report(&error));
+            tracing::warn!("{}: {}", xml.file.path().display(), error::report(&error));
             return Ok(Vec::new());
         }
     };
-    let names = layout.names()?;
+    let names = set.names()?;
     let mut found = Vec::new();
     for (role, origin) in originals(config) {
         let Some(base) = origin.file_name().and_then(|name| name.to_str()) else { continue };
         match pick(&names, base, ident) {
-            Some(name) => found.push(file(layout, name, role, Some(&origin))?),
+            Some(name) => found.push(file(set, name, role, Some(&origin))?),
             None => tracing::debug!("the set has no copy of {}", origin.display()),
         }
     }
     if let Some(name) = pick(&names, "autostart", ident).filter(|name| name.as_str() != "autostart") {
-        found.push(file(layout, name, Role::Autostart, None)?);
+        found.push(file(set, name, Role::Autostart, None)?);
     }
     Ok(found)
 }
@@ -59,9 +59,9 @@ fn originals(config: DomainConfig) -> Vec<(Role, PathBuf)> {
     parts.into_iter().filter_map(|(role, path)| Some((role, path?))).collect()
 }
 
-fn file(layout: &Layout, name: &str, role: Role, origin: Option<&Path>) -> Result<ConfigFile> {
+fn file(set: &Files, name: &str, role: Role, origin: Option<&Path>) -> Result<ConfigFile> {
     let origin = origin.map(|path| path.to_string_lossy().into_owned());
-    Ok(ConfigFile { role, path: layout.file(name)?, disk: None, origin, record: None })
+    Ok(ConfigFile { role, file: set.file(name)?, disk: None, origin, record: None })
 }
 
 /// `BASENAME.IDENT`; where the identifier is a time, which differs from file to file, the nearest one.
@@ -80,6 +80,7 @@ fn pick<'n>(names: &'n [String], base: &str, ident: &str) -> Option<&'n String> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::set::layout::Layout;
 
     const XML: &str = "<domain><name>d</name><os><loader>/fw/CODE.fd</loader><nvram>/nv/d_VARS.fd</nvram>\
                        <kernel>/boot/vmlinuz</kernel></os></domain>";
@@ -91,10 +92,9 @@ mod tests {
         }
         let path = directory.path().join(xml);
         std::fs::write(&path, XML).unwrap();
-        let xml = ConfigFile { role: Role::DomainXml, path, disk: None, origin: None, record: None };
-        let files = files(&Layout::new(directory.path()), &[xml]).unwrap();
-        let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
-        files.into_iter().map(|file| (file.role, name(&file.path), file.origin)).collect()
+        let xml = ConfigFile { role: Role::DomainXml, file: path.into(), disk: None, origin: None, record: None };
+        let files = files(&Layout::new(directory.path()).into(), &[xml]).unwrap();
+        files.into_iter().map(|file| (file.role, file.file.name().to_owned(), file.origin)).collect()
     }
 
     #[test]

@@ -104,8 +104,9 @@ fn with_prefix(args: &Restore, source: &Source) -> error::Result<Restore> {
 /// Images among backups would be taken for part of the set.
 fn refuse_set(args: &Restore) -> error::Result<()> {
     let place = |path: &std::path::Path| path.canonicalize().ok();
-    match args.input.as_deref().and_then(place) {
-        Some(set) if place(&args.output).as_ref() == Some(&set) => {
+    let output = place(&args.output);
+    match args.input.iter().find_map(|input| place(input)) {
+        Some(set) if output.as_ref() == Some(&set) => {
             Err(Error::usage("is the set itself").path(&args.output).hint("-o takes another directory for the images"))
         }
         _ => Ok(()),

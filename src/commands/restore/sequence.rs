@@ -1,25 +1,44 @@
 //! Streams named one by one, the full first.
 
-use std::path::{Path, PathBuf};
-
 use super::source::watched;
 use crate::chain_device::ChainDevice;
+use crate::cli::read::Restore;
 use crate::commands::Session;
 use crate::error::{self, Error, Result};
+use crate::set::files::Files;
 use crate::set::layout::Layout;
 use crate::set::manifest::{Disk, Manifest};
+use crate::stored::StoredFile;
 use crate::stream::head;
 use crate::stream::reader::StreamReader;
+
+/// The files that the options name: paths, in the set's directory where there is one; or members of zip files.
+///
+/// # Errors
+/// As for [`Files::open`].
+pub fn files(args: &Restore) -> Result<Vec<StoredFile>> {
+    if args.input.is_empty() {
+        return Ok(args.sequence.iter().map(StoredFile::from).collect());
+    }
+    let named = |set: &Files| {
+        let file = |path: &std::path::PathBuf| match set {
+            Files::Directory(layout) => Ok(layout.directory().join(path).into()),
+            Files::Zips(zips) => Ok(zips.file_called(&path.to_string_lossy())),
+        };
+        args.sequence.iter().map(file).collect()
+    };
+    named(&Files::open(&args.input)?)
+}
 
 /// The chain of `files`, each building on the one before.
 ///
 /// # Errors
 /// [`Usage`](crate::error::Kind::Usage) where one does not; what is wrong with a stream.
-pub fn open(files: &[PathBuf], session: &Session) -> Result<ChainDevice> {
+pub fn open(files: &[StoredFile], session: &Session) -> Result<ChainDevice> {
     let mut layers: Vec<StreamReader> = Vec::new();
-    for path in files {
+    for file in files {
         session.cancel.check()?;
-        let layer = open_layer(path, session)?;
+        let layer = open_layer(file, session)?;
         if let Some(previous) = layers.last() {
             check_follows(previous, &layer)?;
         }
@@ -30,14 +49,13 @@ pub fn open(files: &[PathBuf], session: &Session) -> Result<ChainDevice> {
     ChainDevice::new(&target, layers)
 }
 
-fn open_layer(path: &Path, session: &Session) -> Result<StreamReader> {
+fn open_layer(file: &StoredFile, session: &Session) -> Result<StreamReader> {
     // Without a head there is nothing to tell, and the error comes from below.
-    let total = match head::read(path) {
-        Ok(meta) if !meta.has_index() => path.metadata().map_or(0, |metadata| metadata.len()),
+    let total = match head::read(file) {
+        Ok(meta) if !meta.has_index() => file.size().unwrap_or(0),
         _ => 0,
     };
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    watched(session, &name, total, |progress| StreamReader::open_watched(path, progress, &session.cancel))
+    watched(session, file.name(), total, |progress| StreamReader::open_watched(file, progress, &session.cancel))
 }
 
 fn check_follows(base: &StreamReader, layer: &StreamReader) -> Result<()> {
@@ -68,8 +86,7 @@ fn check_follows(base: &StreamReader, layer: &StreamReader) -> Result<()> {
 /// What the manifest beside one of our streams has of it; none where there is no such manifest.
 fn recorded(layer: &StreamReader) -> Option<Disk> {
     let own = layer.meta().own?;
-    let path = layer.path().with_file_name(Layout::manifest_name(own.run));
-    let manifest = match Manifest::read(&path) {
+    let manifest = match Manifest::read(layer.stored().beside(&Layout::manifest_name(own.run))) {
         Ok(manifest) => manifest,
         Err(error) if error.kind() == error::Kind::NotFound => return None,
         Err(error) => {

@@ -16,8 +16,9 @@ use crate::qemu::img::ImageInfo;
 use crate::set::catalogue::{Catalogue, Run};
 use crate::set::chain;
 use crate::set::config::{self, ConfigFile};
-use crate::set::layout::Layout;
+use crate::set::files::Files;
 use crate::set::manifest::Role;
+use crate::stored::StoredFile;
 use crate::stream::reader::Proof;
 use crate::units::format_bytes;
 
@@ -34,17 +35,16 @@ pub enum Source {
         files: Vec<ConfigFile>,
     },
     /// These files, the full first.
-    Sequence(Vec<PathBuf>),
+    Sequence(Vec<StoredFile>),
 }
 
 impl Source {
     /// Finds what the options name.
     pub fn open(args: &Restore) -> Result<Self> {
-        let Some(input) = args.input.as_ref().filter(|_| args.sequence.is_empty()) else {
-            let directory = args.input.clone().unwrap_or_default();
-            return Ok(Self::Sequence(args.sequence.iter().map(|file| directory.join(file)).collect()));
-        };
-        let catalogue = Catalogue::open(Layout::new(input))?;
+        if !args.sequence.is_empty() {
+            return Ok(Self::Sequence(sequence::files(args)?));
+        }
+        let catalogue = Catalogue::open(Files::open(&args.input)?)?;
         for problem in &catalogue.problems {
             tracing::warn!("{}", error::report(&problem.error));
         }
@@ -57,10 +57,10 @@ impl Source {
         }
         let mut files = config::files(&catalogue, &point)?;
         if let Some(xml) = files.iter().find(|file| file.role == Role::DomainXml) {
-            phrases::using_config(&xml.path);
+            phrases::using_config(xml.file.path());
         }
         if point.manifest.is_none() {
-            files.extend(foreign::files(&catalogue.layout, &files)?);
+            files.extend(foreign::files(&catalogue.files, &files)?);
         }
         Ok(Self::Point { catalogue, point, files })
     }
@@ -87,7 +87,7 @@ impl Source {
                 let targets: Vec<String> = point.streams.iter().map(|stream| stream.target.clone()).collect();
                 if let Some(unknown) = args.disk.iter().find(|disk| !targets.contains(disk)) {
                     return Err(Error::new(Kind::NotFound, format!("the restore point has no disk {unknown:?}"))
-                        .path(catalogue.layout.directory())
+                        .path(catalogue.files.place())
                         .hint(format!("it has {}", targets.join(", ")))
                         .into());
                 }
@@ -118,9 +118,9 @@ impl Source {
     pub fn domain(&self) -> error::Result<Option<(String, DomainConfig)>> {
         let Some(file) = self.files().iter().find(|file| file.role == Role::DomainXml) else { return Ok(None) };
         let content = file.read()?;
-        let text =
-            String::from_utf8(content).map_err(|error| Error::corrupt("not text").path(&file.path).caused_by(error))?;
-        let config = DomainConfig::parse(&text).map_err(|error| error.path(&file.path))?;
+        let text = String::from_utf8(content)
+            .map_err(|error| Error::corrupt("not text").path(file.file.path()).caused_by(error))?;
+        let config = DomainConfig::parse(&text).map_err(|error| error.path(file.file.path()))?;
         Ok(Some((text, config)))
     }
 
@@ -156,7 +156,7 @@ impl Source {
         let Some(file) = self.files().iter().find(is_it) else { return Ok(None) };
         let json = file.read()?;
         let json = String::from_utf8_lossy(&json);
-        Ok(Some(ImageInfo::parse(&json).map_err(|error| error.path(&file.path))?))
+        Ok(Some(ImageInfo::parse(&json).map_err(|error| error.path(file.file.path()))?))
     }
 }
 

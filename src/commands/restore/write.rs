@@ -101,7 +101,12 @@ pub fn plain_name(partial: &Path) -> PathBuf {
 
 /// Fills a new image, compressed in clusters of `compress` bytes.
 fn fill(session: &Session, chain: &ChainDevice, path: &Path, compress: Option<u64>) -> Result<()> {
-    let serve = ServeOptions { read_only: false, connections: THREADS, bitmap: None, compress: compress.is_some() };
+    let serve = ServeOptions {
+        read_only: false,
+        connections: THREADS,
+        compress: compress.is_some(),
+        ..ServeOptions::default()
+    };
     let server = QemuNbd::serve(path, "qcow2", &serve, &session.cancel)?;
     let mut sink = NbdSink::connect(&server.uri(), THREADS, true, &session.cancel)?;
     if let Some(cluster) = compress {

@@ -130,27 +130,54 @@ impl Conn {
 
     /// The path of a storage volume.
     pub(in crate::libvirt) fn volume_path(&self, pool: &str, volume: &str) -> Result<String> {
-        let (pool, volume) = (c_string(pool)?, c_string(volume)?);
-        // SAFETY: an open connection and a C string.
-        let pool = unsafe { c::virStoragePoolLookupByName(self.0.as_ptr(), pool.as_ptr()) };
-        if pool.is_null() {
-            return Err(last_error());
-        }
-        // SAFETY: a pool and a C string.
-        let volume = unsafe { c::virStorageVolLookupByName(pool, volume.as_ptr()) };
-        let path = if volume.is_null() {
-            Err(last_error())
-        } else {
-            // SAFETY: a volume; the string is the caller's to free.
-            let path = unsafe { take_string(c::virStorageVolGetPath(volume)) };
-            // SAFETY: our reference, not used after this.
-            unsafe { c::virStorageVolFree(volume) };
-            path
-        };
-        // SAFETY: our reference, not used after this.
-        unsafe { c::virStoragePoolFree(pool) };
-        path
+        // SAFETY: an open connection.
+        unsafe { volume_path(self.0.as_ptr(), pool, volume) }
     }
+
+    /// What the hypervisor offers to domains of that kind; what is not given is the hypervisor's choice.
+    pub(in crate::libvirt) fn domain_capabilities(
+        &self,
+        emulator: Option<&str>,
+        arch: Option<&str>,
+        machine: Option<&str>,
+        kind: Option<&str>,
+    ) -> Result<String> {
+        let [emulator, arch, machine, kind] =
+            [emulator, arch, machine, kind].map(|text| text.map(c_string).transpose());
+        let texts = [emulator?, arch?, machine?, kind?];
+        let [emulator, arch, machine, kind] =
+            [0, 1, 2, 3].map(|index| texts[index].as_ref().map_or(ptr::null(), |text| text.as_ptr()));
+        // SAFETY: an open connection; the texts are C strings that live until the call returns, or null; the
+        // result is the caller's to free.
+        unsafe { take_string(c::virConnectGetDomainCapabilities(self.0.as_ptr(), emulator, arch, machine, kind, 0)) }
+    }
+}
+
+/// The path of a storage volume.
+///
+/// # Safety
+/// `conn` must be an open connection.
+pub(super) unsafe fn volume_path(conn: c::virConnectPtr, pool: &str, volume: &str) -> Result<String> {
+    let (pool, volume) = (c_string(pool)?, c_string(volume)?);
+    // SAFETY: an open connection and a C string.
+    let pool = unsafe { c::virStoragePoolLookupByName(conn, pool.as_ptr()) };
+    if pool.is_null() {
+        return Err(last_error());
+    }
+    // SAFETY: a pool and a C string.
+    let volume = unsafe { c::virStorageVolLookupByName(pool, volume.as_ptr()) };
+    let path = if volume.is_null() {
+        Err(last_error())
+    } else {
+        // SAFETY: a volume; the string is the caller's to free.
+        let path = unsafe { take_string(c::virStorageVolGetPath(volume)) };
+        // SAFETY: our reference, not used after this.
+        unsafe { c::virStorageVolFree(volume) };
+        path
+    };
+    // SAFETY: our reference, not used after this.
+    unsafe { c::virStoragePoolFree(pool) };
+    path
 }
 
 impl Drop for Conn {

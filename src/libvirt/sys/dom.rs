@@ -69,6 +69,23 @@ impl Dom {
         Ok(check(unsafe { c::virDomainIsPersistent(self.raw()) })? == 1)
     }
 
+    /// Whether its memory is in a file, from which the next start goes on.
+    pub(in crate::libvirt) fn has_managed_save(&self) -> Result<bool> {
+        // SAFETY: a domain.
+        Ok(check(unsafe { c::virDomainHasManagedSaveImage(self.raw(), 0) })? == 1)
+    }
+
+    /// The path of a storage volume of the domain's connection.
+    pub(in crate::libvirt) fn volume_path(&self, pool: &str, volume: &str) -> Result<String> {
+        // SAFETY: a domain. Its connection is borrowed: it stays open for as long as the domain's handle.
+        let conn = unsafe { c::virDomainGetConnect(self.raw()) };
+        if conn.is_null() {
+            return Err(last_error());
+        }
+        // SAFETY: an open connection.
+        unsafe { super::conn::volume_path(conn, pool, volume) }
+    }
+
     pub(in crate::libvirt) fn autostart(&self) -> Result<bool> {
         let mut autostart = 0;
         // SAFETY: a domain and a place for the number.

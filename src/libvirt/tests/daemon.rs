@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::super::backup_job::{BackupDisk, BackupMode, BackupSpec};
+use super::super::backup_job::{BackupDisk, BackupMode, BackupSpec, Server};
 use super::super::{Connection, Domain};
 
 /// User and group `nobody`: root can't have a session daemon, and QEMU should not be root.
@@ -143,7 +143,7 @@ impl Daemon {
             mode: from.map_or(BackupMode::Full, |from| BackupMode::Incremental { from: from.to_owned() }),
         };
         BackupSpec {
-            socket: self.path(&format!("{run}.sock")),
+            server: Server::Unix(self.path(&format!("{run}.sock"))),
             disks: disks.iter().map(|(target, from)| disk(target, *from)).collect(),
             other_disks: others.iter().map(|target| (*target).to_owned()).collect(),
         }

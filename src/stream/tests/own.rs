@@ -176,6 +176,6 @@ fn absurd_sizes_are_refused_before_anything_is_allocated() {
     }
     stored.replace(b"");
     assert_eq!(StreamReader::open(&stored.path).unwrap_err().kind(), ErrorKind::Incomplete);
-    assert_eq!(StreamReader::open(&stored.dir.path().join("none")).unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(StreamReader::open(stored.dir.path().join("none")).unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(StreamReader::open(stored.dir.path()).unwrap_err().kind(), ErrorKind::Usage);
 }

@@ -69,6 +69,32 @@ fn a_frozen_guest_is_thawed_however_the_run_ends() {
 }
 
 #[test]
+fn a_run_that_is_stopped_does_not_keep_the_guest_frozen() {
+    let lab = Lab::up();
+    let case = Case { lab: &lab, domain: lab.guest("g", &["vda:64M"]), set: lab.fresh_directory().join("set") };
+    case.domain.execute("mkfs.ext4 -q /dev/vda && mount /dev/vda /mnt && echo first >/mnt/first && sync");
+    let frozen = || {
+        let status = lab.virsh(&[&"qemu-agent-command", &"g", &"{\"execute\":\"guest-fsfreeze-status\"}"]);
+        status.contains("frozen")
+    };
+    let limits = ["--freeze-timeout", "1", "--freeze-limit", "1"];
+    for (options, ends) in [(&["--require-freeze"][..], 1), (&["--strict"], 3)] {
+        let mut stopped = spawn_with(&case, &[&limits[..], options].concat(), "frozen=stop");
+        stopped.stops();
+        waits_until("thawed", || !frozen());
+        case.domain.execute("echo alive >/mnt/alive && sync");
+        stopped.signal("CONT");
+        stopped.wait().ends_with(ends).says(&["stood still for 2 s", "thawed by another"]);
+        assert!(!frozen());
+    }
+    let mut stopped = spawn_with(&case, &[&limits[..], &["--pause"]].concat(), "begun-unthawed=stop");
+    stopped.stops();
+    waits_until("resumed", || lab.virsh(&[&"domstate", &"g"]).trim() == "running");
+    stopped.signal("CONT");
+    stopped.wait().succeeds();
+}
+
+#[test]
 fn a_freeze_that_came_too_late_is_thawed_all_the_same() {
     let lab = Lab::up();
     let case = Case { lab: &lab, domain: lab.guest("g", &["vda:64M"]), set: lab.fresh_directory().join("set") };

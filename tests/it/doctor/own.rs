@@ -52,13 +52,16 @@ fn a_killed_run_whose_checkpoint_is_lost_leaves_a_bitmap() {
     };
     lose();
 
-    // A domain that is off can't be mended, and is told so.
+    // A domain that is off is mended as well.
     case.domain.stop();
     let off = case.looks(3);
-    off.has("bitmap virtnbdbackup.1", &["look", "left behind", "vda (good), vdb (good)", "start the domain"]);
-    off.has("run ", &["DID NOT FINISH", "start the domain"]);
-    case.doctor_of(&case.set, &["--repair"]).ends_with(3);
+    off.has("bitmap virtnbdbackup.1", &["look", "left behind", "vda (good), vdb (good)", "removes it"]);
+    off.has("run ", &["DID NOT FINISH", "undoes it"]);
+    case.mends(&["removed bitmap virtnbdbackup.1", "vda, vdb", "did not finish: undoing it"]);
     case.domain.start();
+    case.is_as_before(&["virtnbdbackup.0"]);
+
+    lose();
     case.looks(3).has("bitmap virtnbdbackup.1", &["look", "left behind", "removes it"]);
     case.mends(&["removed bitmap virtnbdbackup.1", "vda, vdb", "did not finish: undoing it"]);
     case.is_as_before(&["virtnbdbackup.0"]);
@@ -117,6 +120,15 @@ fn lost_checkpoints_are_told_again() {
 
 #[test]
 fn checkpoints_without_good_bitmaps_are_removed() {
+    useless_checkpoints(false);
+}
+
+#[test]
+fn checkpoints_without_good_bitmaps_are_removed_while_the_domain_is_off() {
+    useless_checkpoints(true);
+}
+
+fn useless_checkpoints(while_off: bool) {
     let lab = Lab::up();
     let case = Case::new(&lab, "d", &["vda:4M", "vdb:4M"]);
     let disks = &["vda", "vdb"];
@@ -145,15 +157,21 @@ fn checkpoints_without_good_bitmaps_are_removed() {
     case.domain.start();
     case.backs_up(&[], disks);
     case.domain.kill();
-    case.looks(3).has("checkpoint virtnbdbackup.1", &["look", "broken: vda", "start the domain"]);
-    case.looks(3).has("checkpoint virtnbdbackup.2", &["look", "USELESS", "missing: vda; missing: vdb"]);
-    // What has a bitmap left keeps its checkpoint, which says whose it is.
-    let half = case.doctor_of(&case.set, &["--repair"]).ends_with(3).says(&["removed checkpoint virtnbdbackup.2"]);
-    assert!(half.stdout.contains("start the domain"), "{}", half.stdout);
-    assert_eq!(case.checkpoints(), ["virtnbdbackup.1"]);
-    case.domain.start();
-    case.looks(3).has("checkpoint virtnbdbackup.1", &["look", "USELESS", "broken: vda; broken: vdb"]);
-    case.mends(&["removed checkpoint virtnbdbackup.1"]);
+    let off = case.looks(3);
+    off.has("checkpoint virtnbdbackup.1", &["look", "USELESS", "broken: vda; broken: vdb"]);
+    off.has("checkpoint virtnbdbackup.2", &["look", "USELESS", "missing: vda; missing: vdb"]);
+    match while_off {
+        true => case.mends(&["removed checkpoint virtnbdbackup.1", "removed checkpoint virtnbdbackup.2"]),
+        false => {
+            case.domain.start();
+            case.mends(&["removed checkpoint virtnbdbackup.1", "removed checkpoint virtnbdbackup.2"]);
+        }
+    }
+    let state = lab.virsh(&[&"domstate", &"d"]);
+    if while_off {
+        assert_eq!(state.trim(), "shut off");
+        case.domain.start();
+    }
     assert_eq!(case.checkpoints(), [""; 0]);
     case.looks(0).has("bitmaps without a checkpoint", &["none"]);
     case.domain.write("vdb", 0xbb, 0, MIB);

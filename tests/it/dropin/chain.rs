@@ -128,6 +128,31 @@ fn permissions_are_those_of_virtnbdbackup() {
     virtkeep(&[&"verify", &"-n", &"-i", &case.set]).succeeds();
 }
 
+/// As virtnbdbackup does it: without a checkpoint. Its increment overwrites the one of that name; ours is called
+/// like a diff.
+#[test]
+fn stopped_domains_are_copied() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "d", &DISKS[..1]);
+    case.domain.write("vda", 1, 0, MIB);
+    back_up(&case, "full", &[]).succeeds();
+    case.domain.write("vda", 2, MIB, MIB);
+    let reference = case.domain.snapshot_reference("vda");
+    case.domain.stop();
+    back_up(&case, "inc", &[]).succeeds().says(&["Offline backup, using latest checkpoint, saving only delta."]);
+    case.restores(&[], &["vda"], std::slice::from_ref(&reference));
+    let other = Case { set: lab.directory().join("other"), ..Case::new(&lab, "unused", &["vda:1M"]) };
+    let other = Case { domain: crate::support::TestDomain::known(&lab, "d"), ..other };
+    back_up(&other, "full", &[]).succeeds().says(&["Domain is offline, resetting backup options.", "[copy]"]);
+    assert!(listing(&other.set).contains(&"vda.copy.data".to_owned()));
+    other.restores(&[], &["vda"], &[reference]);
+    assert_eq!(case.checkpoints(), ["virtnbdbackup.0"]);
+    // What was begun goes on when it runs again.
+    case.domain.start();
+    back_up(&case, "inc", &[]).succeeds();
+    case.restores(&[], &["vda"], &[case.domain.snapshot_reference("vda")]);
+}
+
 /// A run that is killed is undone by the next one: scratch files are told by their names here, too.
 #[test]
 fn a_killed_run_is_undone() {

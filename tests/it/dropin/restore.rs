@@ -155,6 +155,28 @@ fn a_missing_sum_does_not_pass() {
     restore(&lab, &[&"-i", &case.set, &"-o", &"verify"]).ends_with(1).says(&["no checksum"]);
 }
 
+/// No unzip is needed first.
+#[test]
+fn zip_archives_are_read() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "d", &["vda:4M"]);
+    case.domain.write("vda", 1, 0, MIB);
+    let reference = case.domain.snapshot_reference("vda");
+    let directory = lab.fresh_directory();
+    let command = format!(
+        "cd {} && virtnbdbackup -U '{}' -n -d d -l copy --scratchdir {} -f {} -o - >full.zip",
+        directory.display(),
+        lab.uri(),
+        lab.scratch().display(),
+        lab.directory().join("run/foreign.sock").display()
+    );
+    crate::support::run("sh", &[&"-c", &command]).succeeds();
+    let (zip, out) = (directory.join("full.zip"), lab.fresh_directory().join("out"));
+    restore(&lab, &[&"-i", &zip, &"-o", &out]).succeeds();
+    compare(&out.join("d-vda.qcow2"), "qcow2", &reference);
+    restore(&lab, &[&"-i", &zip, &"--input-source", &"zip", &"-o", &"dump"]).succeeds();
+}
+
 #[test]
 fn sources_that_it_can_not_read() {
     let lab = Lab::up();

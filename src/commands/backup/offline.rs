@@ -1,0 +1,178 @@
+//! A run of a domain that is off: its images are read, each through a `qemu-nbd` of ours that opens it
+//! read-only.
+//!
+//! ```text
+//! marker, checkpoint told to libvirt, its bitmap added to all images -> all images opened -> copied -> closed
+//! ```
+//!
+//! The bitmap comes before the reading: what is written in between is in both, and none of it is lost. From the
+//! moment at which all images are open nobody can write to them, QEMU's lock sees to it: that is the point in
+//! time. The price is that the domain can't be started until the copy is done.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::copy;
+use super::guest::Quiet;
+use super::job::Copied;
+use super::plan::{Export, Plan, PlannedDisk};
+use super::{Context, base, config, marker, old_chain};
+use crate::cancel::Cancel;
+use crate::cli::backup::Guest;
+use crate::error::{self, Error, Kind};
+use crate::extent::{self, Kind as ExtentKind};
+use crate::fault;
+use crate::libvirt::checkpoint::{self, Checkpoint, CheckpointDisk};
+use crate::libvirt::domain::Domain;
+use crate::libvirt::domain_xml::DomainConfig;
+use crate::libvirt::images::{Images, started_meanwhile, was_started};
+use crate::nbd::block_status::{self, ALLOCATION};
+use crate::nbd::client::Client;
+use crate::qemu::bitmap::IN_USE;
+use crate::qemu::nbd::{QemuNbd, ServeOptions};
+use crate::set::moment;
+
+/// A daemon that is being restarted gets this long to come back before a whole copy is thrown away.
+const DAEMON_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Copies every disk from its image.
+///
+/// # Errors
+/// [`Kind::Busy`] where an image is in use or the domain is started meanwhile; as for [`copy::all`].
+pub fn run(run: &Context<'_>, plan: &mut Plan) -> Result<Copied> {
+    let cancel = &run.session.cancel;
+    cancel.check()?;
+    let quiet = quiet(&run.args.guest, &*run.link.reach()?)?;
+    tracing::info!("domain {} is off: its images are read, it can't be started until that is done", plan.config.name);
+    prepare(run, plan)?;
+    let servers = plan.disks.iter().map(|disk| serve(run, plan, disk)).collect::<Result<Vec<_>>>()?;
+    fault::point("served")?;
+    let point_in_time = moment::now();
+    // What is so now was so when they were opened.
+    run.link.ask(DAEMON_PATIENCE, cancel, |reached| refuse_changed(reached, plan))?;
+    let config = run.link.ask(DAEMON_PATIENCE, cancel, |reached| config::gather(reached, plan))?;
+    fault::point("config-gathered")?;
+    let exports: Vec<Export> = plan
+        .disks
+        .iter()
+        .zip(&servers)
+        .map(|(disk, server)| Export { uri: server.uri(), bitmap: context(disk) })
+        .collect();
+    let disks = copy::all(run, plan, &exports, &cancel.child())?;
+    fault::point("copied")?;
+    // A file system without locks would have let it.
+    run.link.ask(DAEMON_PATIENCE, cancel, |reached| refuse_started(reached))?;
+    servers.into_iter().try_for_each(QemuNbd::finish)?;
+    fault::point("job-ended")?;
+    Ok(Copied { disks, point_in_time, config, quiet })
+}
+
+/// What changed in an image since `bitmap` began to record, in bytes.
+///
+/// # Errors
+/// Of the image and its bitmap.
+pub fn changed_size(image: &Path, bitmap: &str, cancel: &Cancel) -> error::Result<u64> {
+    let options = ServeOptions { bitmap: Some(bitmap.to_owned()), ..ServeOptions::default() };
+    let server = QemuNbd::serve(image, "qcow2", &options, cancel)?;
+    let context = context_of(bitmap);
+    let extents =
+        block_status::changed(&mut Client::connect(&server.uri(), &[ALLOCATION, &context], cancel)?, &context)?;
+    server.finish()?;
+    Ok(extent::total(&extents, ExtentKind::Data) + extent::total(&extents, ExtentKind::Zero))
+}
+
+/// Says what was asked for and has no meaning for a guest that does not run.
+fn quiet(options: &Guest, domain: &Domain) -> Result<Quiet> {
+    let saved = domain.has_managed_save()?;
+    if saved && options.require_freeze {
+        return Err(Error::unsupported("the guest's memory is saved: its filesystems are open, and can't be frozen")
+            .hint(
+                "start the domain, or shut it down from within; without --require-freeze the backup is made as \
+                   after a power cut",
+            )
+            .into());
+    }
+    if options.pause || options.require_freeze || !options.freeze_mountpoint.is_empty() {
+        tracing::info!("the domain is off: there is nothing to pause or to freeze");
+    }
+    let how = match saved {
+        true => "not possible: the domain is off, and its memory saved",
+        false => "not needed: the domain is off",
+    };
+    Ok(Quiet { how: how.to_owned(), maybe_frozen: false })
+}
+
+/// Makes the checkpoint, if the run makes one. A crash anywhere in it leaves a checkpoint of which some bitmaps
+/// are missing, and that says whose it is.
+fn prepare(run: &Context<'_>, plan: &mut Plan) -> Result<()> {
+    let reached = run.link.reach()?;
+    let images = Images::of_stopped(&reached)?.ok_or_else(|| was_started(&reached))?;
+    let targets: Vec<String> = plan.disks.iter().map(|disk| disk.target.clone()).collect();
+    let images = images.refuse_unreadable(&targets)?;
+    old_chain::free_name(&reached, plan)?;
+    fault::point("name-freed")?;
+    marker::place(&reached, plan)?;
+    fault::point("marked")?;
+    let Some(name) = plan.made_checkpoint() else { return Ok(()) };
+    old_chain::remove_orphans(&reached, plan)?;
+    let known = checkpoint::list(&reached)?;
+    let new = Checkpoint {
+        name: name.to_owned(),
+        xml: String::new(),
+        parent: known.last().map(|newest| newest.name.clone()),
+        description: Some(plan.description()),
+        creation_time: u64::try_from(moment::now().timestamp().as_second()).unwrap_or_default(),
+        disks: targets
+            .iter()
+            .map(|target| CheckpointDisk { target: target.clone(), bitmap: name.to_owned() })
+            .collect(),
+    };
+    checkpoint::redefine(&reached, &new.redefine_xml()?, false)?;
+    fault::point("checkpoint-told")?;
+    images.add(name, &targets)?;
+    Ok(fault::point("recording")?)
+}
+
+fn serve(run: &Context<'_>, plan: &Plan, disk: &PlannedDisk) -> Result<QemuNbd> {
+    let options = ServeOptions {
+        connections: copy::CONNECTIONS,
+        bitmap: disk.base.as_ref().map(|base| base.checkpoint.clone()),
+        bound_to: Some(plan.run),
+        ..ServeOptions::default()
+    };
+    let served = QemuNbd::serve(&disk.image, "qcow2", &options, &run.session.cancel);
+    Ok(served.map_err(|error| {
+        let error = if error.kind() == Kind::Busy { error.hint(IN_USE) } else { error };
+        match run.link.reach() {
+            Ok(reached) => started_meanwhile(&reached, error).disk(&disk.target),
+            Err(_) => error.disk(&disk.target),
+        }
+    })?)
+}
+
+fn context(disk: &PlannedDisk) -> Option<String> {
+    disk.base.as_ref().map(|base| context_of(&base.checkpoint))
+}
+
+fn context_of(bitmap: &str) -> String {
+    format!("qemu:dirty-bitmap:{bitmap}")
+}
+
+fn refuse_started(domain: &Domain) -> error::Result<()> {
+    match domain.is_active()? {
+        false => Ok(()),
+        true => Err(was_started(domain)),
+    }
+}
+
+/// Refuses to go on where the images are not the domain's any more, or a base not the checkpoint it was.
+fn refuse_changed(domain: &Domain, plan: &Plan) -> error::Result<()> {
+    refuse_started(domain)?;
+    if DomainConfig::parse(&domain.xml(false)?)? != plan.config {
+        let message = format!("domain {} was changed since the run was planned", domain.name());
+        return Err(Error::new(Kind::Busy, message).hint("run the backup again"));
+    }
+    base::refuse_replaced(domain, &plan.disks)
+}

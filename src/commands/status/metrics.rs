@@ -1,0 +1,94 @@
+//! The figures in Prometheus' text format, for the node exporter's directory of such files.
+//!
+//! Source: "Exposition formats" of Prometheus' documentation.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::health::{Condition, Health, point_in_time};
+use crate::error::Result;
+use crate::set::layout::Layout;
+
+/// The exporter runs as another user.
+const MODE: u32 = 0o644;
+
+/// Writes the figures of all sets, as a whole or not at all.
+///
+/// # Errors
+/// [`Kind::Io`](crate::error::Kind::Io): the old file is there, or none.
+pub fn write(path: &Path, sets: &[Health]) -> Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Layout::new(directory).with_mode(MODE).write_atomically(path, text(sets).as_bytes())
+}
+
+/// A figure of a set: its name, what it is, its value.
+type OfSet = (&'static str, &'static str, fn(&Health) -> Option<f64>);
+
+const OF_SET: [OfSet; 6] = [
+    ("virtkeep_condition", "0 OK, 1 warning, 2 critical, 3 unknown.", |set| Some(set.condition.code().into())),
+    ("virtkeep_healthy", "1 where the newest backup is young and whole.", |set| {
+        Some(if set.condition == Condition::Ok { 1.0 } else { 0.0 })
+    }),
+    ("virtkeep_last_backup_timestamp_seconds", "The moment that the newest backup holds.", |set| {
+        set.newest.as_ref().map(|run| point_in_time(run).timestamp().as_second() as f64)
+    }),
+    ("virtkeep_last_backup_duration_seconds", "How long the newest backup took.", |set| {
+        let manifest = set.newest.as_ref()?.manifest.as_ref()?;
+        Some(manifest.finished.duration_since(&manifest.started).as_secs_f64())
+    }),
+    ("virtkeep_chain_length", "Runs that a restore of the newest point reads.", |set| {
+        set.chain.map(|length| length as f64)
+    }),
+    ("virtkeep_restore_points", "Restore points in the set.", |set| Some(set.points as f64)),
+];
+
+fn text(sets: &[Health]) -> String {
+    let mut text = String::new();
+    // Writing to a string can't fail.
+    for (name, help, value) in OF_SET {
+        head(&mut text, name, help);
+        for set in sets {
+            if let Some(value) = value(set) {
+                let _ = writeln!(text, "{name}{{{}}} {value}", labels(set));
+            }
+        }
+    }
+    let name = "virtkeep_last_backup_bytes";
+    head(&mut text, name, "Bytes of a disk in the newest backup: kind is the disk's size, the data read, the file.");
+    for set in sets {
+        for stream in set.newest.iter().flat_map(|run| &run.streams) {
+            for (kind, bytes) in
+                [("virtual", stream.virtual_size), ("data", stream.data_size), ("stored", stream.stored_size)]
+            {
+                let disk = escape(&stream.target);
+                let _ = writeln!(text, "{name}{{{},disk=\"{disk}\",kind=\"{kind}\"}} {bytes}", labels(set));
+            }
+        }
+    }
+    text
+}
+
+fn head(text: &mut String, name: &str, help: &str) {
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+}
+
+fn labels(set: &Health) -> String {
+    format!("domain=\"{}\",set=\"{}\"", escape(&set.name), escape(&set.directory.to_string_lossy()))
+}
+
+fn escape(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn odd_names_are_escaped() {
+        let set = Health::unknown(Path::new("/a\"b\\c\nd"), "gone".to_owned());
+        let text = text(&[set]);
+        assert!(text.contains("virtkeep_condition{domain=\"/a\\\"b\\\\c\\nd\",set="), "{text}");
+        assert!(text.lines().all(|line| line.starts_with("# ") || line.starts_with("virtkeep_")), "{text}");
+    }
+}

@@ -1,0 +1,76 @@
+//! `virtkeep status` as a monitoring plugin calls it.
+
+use std::path::Path;
+
+use crate::support::{Case, Lab, MIB, Run, spawn_with, virtkeep};
+
+fn status(set: &Path, options: &[&str]) -> Run {
+    let mut arguments: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"status", &"-i", &set];
+    arguments.extend(options.iter().map(|option| option as &dyn AsRef<std::ffi::OsStr>));
+    virtkeep(&arguments)
+}
+
+#[track_caller]
+fn prints(run: Run, line: &[&str]) -> Run {
+    for words in line {
+        assert!(run.stdout.contains(words), "{words:?} is missing: {}", run.stdout);
+    }
+    run
+}
+
+#[test]
+fn a_set_is_judged_by_its_newest_run() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "d", &["vda:4M"]);
+    prints(status(&case.set, &[]).ends_with(3), &["UNKNOWN - ", "set: "]);
+    std::fs::create_dir_all(&case.set).unwrap();
+    prints(status(&case.set, &[]).ends_with(2), &["CRITICAL - ", "no backup"]);
+    case.domain.write("vda", 0xaa, 0, MIB);
+    case.backup(&[]).succeeds();
+    case.backup(&["-l", "inc"]).succeeds();
+
+    let metrics = lab.fresh_directory().join("virtkeep.prom");
+    let run = status(&case.set, &["--metrics", metrics.to_str().unwrap()]).ends_with(0);
+    let run =
+        prints(run, &["OK - d: last backup ", "inc, ", "chain of 2, 2 restore points | age=", "s;;93600;0 stored="]);
+    assert_eq!(run.stdout.lines().count(), 1);
+    let text = std::fs::read_to_string(&metrics).unwrap();
+    for line in [
+        "virtkeep_healthy{domain=\"d\",set=",
+        "virtkeep_chain_length{domain=\"d\",set=",
+        "disk=\"vda\",kind=\"virtual\"} 4194304",
+    ] {
+        assert!(text.contains(line), "{line} is missing: {text}");
+    }
+    let mode = std::os::unix::fs::PermissionsExt::mode(&metrics.metadata().unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o644);
+    status(&case.set, &["--metrics", "/proc/virtkeep.prom"]).ends_with(3).says(&["/proc/virtkeep.prom"]);
+
+    prints(status(&case.set, &["--max-chain", "1"]).ends_with(1), &["WARNING - d: a restore reads 2 runs; last"]);
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    prints(status(&case.set, &["--max-age", "1s"]).ends_with(2), &["CRITICAL - d: older than 0 min; "]);
+    prints(status(&case.set, &["--warn-age", "1s"]).ends_with(1), &["WARNING - d: older than "]);
+    status(&case.set, &["--max-age", "1 month"]).ends_with(2).says(&["such as 26h"]);
+
+    // A run that goes on is no matter, one that died is.
+    let mut stopped = spawn_with(&case, &["-l", "inc"], "stream-created=stop");
+    stopped.stops();
+    status(&case.set, &[]).ends_with(0);
+    stopped.signal("KILL");
+    stopped.wait().ends_with(137);
+    prints(status(&case.set, &[]).ends_with(1), &["WARNING - d: run ", "left unfinished"]);
+    case.backup(&["-l", "inc"]).succeeds();
+    prints(status(&case.set, &[]).ends_with(1), &["WARNING - d: 2 warnings, the first: aborted the backup job"]);
+    case.backup(&["-l", "inc"]).succeeds();
+    status(&case.set, &[]).ends_with(0);
+
+    let both = status(&case.set, &["-i", "/nowhere"]).ends_with(3);
+    let both =
+        prints(both, &["UNKNOWN - 2 sets: 1 UNKNOWN, 1 OK | 'd age'=", "\nOK - d: last", "\nUNKNOWN - /nowhere: "]);
+    assert_eq!(both.stdout.lines().count(), 3);
+
+    let full = case.set.join("vda.full.data");
+    let size = full.metadata().unwrap().len();
+    std::fs::OpenOptions::new().write(true).open(&full).unwrap().set_len(size - 1).unwrap();
+    prints(status(&case.set, &[]).ends_with(2), &["CRITICAL - d: can't be restored: DAMAGED FILES"]);
+}
