@@ -70,6 +70,7 @@ pub fn end(args: &Backup) -> Result<Exit> {
     if backup_job::abort_any(&*link.reach()?)? {
         return Ok(Exit::Done);
     }
-    let message = format!("Failed to stop backup job: domain {} has none", args.domain);
+    let message = format!("domain {} has no backup job", args.domain);
+    tracing::warn!(target: CLASSIC, at = "virt client - stopBackup", "Failed to stop backup job: [{message}]");
     Err(Error::new(Kind::NotFound, message).into())
 }

@@ -11,17 +11,23 @@ use crate::commands::{Session, restore, verify};
 use crate::error::{self, Error, Kind};
 use crate::exit::Exit;
 use crate::phrases::CLASSIC;
+use crate::set::catalogue::Catalogue;
 use crate::set::files::Files;
+
+/// How the image of a raw disk is called, after the disk.
+const RAW_IMAGE: &str = ".copy.data";
 
 /// Restores, or what else the options say.
 pub fn run(options: &Options, session: &Session) -> Result<Exit> {
     unsupported::check_restore(options)?;
     // A directory, or zip files, separated by commas.
-    if let Err(error) = Files::open(std::slice::from_ref(&options.input)) {
+    let files = Files::open(std::slice::from_ref(&options.input)).inspect_err(|error| {
         if error.kind() == Kind::NotFound {
             tracing::error!(target: CLASSIC, "Backup source [{}] does not exist.", options.input.display());
         }
-        return Err(error.into());
+    })?;
+    if options.raw && options.action() == Action::Restore {
+        refuse_raw(options, files)?;
     }
     match options.action() {
         Action::Dump => dump::run(&options.input),
@@ -30,6 +36,19 @@ pub fn run(options: &Options, session: &Session) -> Result<Exit> {
             let error = error::report(error.as_ref());
             tracing::error!(target: CLASSIC, "Disk restore failed: [{error}]");
         }),
+    }
+}
+
+/// Without `-r` raw disks are left out, with a warning; with it they must not be missing in silence.
+fn refuse_raw(options: &Options, files: Files) -> error::Result<()> {
+    let is_wanted = |file: &str| {
+        let target = file.strip_suffix(RAW_IMAGE);
+        target.is_some_and(|target| options.disk.as_ref().is_none_or(|disk| disk == target))
+    };
+    let catalogue = Catalogue::open(files)?;
+    match catalogue.problems.iter().find(|problem| !problem.is_damage() && is_wanted(&problem.file)) {
+        Some(problem) => Err(unsupported::raw_image(&problem.file)),
+        None => Ok(()),
     }
 }
 

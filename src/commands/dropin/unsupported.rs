@@ -44,6 +44,12 @@ pub fn map(tool: Tool) -> Error {
         .hint("`virtkeep restore` writes the disks to images, which `qemu-nbd` maps")
 }
 
+/// Refuses to restore a raw disk, whose image is `file`.
+pub fn raw_image(file: &str) -> Error {
+    missing(&format!("-r: restore {file}, the image of a raw disk"))
+        .hint("it is the disk as it was: copy it with cp --sparse=always, and restore the others without -r")
+}
+
 fn check_target(options: &Backup) -> Result<()> {
     let to_stdout = options.output.as_os_str() == "-";
     match (options.output_target.as_deref(), to_stdout) {
