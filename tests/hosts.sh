@@ -13,10 +13,11 @@ usage: tests/hosts.sh COMMAND DIR [ARGUMENT...]
   up DIR [--owner PID]        make both hosts; with --owner they go by themselves when that process ends
   here DIR COMMAND...         run a command on this side
   there DIR COMMAND...        run a command on the other side, as root
+  sshd DIR [LINE...]          restart the sshd there with these lines in its configuration
   down DIR                    end everything and remove DIR
 
-  There is 10.77.0.2, called `there` (as in its certificate); here is 10.77.0.1. root may log in with the key
-  in DIR/here/ssh. DIR/lab is the lab; libvirtd listens for TLS (16514) and for TCP with SASL (16509, user
+  There is an sshd for root and for user keeper, 10.77.0.2, called `there` (as in its certificate); here is 10.77.0.1. The key
+  is in DIR/here/ssh. DIR/lab is the lab; libvirtd listens for TLS (16514) and for TCP with SASL (16509, user
   `keeper`, password `secret`). DIR/tls has the client's certificates, DIR/stranger those of another authority.
 END
 }
@@ -44,6 +45,12 @@ make_wire() {
     done
 }
 
+start_sshd() {
+    # shellcheck disable=SC2016 # expanded by the shell of that side
+    in_there sh -c 'mount --bind "$1/passwd" /etc/passwd && exec "$2" -f "$1/sshd_config" -E "$1/sshd.log"' \
+        there "$dir/there" "$(command -v sshd)"
+}
+
 make_ssh() {
     mkdir -m 700 "$dir/here/ssh"
     ssh-keygen -q -t ed25519 -N '' -f "$dir/there/host_key"
@@ -55,19 +62,22 @@ make_ssh() {
     cat >"$dir/there/sshd_config" <<END
 HostKey $dir/there/host_key
 AuthorizedKeysFile $dir/there/authorized_keys
-PidFile none
+PidFile $dir/there/sshd.pid
 StrictModes no
 UsePAM no
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 PermitRootLogin prohibit-password
 MaxStartups 100
+AllowUsers root keeper
 Include $dir/there/sshd_extra
 END
     touch "$dir/there/sshd_extra"
     # Where sshd drops to; the package leaves that to the service.
     mkdir -p /run/sshd
-    in_there "$(command -v sshd)" -f "$dir/there/sshd_config" -E "$dir/there/sshd.log"
+    cp /etc/passwd "$dir/there/passwd"
+    echo 'keeper:*:12345:12345::/:/bin/sh' >>"$dir/there/passwd"
+    start_sshd
 }
 
 # An authority in DIR/$1 and a certificate of it for each of the names that follow.
@@ -131,7 +141,7 @@ up() {
         command -v $tool >/dev/null || die "$tool is not installed" "run tests/install.sh --tests"
     done
     [ ! -e "$dir" ] || die "'$dir' exists"
-    mkdir -p "$dir"/{here,there}
+    mkdir -p "$dir"/{here/tmp,there}
     touch "$dir/hosts"
     if [ -n "$owner" ]; then
         setsid "$self/hosts.sh" watch "$dir" "$owner" </dev/null >/dev/null 2>&1 &
@@ -171,12 +181,25 @@ down() {
 
 # ---- commands
 
+restart_sshd() {
+    local old round
+    old=$(cat "$dir/there/sshd.pid")
+    printf '%s\n' "$@" >"$dir/there/sshd_extra"
+    kill "$old"
+    for round in {1..100}; do
+        if ! kill -0 "$old" 2>/dev/null; then break; fi
+        sleep 0.05
+    done
+    start_sshd
+}
+
 # shellcheck disable=SC2016 # expanded by the shell of that side
 here='mount -t tmpfs -o mode=755 none "$1/lab" && mount --bind "$1/here/hosts" /etc/hosts && mkdir -p -m 700 ~root/.ssh &&
     mount --bind "$1/here/ssh" ~root/.ssh && shift && exec "$@"'
 
 # shellcheck disable=SC2120
-here() { exec ip netns exec "$name-here" unshare --mount --propagation private sh -c "$here" here "$dir" "$@"; }
+here() { exec ip netns exec "$name-here" unshare --mount --propagation private \
+    env TMPDIR="$dir/here/tmp" sh -c "$here" here "$dir" "$@"; }
 there() { exec ip netns exec "$name-there" "$@"; }
 
 case ${1-} in
@@ -189,6 +212,7 @@ dir=$(cd "$(dirname "$2")" && pwd -P)/$(basename "$2")
 name=$(basename "$2")
 shift 2
 case $command in
+sshd) restart_sshd "$@" ;;
 up | down | here | there | watch) "$command" "$@" ;;
 *) usage >&2 && exit 2 ;;
 esac

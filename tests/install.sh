@@ -26,9 +26,11 @@ if ! grep -q '^VERSION_ID="12"' /etc/os-release 2>/dev/null; then runtime+=(libv
 qemu=(qemu-system-x86 qemu-utils)
 # time: bench.sh. procps: kill. cpio, lz4, xz-utils, zstd: unpack the kernel of the test guest and pack its initramfs.
 # strace: what a run makes durable, and system calls that fail.
+# libxml2-utils: virt-xml-validate. swtpm and swtpm-tools: domains with an emulated TPM. seabios: firmware as a file.
 # nbdkit-plugin-python: virtnbdbackup's own restore of compressed sets and its map.
 # openssh-*, netcat-openbsd, iproute2, gnutls-bin, sasl2-bin, libsasl2-modules*: another host, in a network namespace.
 extra=(virtnbdbackup nbdkit-plugin-python busybox-static e2fsprogs cpio lz4 xz-utils zstd unzip util-linux python3 strace time procps
+    libxml2-utils swtpm swtpm-tools seabios
     openssh-server openssh-client netcat-openbsd iproute2 gnutls-bin sasl2-bin libsasl2-modules libsasl2-modules-db)
 
 say() { echo "install: $*" >&2; }

@@ -4,20 +4,29 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
 
 use super::{Hypervisor, Talk};
 
-/// Back up a running domain into a directory.
-#[derive(Debug, Args)]
+/// Back up domains, each into a directory of its own. One that is off is read from its images, and can't be
+/// started until that is done.
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
 #[command(after_help = EXAMPLES)]
 pub struct Backup {
-    /// Domain to back up: its name or UUID.
-    #[arg(short, long)]
-    pub domain: String,
+    /// Domain to back up: its name or UUID; repeatable.
+    #[arg(short, long, value_name = "NAME", required_unless_present = "all", conflicts_with = "all")]
+    pub domain: Vec<String>,
 
-    /// Directory of the set; one domain and one chain each. It is created where it is missing.
+    /// Directory of the set; one domain and one chain each. It is created where it is missing. With several
+    /// domains, or --all, each has a directory in it that is called like the domain. Codes in it are
+    /// replaced: %d domain, %u its UUID, %Y year, %m month, %e day of the month, %F date, %G-%V year and week
+    /// (ISO), %j day of the year, %H %M %S time, %% a percent sign.
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,
+
+    /// Several domains.
+    #[command(flatten)]
+    pub many: Many,
 
     /// What to back up: everything without starting a chain (copy), everything (full), what changed
     /// since the last full or inc and a new checkpoint (inc), or without one (diff). auto is full in
@@ -105,7 +114,7 @@ pub struct Backup {
 }
 
 /// Ways of virtnbdbackup that virtkeep has for the drop-in commands alone.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Classic {
     /// Scratch files are called `backup.RUN.DISK`: rules of AppArmor name them.
     pub scratch_names: bool,
@@ -119,8 +128,29 @@ pub struct Classic {
     pub compare_extents: bool,
 }
 
+/// Which domains of a host, and how many at a time.
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+#[command(next_help_heading = "Several domains")]
+pub struct Many {
+    /// All domains that run.
+    #[arg(long)]
+    pub all: bool,
+
+    /// With --all: those that are stopped, too.
+    #[arg(long, requires = "all", conflicts_with = "domain")]
+    pub inactive: bool,
+
+    /// With --all: not this one, by its name or a pattern of names (*, ?, [abc]); repeatable.
+    #[arg(long, value_name = "NAME", requires = "all", conflicts_with = "domain")]
+    pub exclude_domain: Vec<String>,
+
+    /// Domains at a time.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..))]
+    pub parallel: u16,
+}
+
 /// What happens to the guest at the moment of the backup.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
 #[command(next_help_heading = "Guest")]
 pub struct Guest {
     /// Freeze only these filesystems; repeatable, or separated by commas [default: all]
@@ -140,21 +170,32 @@ pub struct Guest {
     #[arg(long, conflicts_with_all = ["require_freeze", "freeze_mountpoint"])]
     pub no_freeze: bool,
 
-    /// Fail where the guest's filesystems can't be frozen.
+    /// Fail where the guest's filesystems can't be frozen; those of a domain that is off need not be.
     #[arg(long)]
     pub require_freeze: bool,
 
-    /// Pause the domain while the job starts.
+    /// Pause the domain, if it runs, while the job starts.
     #[arg(long)]
     pub pause: bool,
 
-    /// Start a stopped domain, paused, for the backup; it is ended afterwards if it is still paused.
+    /// Save the media in CD-ROM and floppy drives, too, where they are image files of at most 64 MiB: the
+    /// seeds of cloud-init are. A restore puts them beside the disks.
+    #[arg(long)]
+    pub include_cdrom: bool,
+
+    /// Ask a Windows guest for the BitLocker recovery keys of its volumes, through its agent, and save them
+    /// in the set, readable by its owner only. Whoever can read the set can read the disks then.
+    #[arg(long)]
+    pub bitlocker_keys: bool,
+
+    /// Start a stopped domain, paused, for the backup; it is ended afterwards if it is still paused. Its owner
+    /// can resume it meanwhile, while one that is read from its images can't be started.
     #[arg(short = 'S', long)]
     pub start_domain: bool,
 }
 
 /// Where things lie.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
 #[command(next_help_heading = "Places")]
 pub struct Places {
     /// Keep the checkpoints' XML here, too, and redefine lost checkpoints from it.
@@ -183,7 +224,7 @@ pub struct Places {
 }
 
 /// How the data of a domain on another host comes here.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
 #[command(next_help_heading = "Data of another host")]
 pub struct Network {
     /// Read the disks through the ssh connection: nothing has to be open but sshd. This is the default; with
@@ -212,7 +253,7 @@ pub struct Network {
 }
 
 /// What `-l` takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 pub enum LevelArg {
     /// Everything, without a checkpoint.
     Copy,
@@ -251,7 +292,11 @@ const EXAMPLES: &str = "Examples:
                                                      start a new chain in a new directory
   virtkeep backup -d web -o /tmp/web -l copy -x vdb  a copy beside any chain, without disk vdb
   virtkeep backup -d web -o /backup/web -p           how much would it be?
+  virtkeep backup --all -o /backup/%d/%Y-%m          every running domain, a new chain each month
+  virtkeep backup --all --exclude-domain 'test-*' --parallel 2 -o /backup
+                                                     into /backup/NAME, two at a time
 
 The set's directory belongs to one domain and one chain. A failed run is undone: the next one goes on
 from the last run that was committed. A full into a new directory ends the domain's chain in the old
-one, also by way of -l auto; only -l copy leaves it alone.";
+one, also by way of -l auto; only -l copy leaves it alone. Of several domains one that fails never
+stops the others; the status is the worst of all.";

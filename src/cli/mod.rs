@@ -8,6 +8,7 @@ pub mod status;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand};
+use serde::{Deserialize, Serialize};
 
 /// Full and incremental backups of libvirt/QEMU domains, and their restore.
 #[derive(Debug, Parser)]
@@ -33,7 +34,7 @@ const STYLES: Styles =
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Back up a running domain.
+    /// Back up domains, running or not.
     Backup(Box<backup::Backup>),
     /// Write a restore point's disks to images, and its configuration beside them.
     Restore(Box<read::Restore>),
@@ -45,6 +46,9 @@ pub enum Command {
     Status(status::Status),
     /// Show what earlier runs left behind and what stands in the way of the next, and mend it.
     Doctor(doctor::Doctor),
+    /// Backs up one of several domains; started by backup itself.
+    #[command(hide = true)]
+    BackupOne(Talk),
     /// Lets a guest go when the backup that holds it dies; started by backup itself.
     #[command(hide = true)]
     Guard,
@@ -70,7 +74,9 @@ impl Command {
             Self::Backup(args) => Some(&args.hypervisor),
             Self::Restore(args) => Some(&args.hypervisor),
             Self::Doctor(args) => Some(&args.hypervisor),
-            Self::Verify(_) | Self::Dump(_) | Self::Status(_) | Self::Guard | Self::Bound(_) => None,
+            Self::Verify(_) | Self::Dump(_) | Self::Status(_) | Self::BackupOne(_) | Self::Guard | Self::Bound(_) => {
+                None
+            }
         }
     }
 
@@ -84,13 +90,14 @@ impl Command {
             Self::Dump(args) => &args.talk,
             Self::Status(args) => &args.talk,
             Self::Doctor(args) => &args.talk,
+            Self::BackupOne(talk) => talk,
             Self::Guard | Self::Bound(_) => PLAIN,
         }
     }
 }
 
 /// How much is said, and how.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
 #[command(next_help_heading = "Output")]
 pub struct Talk {
     /// No progress bars or progress lines.
@@ -111,7 +118,7 @@ pub struct Talk {
 }
 
 /// How the hypervisor is reached.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
 #[command(next_help_heading = "Hypervisor")]
 pub struct Hypervisor {
     /// libvirt connection URI [default: qemu:///system as root, qemu:///session otherwise]; that of another host

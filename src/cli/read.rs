@@ -63,7 +63,12 @@ pub struct Restore {
     #[arg(long)]
     pub force: bool,
 
-    /// How the hypervisor is reached; only --define needs one.
+    /// Write images and configuration on the host of -U instead of here; -o is a directory there. With --define
+    /// the domain is defined there, too.
+    #[arg(long)]
+    pub to_host: bool,
+
+    /// How the hypervisor is reached; only --define and --to-host need one.
     #[command(flatten)]
     pub hypervisor: Hypervisor,
 
@@ -133,6 +138,7 @@ const RESTORE_EXAMPLES: &str = "Examples:
   virtkeep restore -i /backup/web -o /var/lib/libvirt/images/new -D -N web-restored
   virtkeep restore -i /backup/web -o /dev/vg0/web -d vda --raw --force
   virtkeep restore -i /backup/web -o /restore/web.raw -d vda --raw
+  virtkeep restore -i /backup/web -o /var/lib/libvirt/images -D --to-host -U qemu+ssh://root@host/system
   virtkeep restore -o /restore -s vda.full.data,vda.inc.virtnbdbackup.1.data
 
 Images are called .partial until every byte is proven. Damage ends it with status 4 (nothing is

@@ -3,7 +3,7 @@
 use crate::cli::Hypervisor;
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::host::address::SshOptions;
+use crate::host::address::{Address, SshOptions};
 use crate::libvirt::connection::{Connection, Credentials};
 
 /// Opens the connection that the options name, for what libvirt itself does: the machine's files are not got at.
@@ -19,9 +19,34 @@ pub fn open_with_host(args: &Hypervisor, known: Option<&Host>) -> Result<Connect
     if let Some(known) = known {
         return Ok(open(args)?.on_host(known.clone()));
     }
-    // First: what ssh says of a failure is more than what libvirt passes on of it.
+    let uri = uri(args);
+    if Address::parse(&uri).is_some_and(|address| address.is_ssh()) {
+        // What ssh says of a failure is more than what libvirt passes on of it.
+        let host = Host::of_uri(&uri, &ssh(args))?;
+        return Ok(open(args)?.on_host(host));
+    }
+    let connection = open(args)?;
+    Ok(connection.on_host(Host::of_uri(&uri, &ssh(args))?))
+}
+
+/// The other machine that the options name, for its files.
+///
+/// # Errors
+/// [`Kind::Usage`](crate::error::Kind::Usage) where they name none; as for [`Host::of_uri`].
+pub fn other_host(args: &Hypervisor) -> Result<Host> {
     let host = Host::of_uri(&uri(args), &ssh(args))?;
-    Ok(open(args)?.on_host(host))
+    match &host {
+        Host::Ssh(_) => Ok(host),
+        Host::Local => Err(Error::usage("--to-host is for another host, and the URI names none")
+            .hint("name it: -U qemu+ssh://root@HOST/system; without --to-host the images are written here")),
+        Host::Closed(_) => Err(Error::unsupported("images can't be written on a host whose files can't be got at")
+            .hint("let ssh log in there, see the warning above")),
+    }
+}
+
+/// Whether the options name another machine.
+pub fn is_remote(args: &Hypervisor) -> bool {
+    Address::parse(&uri(args)).is_some()
 }
 
 /// What the options say about ssh.

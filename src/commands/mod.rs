@@ -8,8 +8,10 @@ pub mod dropin;
 mod dump;
 pub(crate) mod guard;
 mod link;
+mod many;
 mod restore;
 mod status;
+mod tpm;
 mod verify;
 mod whole;
 
@@ -38,7 +40,9 @@ pub struct Session {
 /// What ended it early; [`Exit::of`] has the status.
 pub fn run(command: &Command, session: &Session) -> Result<Exit> {
     match command {
-        Command::Backup(args) => backup::run(args, session),
+        Command::Backup(args) if many::is_asked(args) => many::run(args, session),
+        Command::Backup(args) => backup::run(args, session, &mut |_| ()),
+        Command::BackupOne(_) => many::one::run(session),
         Command::Restore(args) => restore::run(args, session),
         Command::Verify(args) => verify::run(args, session),
         Command::Dump(args) => dump::run(args),

@@ -10,6 +10,7 @@ pub mod serve;
 mod shell;
 pub mod ssh;
 mod trouble;
+mod write;
 
 use std::ffi::OsString;
 use std::path::Path;

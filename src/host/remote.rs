@@ -151,7 +151,7 @@ fn ask(ssh: &Ssh, operation: &str, script: &str, path: &Path, most: u64) -> Resu
     answer(operation, path, ssh.run(script, &[path.into()], LIMIT, most)?)
 }
 
-fn answer(operation: &str, path: &Path, ended: Ended) -> Result<Vec<u8>> {
+pub(super) fn answer(operation: &str, path: &Path, ended: Ended) -> Result<Vec<u8>> {
     if ended.status.success() {
         return Ok(ended.stdout);
     }

@@ -112,7 +112,8 @@ impl Served {
                     .hint("install QEMU's tools there (Debian: apt-get install qemu-utils)")
             }
             Ok(status) => {
-                Error::new(Kind::Io, format!("on {}", self.name)).caused_by(process::failure(TOOL, status, &said))
+                let error = process::failure(TOOL, status, &said);
+                Error::new(error.kind(), format!("on {}", self.name)).caused_by(error)
             }
             Err(error) => Error::io(&format!("wait for {TOOL}"), error),
         }

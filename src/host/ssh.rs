@@ -108,9 +108,28 @@ impl Ssh {
     /// # Errors
     /// [`Kind::Io`] where the connection is lost and does not come back, [`Kind::Busy`] after `limit`.
     pub fn run(&self, script: &str, arguments: &[OsString], limit: Duration, most: u64) -> Result<process::Ended> {
-        let command = self.command(script, arguments)?;
-        let ended = process::output(command, limit, most)
-            .map_err(|error| Error::new(error.kind(), format!("{}: no answer", self.name())).caused_by(error))?;
+        self.judge(process::output(self.command(script, arguments)?, limit, most))
+    }
+
+    /// As [`Ssh::run`], with `input` on its standard input and without its output.
+    ///
+    /// # Errors
+    /// As for [`Ssh::run`].
+    pub fn send(&self, script: &str, arguments: &[OsString], input: &[u8], limit: Duration) -> Result<process::Ended> {
+        use std::io::{Seek, Write};
+        let filled = tempfile::tempfile().and_then(|mut file| {
+            file.write_all(input)?;
+            file.rewind()?;
+            Ok(file)
+        });
+        let mut command = self.command(script, arguments)?;
+        command.stdin(filled.map_err(|error| Error::io("write a temporary file", error))?);
+        self.judge(process::output(command, limit, 0))
+    }
+
+    fn judge(&self, ended: Result<process::Ended>) -> Result<process::Ended> {
+        let ended =
+            ended.map_err(|error| Error::new(error.kind(), format!("{}: no answer", self.name())).caused_by(error))?;
         // ssh's own status. What runs there gives others.
         match ended.status.code() {
             Some(255) => Err(self.lost(&String::from_utf8_lossy(&ended.stderr))),

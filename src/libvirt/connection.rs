@@ -1,7 +1,7 @@
 //! A connection to a libvirt daemon, local or remote.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::domain::Domain;
 use super::{LibvirtError, code, sys};
@@ -173,12 +173,34 @@ impl Connection {
         text.map_err(|error| error.during("ask for the domain capabilities"))
     }
 
+    /// All domains, running or not, in no order.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] when the connection is lost.
+    pub fn all_domains(&self) -> Result<Vec<Domain>> {
+        let list = self.sys.domains().map_err(|error| error.during("list the domains"))?;
+        list.into_iter().map(|sys| Domain::new(sys, self.host.clone())).collect()
+    }
+
     /// The path of a volume in a storage pool.
     ///
     /// # Errors
     /// [`Kind::NotFound`] if there is no such volume, or its pool is not active.
     pub fn volume_path(&self, pool: &str, volume: &str) -> Result<PathBuf> {
         volume_found(pool, volume, self.sys.volume_path(pool, volume))
+    }
+
+    /// Makes the storage pool whose directory is `path` look again at what it holds; returns whether there is
+    /// one.
+    ///
+    /// # Errors
+    /// By libvirt's code: the pool is not active.
+    pub fn refresh_pool_at(&self, path: &Path) -> Result<bool> {
+        match self.sys.refresh_pool_at(&path.to_string_lossy()) {
+            Ok(()) => Ok(true),
+            Err(error) if matches!(error.code, code::NO_STORAGE_POOL | code::NO_SUPPORT) => Ok(false),
+            Err(error) => Err(error.during(format!("refresh the storage pool of {}", path.display()))),
+        }
     }
 
     /// Defines a persistent domain from its XML; one of the same name and UUID is redefined.

@@ -13,6 +13,7 @@ pub mod checkpoint;
 pub mod connection;
 pub mod domain;
 pub mod domain_xml;
+pub mod guest_exec;
 pub mod images;
 pub mod probe;
 mod sys;

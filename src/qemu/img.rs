@@ -204,7 +204,8 @@ fn query(host: &Host, path: &Path, format: Option<&str>) -> Result<ImageInfo> {
 /// # Errors
 /// [`Kind::Busy`] if it exists; what `qemu-img` complains about.
 pub fn create(path: &Path, size: u64, options: &CreateOptions) -> Result<()> {
-    reserve(path)?;
+    // qemu-img itself would overwrite what is there.
+    Host::Local.reserve(path)?;
     let mut command = process::command(TOOL);
     command.args(["create", "-q", "-f", "qcow2", "-o"]).arg(options.option_list());
     command.arg("--").arg(file_name(path)).arg(size.to_string());
@@ -216,13 +217,44 @@ pub fn create(path: &Path, size: u64, options: &CreateOptions) -> Result<()> {
     })
 }
 
+/// As [`create`], on `host`.
+///
+/// # Errors
+/// As for [`create`].
+pub fn create_on(host: &Host, path: &Path, size: u64, options: &CreateOptions) -> Result<()> {
+    match host.is_local() {
+        true => create(path, size, options),
+        false => create_there(host, path, size, "qcow2", options.option_list()),
+    }
+}
+
+/// Creates a raw image of `size` bytes on another host.
+///
+/// # Errors
+/// As for [`create`].
+pub fn create_raw_on(host: &Host, path: &Path, size: u64, preallocation: Preallocation) -> Result<()> {
+    create_there(host, path, size, "raw", format!("preallocation={}", preallocation.name()))
+}
+
+fn create_there(host: &Host, path: &Path, size: u64, format: &str, options: String) -> Result<()> {
+    host.reserve(path)?;
+    let mut args = ["create", "-q", "-f", format, "-o"].map(OsString::from).to_vec();
+    args.extend([options.into(), "--".into(), file_name(path), size.to_string().into()]);
+    host.run(TOOL, &args).map(drop).map_err(|error| {
+        // The empty file is ours.
+        let _ = host.remove(path);
+        error.path(path)
+    })
+}
+
 /// Copies the qcow2 image `from` into a new, compressed one that is created with `options`. Its size
 /// need not be a multiple of the cluster size.
 ///
 /// # Errors
 /// [`Kind::Busy`] if `path` exists, [`Kind::Cancelled`]; what `qemu-img` complains about.
 pub fn compress(from: &Path, path: &Path, options: &CreateOptions, cancel: &Cancel) -> Result<()> {
-    reserve(path)?;
+    // qemu-img itself would overwrite what is there.
+    Host::Local.reserve(path)?;
     let mut command = process::command(TOOL);
     command.args(["convert", "-q", "-c", "-f", "qcow2", "-O", "qcow2", "-o"]).arg(options.option_list());
     command.arg("--").arg(file_name(from)).arg(file_name(path));
@@ -241,6 +273,8 @@ pub struct ImageBitmaps {
     /// It has a backing file, whose format it does not tell: QEMU would guess that from the content, which a
     /// guest can have written.
     pub guesses_backing: bool,
+    /// Its content is encrypted.
+    pub encrypted: bool,
     /// Its bitmaps.
     pub bitmaps: Vec<StoredBitmap>,
 }
@@ -277,6 +311,8 @@ fn parse_bitmaps(json: &[u8]) -> Result<Vec<ImageBitmaps>> {
         backing: Option<String>,
         #[serde(rename = "backing-filename-format")]
         backing_format: Option<String>,
+        #[serde(default)]
+        encrypted: bool,
     }
     #[derive(Deserialize, Default)]
     #[serde(default)]
@@ -286,21 +322,13 @@ fn parse_bitmaps(json: &[u8]) -> Result<Vec<ImageBitmaps>> {
     let bad = |error| Error::new(Kind::Protocol, "qemu-img info makes no sense").caused_by(error);
     let images: Vec<Image> = serde_json::from_slice(json).map_err(bad)?;
     let mut all = Vec::with_capacity(images.len());
-    for Image { filename, specific, backing, backing_format } in images {
+    for Image { filename, specific, backing, backing_format, encrypted } in images {
         let data = specific.filter(|specific| specific.kind == "qcow2").and_then(|specific| specific.data);
         let data: Data = data.map(serde_json::from_value).transpose().map_err(bad)?.unwrap_or_default();
         let guesses_backing = backing.is_some() && backing_format.is_none();
-        all.push(ImageBitmaps { filename, guesses_backing, bitmaps: data.bitmaps });
+        all.push(ImageBitmaps { filename, guesses_backing, encrypted, bitmaps: data.bitmaps });
     }
     Ok(all)
-}
-
-/// Reserves a name: qemu-img itself would overwrite what is there.
-fn reserve(path: &Path) -> Result<()> {
-    std::fs::File::create_new(path).map(drop).map_err(|error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => Error::new(Kind::Busy, "the file exists").path(path),
-        _ => Error::io("create", error).path(path),
-    })
 }
 
 fn parse(json: String) -> Result<ImageInfo> {
@@ -343,7 +371,15 @@ pub(super) fn image_opts(path: &Path, format: &str, compress: bool) -> Result<Os
         .metadata()
         .map(|metadata| std::os::unix::fs::FileTypeExt::is_block_device(&metadata.file_type()))
         .map_err(|error| Error::io("open", error).path(path))?;
-    let protocol = if is_device { "host_device" } else { "file" };
+    Ok(protocol_opts(path, format, compress, if is_device { "host_device" } else { "file" }))
+}
+
+/// As [`image_opts`] of a regular file, which may be on another host.
+pub fn file_opts(path: &Path, format: &str, compress: bool) -> OsString {
+    protocol_opts(path, format, compress, "file")
+}
+
+fn protocol_opts(path: &Path, format: &str, compress: bool, protocol: &str) -> OsString {
     let format = escape(format);
     let mut options = OsString::from(if compress {
         format!("driver=compress,file.driver={format},file.file.driver={protocol},file.file.filename=")
@@ -355,7 +391,7 @@ pub(super) fn image_opts(path: &Path, format: &str, compress: bool) -> Result<Os
         name.extend(std::iter::repeat_n(byte, if byte == b',' { 2 } else { 1 }));
     }
     options.push(OsString::from_vec(name));
-    Ok(options)
+    options
 }
 
 #[cfg(test)]

@@ -138,6 +138,12 @@ pub enum Role {
     Autostart,
     /// What the guest agent tells of the guest.
     GuestInfo,
+    /// The medium in a CD-ROM or floppy drive.
+    Medium,
+    /// The state of an emulated TPM, a tar of swtpm's files.
+    TpmState,
+    /// BitLocker's recovery keys of a volume.
+    RecoveryKeys,
     /// Adler-32 of a data file.
     Checksum,
     /// The run's log.

@@ -113,6 +113,20 @@ impl Log {
         self.state().warnings.clone()
     }
 
+    /// Prints a line that another process of ours said about `whose` work, after its own choice of what to say.
+    pub fn relay(&self, whose: &str, line: &str) {
+        let level = match line {
+            _ if line.starts_with("error: ") => Level::ERROR,
+            _ if line.starts_with("warning: ") => Level::WARN,
+            _ => Level::INFO,
+        };
+        let text = line.strip_prefix("error: ").or_else(|| line.strip_prefix("warning: ")).unwrap_or(line);
+        match text.strip_prefix("hint: ") {
+            Some(hint) => self.to_stderr(level, &format!("hint: {whose}: {hint}")),
+            None => self.to_stderr(level, &format!("{whose}: {text}")),
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

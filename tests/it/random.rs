@@ -156,8 +156,15 @@ impl<'lab> Sequence<'lab> {
         if self.random.one_in(2) {
             arguments.push(&compress);
         }
-        self.tell(&format!("backup {level} {:?} of {} to {}", arguments.len(), name, set.display()));
+        let off = self.random.one_in(3);
+        self.tell(&format!("backup {level} {:?} of {} off {off} to {}", arguments.len(), name, set.display()));
+        if off {
+            domain.stop();
+        }
         virtkeep(&arguments).succeeds();
+        if off {
+            domain.start();
+        }
         let new: Vec<String> = restore_points(set).difference(&known).cloned().collect();
         assert_eq!(new.len(), 1, "one more restore point after a backup: {new:?}");
         self.points.push(Point { set: set.to_owned(), id: new[0].clone(), references });

@@ -101,7 +101,10 @@ fn write_extras(layout: &Layout, extras: &[Extra]) -> Result<()> {
         let path = layout.file(&extra.record.name)?;
         // Left by a run that never was: virtnbdbackup overwrites them, too.
         let _ = std::fs::remove_file(&path);
-        let mut file = layout.create_new(&path)?;
+        // Whatever others may read: with these they read the disks, too.
+        let is_secret = extra.record.role == Role::RecoveryKeys;
+        let mut file =
+            if is_secret { layout.clone().with_mode(0o600).create_new(&path)? } else { layout.create_new(&path)? };
         let written = file.write_all(&extra.content).and_then(|()| file.sync_all());
         written.map_err(|error| Error::io("write", error).path(&path))?;
     }

@@ -6,6 +6,9 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::plan::Plan;
+use super::{bitlocker, media, tpm};
+use crate::cli::backup::Guest;
+use crate::commands::link::Reached;
 use crate::error::{self, Error};
 use crate::host::Host;
 use crate::libvirt::agent;
@@ -35,9 +38,11 @@ impl Extra {
 }
 
 /// Gathers the domain's configuration. What can't be read is a warning: the data is worth more.
-pub fn gather(domain: &Domain, plan: &Plan) -> Result<Vec<Extra>> {
-    let ident = &plan.ident;
+pub fn gather(reached: &Reached, plan: &Plan, options: &Guest) -> Result<Vec<Extra>> {
+    let (domain, ident) = (&reached.domain, &plan.ident);
     let mut files = Vec::new();
+    // First, as it belongs to the moment of the disks.
+    files.extend(tpm::state(domain.host(), &plan.intent.uri, &plan.config, ident));
     let xml = domain.xml(domain.is_persistent()?)?;
     files.push(Extra::new(format!("vmconfig.{ident}.xml"), Role::DomainXml, xml.into_bytes()));
     files.extend(image_infos(plan));
@@ -54,7 +59,16 @@ pub fn gather(domain: &Domain, plan: &Plan) -> Result<Vec<Extra>> {
         let xml = if plan.level == Level::Full { made.root_xml()? } else { made.xml };
         files.push(Extra::new(format!("checkpoints/{name}.xml"), Role::CheckpointXml, xml.into_bytes()));
     }
-    files.extend(guest_info(domain, ident));
+    if options.include_cdrom {
+        files.extend(media::images(reached, &plan.config, ident));
+    }
+    let info = guest_info(domain);
+    if options.bitlocker_keys {
+        let system = info.as_ref().and_then(|info| info.get("os.id")?.as_str());
+        files.extend(bitlocker::keys(domain, system, ident));
+    }
+    files
+        .extend(info.map(|info| Extra::new(format!("osinfo.{ident}"), Role::GuestInfo, info.to_string().into_bytes())));
     Ok(files)
 }
 
@@ -102,12 +116,12 @@ fn firmware_file(host: &Host, plan: &Plan, role: Role, path: &Path) -> error::Re
     Ok(extra)
 }
 
-fn guest_info(domain: &Domain, ident: &str) -> Option<Extra> {
+fn guest_info(domain: &Domain) -> Option<serde_json::Value> {
     if !matches!(domain.state(), Ok(State::Running)) {
         return None;
     }
     match agent::guest_info(domain, AGENT_TIMEOUT) {
-        Ok(info) => Some(Extra::new(format!("osinfo.{ident}"), Role::GuestInfo, info.to_string().into_bytes())),
+        Ok(info) => Some(info),
         Err(error) => {
             tracing::debug!("no guest information: {}", error::report(&error));
             None

@@ -57,7 +57,10 @@ impl Selected {
 
     /// libvirt can't look into the image of a volume while the domain is off.
     fn known(&self) -> Result<&ImageInfo> {
-        let unknown = || Error::new(Kind::Io, "its image can't be looked at, and the domain is off");
+        let unknown = || {
+            Error::new(Kind::Io, "its image can't be looked at, and the domain is off")
+                .hint("run it as a user who may read and write the images; -S reads them through QEMU instead")
+        };
         Ok(self.info.as_ref().ok_or_else(|| unknown().path(&self.image).disk(&self.disk.target))?)
     }
 }

@@ -22,6 +22,9 @@ use crate::set::catalogue::Catalogue;
 use crate::set::layout::Layout;
 use crate::units::format_bytes;
 
+/// Begin of the line with the sum of a domain's disks; the bytes follow.
+pub const TOTAL: &str = "Estimated backup size: ";
+
 /// Prints what a run would copy; touches nothing.
 pub fn print(
     args: &Backup,
@@ -41,7 +44,7 @@ pub fn print(
             .disks
             .iter()
             .filter_map(|Selected { disk, image, .. }| {
-                Some((disk.target.clone(), offline::changed_size(image, name, cancel).ok()?))
+                Some((disk.target.clone(), offline::changed_size(domain.host(), image, name, cancel).ok()?))
             })
             .collect(),
         (None, _) => Vec::new(),
@@ -62,7 +65,7 @@ pub fn print(
         tracing::info!(target: CLASSIC, "Estimated checkpoint backup size: [{total}] Bytes");
         return Ok(Exit::Done);
     }
-    lines.push_str(&format!("Estimated backup size: {total} bytes ({})\n", format_bytes(total)));
+    lines.push_str(&format!("{TOTAL}{total} bytes ({})\n", format_bytes(total)));
     std::io::stdout().lock().write_all(lines.as_bytes()).map_err(|error| Error::io("write to stdout", error))?;
     Ok(Exit::Done)
 }
@@ -91,7 +94,7 @@ pub fn is_below_threshold(args: &Backup, domain: &Domain, plan: &Plan, cancel: &
                 let sizes = probe::changed_sizes(domain, &base.checkpoint)?;
                 sizes.into_iter().find(|(target, _)| *target == disk.target).map_or(0, |(_, bytes)| bytes)
             }
-            Way::Images => offline::changed_size(&disk.image, &base.checkpoint, cancel)?,
+            Way::Images => offline::changed_size(domain.host(), &disk.image, &base.checkpoint, cancel)?,
         };
         estimate = estimate.saturating_add(changed);
     }

@@ -10,27 +10,32 @@
 //! Until the manifest is written everything can be undone, and is, whatever fails.
 
 pub(super) mod base;
+mod bitlocker;
 mod channel;
 mod commit;
 mod config;
 mod copy;
+pub(super) mod directory;
 pub(super) mod disks;
 mod domain_lock;
-mod estimate;
+pub(super) mod estimate;
 mod guard;
 pub(super) mod guest;
 mod job;
 mod level;
 pub(super) mod locks;
 pub(super) mod marker;
+mod media;
 mod nbdinfo;
 mod offline;
 pub(super) mod old_chain;
 mod phrases;
 pub(super) mod plan;
 mod scratch;
+mod server;
 mod socket;
 pub(super) mod start_only;
+mod tpm;
 pub(super) mod undo;
 mod watch;
 mod way;
@@ -40,7 +45,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use self::commit::Outcome;
+pub use self::commit::Outcome;
 use self::guest::Hold;
 use self::locks::Locks;
 use self::plan::{Plan, domain_uuid};
@@ -58,12 +63,14 @@ use crate::set::layout::Layout;
 use crate::ui::progress::format_duration;
 use crate::units::format_bytes;
 
-/// Runs the backup.
-pub fn run(args: &Backup, session: &Session) -> Result<Exit> {
+/// Runs the backup of the one domain in `args`; `done` is called with what came of it, where anything did.
+pub fn run(args: &Backup, session: &Session, done: &mut dyn FnMut(&Outcome)) -> Result<Exit> {
     let begin = Instant::now();
-    let link = Link::open(&args.hypervisor, &args.domain)?;
+    let name = args.domain.first().map(String::as_str).unwrap_or_default();
+    let link = Link::open(&args.hypervisor, name)?;
     let reached = link.reach()?;
-    let layout = Layout::new(std::path::absolute(&args.output)?).with_mode(args.mode);
+    let output = directory::of(&args.output, &reached.domain, &jiff::Zoned::now())?;
+    let layout = Layout::new(std::path::absolute(output)?).with_mode(args.mode);
     if args.printonly {
         return estimate::print(args, &reached.connection, &reached.domain, &layout, &session.cancel);
     }
@@ -98,6 +105,7 @@ pub fn run(args: &Backup, session: &Session) -> Result<Exit> {
     let outcome = result?;
     tell(&outcome, begin);
     phrases::committed(&run, &outcome.manifest);
+    done(&outcome);
     Ok(verdict(args, session, &outcome))
 }
 

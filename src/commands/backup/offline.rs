@@ -13,17 +13,20 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
+use uuid::Uuid;
 
 use super::copy;
 use super::guest::Quiet;
 use super::job::Copied;
 use super::plan::{Export, Plan, PlannedDisk};
+use super::server::Server;
 use super::{Context, base, config, marker, old_chain};
 use crate::cancel::Cancel;
 use crate::cli::backup::Guest;
 use crate::error::{self, Error, Kind};
 use crate::extent::{self, Kind as ExtentKind};
 use crate::fault;
+use crate::host::Host;
 use crate::libvirt::checkpoint::{self, Checkpoint, CheckpointDisk};
 use crate::libvirt::domain::Domain;
 use crate::libvirt::domain_xml::DomainConfig;
@@ -31,7 +34,7 @@ use crate::libvirt::images::{Images, started_meanwhile, was_started};
 use crate::nbd::block_status::{self, ALLOCATION};
 use crate::nbd::client::Client;
 use crate::qemu::bitmap::IN_USE;
-use crate::qemu::nbd::{QemuNbd, ServeOptions};
+use crate::qemu::nbd::ServeOptions;
 use crate::set::moment;
 
 /// A daemon that is being restarted gets this long to come back before a whole copy is thrown away.
@@ -52,7 +55,7 @@ pub fn run(run: &Context<'_>, plan: &mut Plan) -> Result<Copied> {
     let point_in_time = moment::now();
     // What is so now was so when they were opened.
     run.link.ask(DAEMON_PATIENCE, cancel, |reached| refuse_changed(reached, plan))?;
-    let config = run.link.ask(DAEMON_PATIENCE, cancel, |reached| config::gather(reached, plan))?;
+    let config = run.link.ask(DAEMON_PATIENCE, cancel, |reached| config::gather(reached, plan, &run.args.guest))?;
     fault::point("config-gathered")?;
     let exports: Vec<Export> = plan
         .disks
@@ -64,7 +67,7 @@ pub fn run(run: &Context<'_>, plan: &mut Plan) -> Result<Copied> {
     fault::point("copied")?;
     // A file system without locks would have let it.
     run.link.ask(DAEMON_PATIENCE, cancel, |reached| refuse_started(reached))?;
-    servers.into_iter().try_for_each(QemuNbd::finish)?;
+    servers.into_iter().try_for_each(Server::finish)?;
     fault::point("job-ended")?;
     Ok(Copied { disks, point_in_time, config, quiet })
 }
@@ -73,9 +76,10 @@ pub fn run(run: &Context<'_>, plan: &mut Plan) -> Result<Copied> {
 ///
 /// # Errors
 /// Of the image and its bitmap.
-pub fn changed_size(image: &Path, bitmap: &str, cancel: &Cancel) -> error::Result<u64> {
-    let options = ServeOptions { bitmap: Some(bitmap.to_owned()), ..ServeOptions::default() };
-    let server = QemuNbd::serve(image, "qcow2", &options, cancel)?;
+pub fn changed_size(host: &Host, image: &Path, bitmap: &str, cancel: &Cancel) -> error::Result<u64> {
+    let bound_to = Some(Uuid::new_v4());
+    let options = ServeOptions { bitmap: Some(bitmap.to_owned()), bound_to, ..ServeOptions::default() };
+    let server = Server::start(host, image, &options, cancel)?;
     let context = context_of(bitmap);
     let extents =
         block_status::changed(&mut Client::connect(&server.uri(), &[ALLOCATION, &context], cancel)?, &context)?;
@@ -111,10 +115,11 @@ fn prepare(run: &Context<'_>, plan: &mut Plan) -> Result<()> {
     let images = Images::of_stopped(&reached)?.ok_or_else(|| was_started(&reached))?;
     let targets: Vec<String> = plan.disks.iter().map(|disk| disk.target.clone()).collect();
     let images = images.refuse_unreadable(&targets)?;
-    old_chain::free_name(&reached, plan)?;
-    fault::point("name-freed")?;
+    // First: an image in use shows here, before the old chain loses anything.
     marker::place(&reached, plan)?;
     fault::point("marked")?;
+    old_chain::free_name(&reached, plan)?;
+    fault::point("name-freed")?;
     let Some(name) = plan.made_checkpoint() else { return Ok(()) };
     old_chain::remove_orphans(&reached, plan)?;
     let known = checkpoint::list(&reached)?;
@@ -135,14 +140,14 @@ fn prepare(run: &Context<'_>, plan: &mut Plan) -> Result<()> {
     Ok(fault::point("recording")?)
 }
 
-fn serve(run: &Context<'_>, plan: &Plan, disk: &PlannedDisk) -> Result<QemuNbd> {
+fn serve(run: &Context<'_>, plan: &Plan, disk: &PlannedDisk) -> Result<Server> {
     let options = ServeOptions {
         connections: copy::CONNECTIONS,
         bitmap: disk.base.as_ref().map(|base| base.checkpoint.clone()),
         bound_to: Some(plan.run),
         ..ServeOptions::default()
     };
-    let served = QemuNbd::serve(&disk.image, "qcow2", &options, &run.session.cancel);
+    let served = Server::start(run.link.host(), &disk.image, &options, &run.session.cancel);
     Ok(served.map_err(|error| {
         let error = if error.kind() == Kind::Busy { error.hint(IN_USE) } else { error };
         match run.link.reach() {

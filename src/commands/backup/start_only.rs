@@ -27,11 +27,11 @@ pub fn begin(mut args: Backup, session: &Session) -> Result<Exit> {
             .hint("start it first: virsh start --paused DOMAIN")
             .into());
     }
-    let link = Link::open(&args.hypervisor, &args.domain)?;
+    let link = Link::open(&args.hypervisor, name(&args))?;
     let reached = link.reach()?;
     if !reached.domain.is_active()? {
         tracing::error!(target: CLASSIC, "Domain is offline: must be active for this function.");
-        let message = format!("domain {} is off: there is no job without QEMU", args.domain);
+        let message = format!("domain {} is off: there is no job without QEMU", name(&args));
         return Err(Error::unsupported(message).hint("start it first: virsh start --paused DOMAIN").into());
     }
     job::wait_until_idle(&link, &Patience::new(args.wait, &session.cancel))?;
@@ -56,7 +56,7 @@ pub fn begin(mut args: Backup, session: &Session) -> Result<Exit> {
     hold.at_quiet_moment(|| Ok(backup_job::begin(&reached.domain, &plan.job(), None, preserve)?))?;
     hold.end();
     tracing::info!(target: CLASSIC, "Started backup job for debugging, exiting.");
-    tracing::info!("the job stays until -k ends it, or `virsh domjobabort {}`", args.domain);
+    tracing::info!("the job stays until -k ends it, or `virsh domjobabort {}`", name(&args));
     Ok(Exit::Done)
 }
 
@@ -65,12 +65,16 @@ pub fn begin(mut args: Backup, session: &Session) -> Result<Exit> {
 /// # Errors
 /// [`Kind::NotFound`] where it has none, [`Kind::Busy`] where it is busy with something else.
 pub fn end(args: &Backup) -> Result<Exit> {
-    let link = Link::open(&args.hypervisor, &args.domain)?;
+    let link = Link::open(&args.hypervisor, name(args))?;
     tracing::info!(target: CLASSIC, "Stopping backup job");
     if backup_job::abort_any(&*link.reach()?)? {
         return Ok(Exit::Done);
     }
-    let message = format!("domain {} has no backup job", args.domain);
+    let message = format!("domain {} has no backup job", name(args));
     tracing::warn!(target: CLASSIC, at = "virt client - stopBackup", "Failed to stop backup job: [{message}]");
     Err(Error::new(Kind::NotFound, message).into())
+}
+
+fn name(args: &Backup) -> &str {
+    args.domain.first().map(String::as_str).unwrap_or_default()
 }

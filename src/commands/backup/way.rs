@@ -26,11 +26,11 @@ impl Way {
             connection.require_backup(domain)?;
             return Ok(Self::Job);
         }
-        // The one place that knows: images are opened on this machine.
-        if !domain.host().is_local() {
-            let message = format!("domain {} is off, and its images are on another machine", domain.name());
+        // They are opened on the domain's machine, and read through ssh.
+        if !domain.host().is_open() {
+            let message = format!("domain {} is off, and its images can't be got at", domain.name());
             return Err(Error::unsupported(message)
-                .hint("-S starts it, paused, for the backup and ends it afterwards; or run virtkeep there")
+                .hint("let ssh log in there, see the warning above; or -S starts it, paused, for the backup")
                 .into());
         }
         Ok(Self::Images)

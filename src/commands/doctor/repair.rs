@@ -11,7 +11,8 @@ use crate::commands::backup::marker;
 use crate::commands::backup::plan::DESCRIPTION;
 use crate::commands::backup::undo::Keep;
 use crate::commands::backup::{guest, undo};
-use crate::error::{Error, report};
+use crate::error::report;
+use crate::host::Host;
 use crate::libvirt::bitmap;
 use crate::libvirt::checkpoint::{self, Checkpoint};
 use crate::set::catalogue::Run;
@@ -41,7 +42,7 @@ pub fn run<'f>(gather: &dyn Fn() -> Result<Facts<'f>>, locks: &mut Locks) -> Res
         }
     }
     let dead = scratch::dead(&facts);
-    let removed = dead.iter().try_for_each(|path| remove_file(path));
+    let removed = dead.iter().try_for_each(|path| remove_file(facts.domain.host(), path));
     well &= step("remove scratch files", removed);
 
     let facts = gather()?;
@@ -101,11 +102,8 @@ fn redefine(facts: &Facts<'_>) -> Result<()> {
     redefine_lost(facts.domain, &set.catalogue, extra, &known).map(drop)
 }
 
-fn remove_file(path: &std::path::Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Ok(()) => tracing::info!("removed {}", path.display()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(Error::io("remove", error).path(path).into()),
-    }
+fn remove_file(host: &Host, path: &std::path::Path) -> Result<()> {
+    host.remove(path)?;
+    tracing::info!("removed {}", path.display());
     Ok(())
 }

@@ -1,7 +1,5 @@
 //! The scratch directory: files and sockets of jobs that are over, and the space there.
 
-use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
@@ -9,8 +7,8 @@ use uuid::Uuid;
 use super::facts::{Facts, SetFacts};
 use super::finding::{Area, Finding};
 use super::names::{shell_path, short};
-use crate::error::report;
-use crate::proc_locks;
+use crate::error::{self, Kind, report};
+use crate::host::{FileKind, Host};
 use crate::set::job_files;
 use crate::units::format_bytes;
 
@@ -24,15 +22,15 @@ struct Left {
 pub fn findings(facts: &Facts<'_>) -> Vec<Finding> {
     let directory = &facts.args.scratchdir;
     let mut findings = vec![space(facts, directory)];
-    match files(directory) {
+    match files(facts.domain.host(), directory) {
         Ok(files) => findings.extend(files.iter().map(|left| one(facts, left))),
         // Not there: said above.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) if error.kind() == Kind::NotFound => {}
         Err(error) => findings.push(
             Finding::look(
                 Area::Scratch,
                 format!("files in {}", directory.display()),
-                format!("can't be read: {error}"),
+                format!("can't be read: {}", report(&error)),
             )
             .advice("run virtkeep as the user who makes the backups"),
         ),
@@ -42,21 +40,22 @@ pub fn findings(facts: &Facts<'_>) -> Vec<Finding> {
 
 /// Files of runs of the set that are over or dead, and in nobody's use.
 pub fn dead(facts: &Facts<'_>) -> Vec<PathBuf> {
-    let files = files(&facts.args.scratchdir).unwrap_or_default();
+    let files = files(facts.domain.host(), &facts.args.scratchdir).unwrap_or_default();
     files.into_iter().filter(|left| is_dead_and_ours(facts, left)).map(|left| left.path).collect()
 }
 
 fn is_dead_and_ours(facts: &Facts<'_>, left: &Left) -> bool {
     let set = facts.set.as_ref().filter(|set| set.is_usable() && !set.is_in_use());
-    set.is_some_and(|set| set.has_run(left.run)) && !facts.runs_of_job().contains(&left.run) && !is_used(&left.path)
+    set.is_some_and(|set| set.has_run(left.run))
+        && !facts.runs_of_job().contains(&left.run)
+        && !is_used(facts.domain.host(), &left.path)
 }
 
-fn files(directory: &Path) -> std::io::Result<Vec<Left>> {
+fn files(host: &Host, directory: &Path) -> error::Result<Vec<Left>> {
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
-        if let Some((run, _)) = entry.file_name().to_str().and_then(job_files::run_of_file) {
-            files.push(Left { path: entry.path(), run });
+    for name in host.names(directory)? {
+        if let Some((run, _)) = name.to_str().and_then(job_files::run_of_file) {
+            files.push(Left { path: directory.join(&name), run });
         }
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
@@ -64,9 +63,9 @@ fn files(directory: &Path) -> std::io::Result<Vec<Left>> {
 }
 
 /// Whether somebody listens at the socket, or has the file locked as QEMU does with images.
-fn is_used(path: &Path) -> bool {
-    let is_socket = path.symlink_metadata().is_ok_and(|metadata| metadata.file_type().is_socket());
-    if is_socket { UnixStream::connect(path).is_ok() } else { proc_locks::is_locked(path) != Some(false) }
+fn is_used(host: &Host, path: &Path) -> bool {
+    let is_socket = host.file(path).is_ok_and(|facts| facts.kind == FileKind::Socket);
+    if is_socket { host.listens(path) } else { host.is_locked(path) != Some(false) }
 }
 
 fn one(facts: &Facts<'_>, left: &Left) -> Finding {
@@ -84,7 +83,7 @@ fn one(facts: &Facts<'_>, left: &Left) -> Finding {
     if is_dead_and_ours(facts, left) {
         return Finding::look(Area::Scratch, what, "left behind; nobody uses it").of(whose).repair("removes it");
     }
-    if of_job || (ours && in_use) || is_used(&left.path) {
+    if of_job || (ours && in_use) || is_used(facts.domain.host(), &left.path) {
         return Finding::good(Area::Scratch, what, "in use").of(whose);
     }
     Finding::look(Area::Scratch, what, "left behind; nobody on this host uses it")

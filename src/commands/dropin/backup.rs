@@ -1,5 +1,7 @@
 //! `virtnbdbackup`.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -46,7 +48,7 @@ pub fn run(options: &Options, session: &Session) -> Result<Exit> {
     })?;
     reset_if_stopped(&mut args, &connection.domain(&options.domain)?)?;
     drop(connection);
-    let exit = backup::run(&args, session)?;
+    let exit = backup::run(&args, session, &mut |_| ())?;
     let warnings = session.log.warnings().len();
     if options.strict && warnings > 0 {
         tracing::info!(target: CLASSIC, "[{warnings}] Warnings detected during backup operation, forcing exit code 2");
@@ -60,7 +62,7 @@ fn translate(options: &Options) -> error::Result<Backup> {
     let socket = || PathBuf::from(format!("/var/tmp/virtnbdbackup.{}", std::process::id()));
     let words = Words::of("backup")
         .with("domain", &options.domain)
-        .with("output", &options.output)
+        .with("output", plain(&options.output))
         .with("level", options.level.name())
         .maybe("include", options.include.as_ref())
         .maybe("exclude", options.exclude.as_ref())
@@ -94,6 +96,14 @@ fn translate(options: &Options) -> error::Result<Backup> {
         }
         _ => Err(Error::usage("not a backup")),
     }
+}
+
+/// The path as virtkeep's `-o` takes it, which replaces codes such as `%d`.
+fn plain(path: &Path) -> OsString {
+    let bytes = path.as_os_str().as_bytes();
+    OsString::from_vec(
+        bytes.iter().flat_map(|&byte| std::iter::repeat_n(byte, 1 + usize::from(byte == b'%'))).collect(),
+    )
 }
 
 /// virtnbdbackup makes no checkpoints of stopped domains: a full is a copy, an increment is one that nothing

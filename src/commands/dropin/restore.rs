@@ -10,6 +10,7 @@ use crate::cli::read::{Classic, Restore, Verify};
 use crate::commands::{Session, restore, verify};
 use crate::error::{self, Error, Kind};
 use crate::exit::Exit;
+use crate::host::address::Address;
 use crate::phrases::CLASSIC;
 use crate::set::catalogue::Catalogue;
 use crate::set::files::Files;
@@ -77,6 +78,8 @@ fn restore_args(options: &Options) -> error::Result<Restore> {
         .maybe("sequence", options.sequence.as_ref())
         .flag("preallocate", options.preallocate)
         .flag("compress", options.compress)
+        // virtnbdrestore writes to the host that -U names.
+        .flag("to-host", Address::parse(&options.remote.uri).is_some())
         .hypervisor(&options.remote)
         .logging(&options.logging);
     let words = match options.sequence {

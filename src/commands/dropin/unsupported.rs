@@ -2,9 +2,8 @@
 
 use crate::cli::dropin::Tool;
 use crate::cli::dropin::backup::{Kind as OutputKind, Level, Options as Backup};
-use crate::cli::dropin::restore::{Action, Options as Restore};
+use crate::cli::dropin::restore::Options as Restore;
 use crate::error::{Error, Result};
-use crate::host::address::Address;
 
 /// virtnbdbackup's plugins.
 const PLUGINS: [&str; 3] = ["directory", "null", "zip"];
@@ -27,10 +26,6 @@ pub fn check_restore(options: &Restore) -> Result<()> {
     match options.input_source.as_deref() {
         None | Some("directory" | "zip") => {}
         Some(other) => return Err(unknown_plugin("Can't open input source", other)),
-    }
-    if let (Action::Restore, Some(address)) = (options.action(), Address::parse(&options.remote.uri)) {
-        return Err(missing(&format!("restore to {}, another machine", address.host))
-            .hint("run it there, on a directory that both can reach; -U qemu:///system restores here"));
     }
     match &options.relocate_data_file {
         Some(_) => Err(missing("--relocate-data-file: put data files of qcow2 images elsewhere")),

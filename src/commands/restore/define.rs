@@ -5,6 +5,7 @@ use anyhow::Result;
 use super::config::no_xml;
 use super::phrases;
 use super::source::Source;
+use super::tpm;
 use crate::cli::read::Restore;
 use crate::commands::connect;
 use crate::error::{self, Error, Kind};
@@ -36,12 +37,29 @@ pub fn define(args: &Restore, source: &Source, xml: &str) -> Result<()> {
         phrases::not_defined(&error::report(&error));
         error.hint("the images and the adjusted XML are restored: correct the XML and `virsh define` it, or choose a free name with -N")
     })?;
-    if source.files().iter().any(|file| file.role == Role::Autostart) && args.name.is_none() {
-        domain.set_autostart(true)?;
+    if source.files().iter().any(|file| file.role == Role::Autostart) {
+        match args.name {
+            None => domain.set_autostart(true)?,
+            Some(_) => tracing::info!("the copy is not started with the host, as the original is"),
+        }
     }
+    tpm::put_back(source, &connection, &domain);
+    refresh_pool(args, &connection);
     tracing::info!(target: OWN, "domain {} is defined", domain.name());
     phrases::defined(domain.name());
     Ok(())
+}
+
+/// Lets libvirt see the new images as volumes, where their directory is a storage pool.
+fn refresh_pool(args: &Restore, connection: &Connection) {
+    let refreshed = std::path::absolute(&args.output)
+        .map_err(|error| Error::io("resolve", error).path(&args.output))
+        .and_then(|directory| connection.refresh_pool_at(&directory));
+    match refreshed {
+        Ok(true) => tracing::info!("the storage pool of {} is refreshed", args.output.display()),
+        Ok(false) => {}
+        Err(error) => tracing::warn!("the new images are not shown as volumes yet: {}", error::report(&error)),
+    }
 }
 
 fn refuse_existing(args: &Restore, connection: &Connection, config: &DomainConfig) -> error::Result<()> {

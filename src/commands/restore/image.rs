@@ -10,9 +10,8 @@ use super::write::plain_name;
 use crate::chain_device::ChainDevice;
 use crate::cli::read::Restore;
 use crate::error::{Error, Kind, Result};
+use crate::host::Host;
 use crate::qemu::img::{CreateOptions, Preallocation};
-use crate::qemu::lock;
-use crate::set::layout::sync_directory;
 
 /// Ending of an image that is not proven to its end.
 const PARTIAL: &str = ".partial";
@@ -57,12 +56,11 @@ impl Target {
     }
 
     /// Gives the image its final name.
-    pub fn publish(&self) -> Result<()> {
+    pub fn publish(&self, host: &Host) -> Result<()> {
         if let Self::Device(_) = self {
             return Ok(());
         }
-        std::fs::rename(self.partial(), self.path()).map_err(|error| Error::io("rename", error).path(self.path()))?;
-        sync_directory(self.path().parent().unwrap_or(Path::new(".")))
+        host.rename(&self.partial(), self.path())
     }
 }
 
@@ -131,37 +129,29 @@ fn names(args: &Restore, source: &Source, chains: &[ChainDevice]) -> Vec<String>
 }
 
 /// Makes sure that nothing is overwritten unasked, and nothing at all that is in use, before the first byte is written.
-pub fn prepare(args: &Restore, targets: &[Target]) -> Result<()> {
+pub fn prepare(args: &Restore, host: &Host, targets: &[Target]) -> Result<()> {
     for target in targets {
         let path = target.path();
-        if path.exists() && !args.force {
+        let exists = host.exists(path)?;
+        if exists && !args.force {
             phrases::exists(path);
             return Err(Error::new(Kind::Busy, "exists already")
                 .path(path)
                 .hint("choose another directory with -o, or overwrite it with --force"));
         }
-        if path.exists() {
-            lock::refuse_used(path)?;
+        if exists {
+            host.refuse_used(path)?;
         }
         if let Target::Device(_) = target {
             continue;
         }
         let directory = path.parent().unwrap_or(Path::new("."));
-        std::fs::create_dir_all(directory).map_err(|error| {
-            Error::io("create directory", error)
-                .path(directory)
-                .hint("-o takes a directory that can be written to; it is made where it is missing")
+        host.make_directory(directory).map_err(|error| {
+            error.hint("-o takes a directory that can be written to; it is made where it is missing")
         })?;
-        remove_leftover(&target.partial())?;
-        remove_leftover(&plain_name(&target.partial()))?;
+        // What an earlier restore left that did not come to its end.
+        host.remove(&target.partial())?;
+        host.remove(&plain_name(&target.partial()))?;
     }
     Ok(())
-}
-
-/// What an earlier restore left that did not come to its end.
-fn remove_leftover(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", error).path(path)),
-        _ => Ok(()),
-    }
 }

@@ -17,6 +17,8 @@ mod output;
 mod phrases;
 mod sequence;
 mod source;
+mod there;
+mod tpm;
 mod write;
 
 use std::collections::BTreeMap;
@@ -27,10 +29,11 @@ use anyhow::Result;
 use self::image::Target;
 use self::output::Output;
 use self::source::Source;
-use super::Session;
+use super::{Session, connect};
 use crate::cli::read::Restore;
 use crate::error::{self, Error};
 use crate::exit::Exit;
+use crate::host::Host;
 use crate::libvirt::domain_xml::NewSource;
 use crate::phrases::{CLASSIC, OWN};
 use crate::ui::progress::format_duration;
@@ -39,8 +42,11 @@ use crate::units::format_bytes;
 /// Restores.
 pub fn run(args: &Restore, session: &Session) -> Result<Exit> {
     let begin = Instant::now();
-    let output = Output::of(args)?;
-    refuse_set(args)?;
+    let host = place(args)?;
+    let output = Output::of(args, &host)?;
+    if host.is_local() {
+        refuse_set(args)?;
+    }
     let source = Source::open(args)?;
     let args = &with_prefix(args, &source)?;
     tracing::info!("restoring {}", source.describe());
@@ -55,19 +61,19 @@ pub fn run(args: &Restore, session: &Session) -> Result<Exit> {
             (chain.target().to_owned(), new)
         })
         .collect();
-    let config = plan_config(args, &output, &source, &restored)?;
-    image::prepare(args, &targets)?;
+    let config = plan_config(args, &host, &output, &source, &restored)?;
+    image::prepare(args, &host, &targets)?;
 
     for (chain, target) in chains.iter().zip(&targets) {
         phrases::writing(args, chain, target);
-        write::write(args, session, chain, target).map_err(|error| error.disk(chain.target()))?;
+        write::write(args, session, &host, chain, target).map_err(|error| error.disk(chain.target()))?;
         phrases::written(args, chain);
     }
-    publish(&targets)?;
+    publish(&host, &targets)?;
     let whole = config.as_ref().map(|_| Exit::Done).unwrap_or(Exit::Damage);
     match config {
         Ok(config) => {
-            config.write(args)?;
+            config.write(args, &host)?;
             if let (true, Some(xml)) = (args.define, config.adjusted()) {
                 define::define(args, &source, xml)?;
             }
@@ -101,6 +107,18 @@ fn with_prefix(args: &Restore, source: &Source) -> error::Result<Restore> {
     Ok(args)
 }
 
+/// Where it is written.
+fn place(args: &Restore) -> error::Result<Host> {
+    if args.to_host {
+        return connect::other_host(&args.hypervisor);
+    }
+    if args.define && connect::is_remote(&args.hypervisor) {
+        return Err(Error::usage("the domain would be defined on another host than the one with its images")
+            .hint("--to-host restores there; or leave -D away, and define the domain with the written vmconfig.xml"));
+    }
+    Ok(Host::Local)
+}
+
 /// Images among backups would be taken for part of the set.
 fn refuse_set(args: &Restore) -> error::Result<()> {
     let place = |path: &std::path::Path| path.canonicalize().ok();
@@ -117,19 +135,20 @@ fn refuse_set(args: &Restore) -> error::Result<()> {
 /// restored: it is the inner error, for later.
 fn plan_config(
     args: &Restore,
+    host: &Host,
     output: &Output,
     source: &Source,
     restored: &BTreeMap<String, NewSource>,
 ) -> error::Result<error::Result<config::Plan>> {
     let Some(directory) = output.directory() else { return Ok(Ok(config::Plan::default())) };
-    match config::Plan::new(args, source, directory, restored) {
-        Ok(plan) => plan.check(args.force).map(|()| Ok(plan)),
+    match config::Plan::new(args, host, source, directory, restored) {
+        Ok(plan) => plan.check(host, args.force).map(|()| Ok(plan)),
         Err(error) if config::is_adjusted(args) => Err(error),
         Err(error) => Ok(Err(error)),
     }
 }
 
 /// Gives the images their names, once all of them are proven.
-fn publish(targets: &[Target]) -> Result<(), Error> {
-    targets.iter().try_for_each(Target::publish)
+fn publish(host: &Host, targets: &[Target]) -> Result<(), Error> {
+    targets.iter().try_for_each(|target| target.publish(host))
 }

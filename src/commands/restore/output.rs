@@ -2,11 +2,11 @@
 //! there are refused before anything is read.
 
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use crate::cli::read::Restore;
 use crate::error::{Error, Result};
+use crate::host::{FileKind, Host};
 
 /// Endings of a new name that mean a raw image, not a directory.
 const RAW_ENDINGS: [&str; 2] = ["raw", "img"];
@@ -27,15 +27,26 @@ impl Output {
     ///
     /// # Errors
     /// [`Usage`](crate::error::Kind::Usage) for options that don't go together.
-    pub fn of(args: &Restore) -> Result<Self> {
+    pub fn of(args: &Restore, host: &Host) -> Result<Self> {
+        if !host.is_local() && !args.output.is_absolute() {
+            return Err(Error::usage("must be an absolute path: it is one of the host").path(&args.output));
+        }
         let path = std::path::absolute(&args.output).map_err(|error| Error::io("resolve", error).path(&args.output))?;
-        let output = match path.metadata() {
-            Ok(metadata) if metadata.file_type().is_block_device() => Self::Device(path),
-            Ok(metadata) if metadata.is_file() && args.raw => Self::File(path),
-            Err(_) if args.raw && is_new_image(&path) => Self::File(path),
+        let output = match host.file(&path).map(|facts| facts.kind) {
+            Ok(FileKind::Block) => Self::Device(path),
+            Ok(FileKind::File) if args.raw => Self::File(path),
+            Err(_) if args.raw && is_new_image(host, &path) => Self::File(path),
             _ => Self::Directory(path),
         };
         output.check(args)?;
+        match &output {
+            Self::Device(path) if !host.is_local() => {
+                return Err(Error::unsupported("a block device of another host can't be written")
+                    .path(path)
+                    .hint("restore to a directory there, and copy with `qemu-img convert -n`; or run virtkeep there"));
+            }
+            _ => {}
+        }
         Ok(output)
     }
 
@@ -81,9 +92,10 @@ impl Output {
 }
 
 /// Whether a name that does not exist is meant for an image.
-fn is_new_image(path: &Path) -> bool {
+fn is_new_image(host: &Host, path: &Path) -> bool {
     let ending = path.extension().is_some_and(|ending| RAW_ENDINGS.iter().any(|raw| ending.eq_ignore_ascii_case(raw)));
-    ending && !path.as_os_str().as_bytes().ends_with(b"/") && path.parent().is_some_and(Path::is_dir)
+    let is_directory = |path: &Path| host.file(path).is_ok_and(|facts| facts.kind == FileKind::Directory);
+    ending && !path.as_os_str().as_bytes().ends_with(b"/") && path.parent().is_some_and(is_directory)
 }
 
 #[cfg(test)]
@@ -98,7 +110,7 @@ mod tests {
         let output = output.to_str().unwrap();
         let words = [&["virtkeep", "restore", "-i", "/set", "-o", output], options].concat();
         match Cli::try_parse_from(words).unwrap().command {
-            Command::Restore(args) => Output::of(&args),
+            Command::Restore(args) => Output::of(&args, &Host::Local),
             _ => unreachable!(),
         }
     }

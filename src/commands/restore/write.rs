@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::image::Target;
+use super::there;
 use crate::block::BlockSink;
 use crate::block::file::FileSink;
 use crate::block::nbd::NbdSink;
@@ -16,12 +17,13 @@ use crate::qemu::img::{self, CreateOptions};
 use crate::qemu::nbd::{QemuNbd, ServeOptions};
 
 /// Threads for one disk, each with a window in memory; with qcow2 a connection to qemu-nbd each.
-const THREADS: usize = 4;
+pub(super) const THREADS: usize = 4;
 
 /// Writes one disk.
-pub fn write(args: &Restore, session: &Session, chain: &ChainDevice, target: &Target) -> Result<()> {
+pub fn write(args: &Restore, session: &Session, host: &Host, chain: &ChainDevice, target: &Target) -> Result<()> {
     let partial = target.partial();
     let result = match target {
+        _ if !host.is_local() => there::write(args, session, host, chain, target),
         Target::Raw(_) => raw(args, session, chain, FileSink::create(&partial, chain.size())?),
         Target::Device(path) => raw(args, session, chain, FileSink::open_existing(path, chain.size())?),
         Target::Qcow2(_, options) => qcow2(args, session, chain, &partial, options),
@@ -33,7 +35,7 @@ pub fn write(args: &Restore, session: &Session, chain: &ChainDevice, target: &Ta
         Err(error)
             if !matches!(error.kind(), Kind::Corrupt | Kind::Incomplete) && !matches!(target, Target::Device(_)) =>
         {
-            let _ = std::fs::remove_file(&partial);
+            let _ = host.remove(&partial);
             Err(error)
         }
         Err(error) => {

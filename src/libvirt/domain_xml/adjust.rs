@@ -5,11 +5,12 @@
 //! | name, UUID, MAC addresses | as asked for |
 //! | restored disks | the new file in place of the old source, format, backing chain and data store |
 //! | disks that were not restored | removed and reported, since their images belong to the old domain |
-//! | CD-ROM and floppy drives | kept with their media |
+//! | CD-ROM and floppy drives | kept, with their media where these are there |
+//! | generation ID | a new one: the guest's time has gone back |
 //! | loader, NVRAM, kernel, initial ramdisk | the restored files |
 //! | traces of a running domain (aliases, labels) | removed |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::super::xml::{self, Element, path_text};
@@ -27,6 +28,8 @@ pub struct Adjustment {
     pub drop_mac: bool,
     /// The restored disks, by target.
     pub disks: BTreeMap<String, NewSource>,
+    /// Drives whose media are not there, by target.
+    pub eject: BTreeSet<String>,
     /// The restored firmware image.
     pub loader: Option<PathBuf>,
     /// The restored firmware variables.
@@ -73,11 +76,15 @@ pub fn adjust(text: &str, plan: &Adjustment) -> Result<Adjusted> {
     let root = &mut document.root;
     adjust_identity(root, plan)?;
     remove_dynamic_labels(root);
+    // libvirt makes a new one for an empty element: guests notice by it that they went back in time.
+    if let Some(generation) = root.child_mut("genid") {
+        generation.set_text("")?;
+    }
     if let Some(os) = root.child_mut("os") {
         adjust_boot_files(os, plan, &mut notes)?;
     }
     if let Some(devices) = root.child_mut("devices") {
-        removed = adjust_disks(devices, plan)?;
+        removed = adjust_disks(devices, plan, &mut notes)?;
         devices.children_mut().for_each(remove_aliases);
         if plan.drop_mac {
             devices.children_mut().filter(|device| device.name() == "interface").for_each(|interface| {
@@ -146,8 +153,8 @@ fn adjust_boot_files(os: &mut Element<'_>, plan: &Adjustment, notes: &mut Vec<St
 }
 
 /// Gives the restored disks their new sources; returns the targets of those that were taken away.
-fn adjust_disks(devices: &mut Element<'_>, plan: &Adjustment) -> Result<Vec<String>> {
-    let mut removed = Vec::new();
+fn adjust_disks(devices: &mut Element<'_>, plan: &Adjustment, notes: &mut Vec<String>) -> Result<Vec<String>> {
+    let (mut removed, mut found) = (Vec::new(), BTreeSet::new());
     devices.retain_children(|child| {
         if child.name() != "disk" {
             return true;
@@ -165,10 +172,28 @@ fn adjust_disks(devices: &mut Element<'_>, plan: &Adjustment) -> Result<Vec<Stri
             Some(new) => set_source(element, new).map_err(|error| error.disk(&disk.target))?,
             None => {
                 element.remove_children("backingStore");
+                if plan.eject.contains(&disk.target) {
+                    eject(element)?;
+                    let medium = disk.source.path().map(|path| path.display().to_string()).unwrap_or_default();
+                    notes.push(format!("drive {} is empty now: its medium {medium} is not here", disk.target));
+                }
             }
         }
+        found.insert(disk.target);
+    }
+    for target in plan.disks.keys().filter(|target| !found.contains(*target)) {
+        notes.push(format!(
+            "disk {target} is not in the domain's XML, since it was attached to the running domain only: attach its \
+             image by hand"
+        ));
     }
     Ok(removed)
+}
+
+fn eject(drive: &mut Element<'_>) -> Result<()> {
+    drive.set_attribute("type", "file")?;
+    drive.remove_children("source");
+    Ok(())
 }
 
 fn set_source(disk: &mut Element<'_>, new: &NewSource) -> Result<()> {
@@ -272,6 +297,23 @@ mod tests {
         assert_eq!(adjusted.removed, ["vdi", "vdj", "vdk", "sdb"]);
         assert_eq!(config.disk("sda").unwrap().source, Source::File("/iso/debian.iso".into()));
         assert!(!adjusted.xml.contains("<auth") && !adjusted.xml.contains("<encryption"), "{}", adjusted.xml);
+    }
+
+    #[test]
+    fn drives_whose_media_are_gone_are_empty() {
+        let plan =
+            Adjustment { eject: ["sda".to_owned()].into(), ..plan(&[("vda", "/n", "qcow2"), ("vdz", "/z", "raw")]) };
+        let adjusted = adjust(&fixture("sources.xml"), &plan).unwrap();
+        assert_eq!(DomainConfig::parse(&adjusted.xml).unwrap().disk("sda").unwrap().source, Source::Empty);
+        assert!(adjusted.notes[0].contains("sda") && adjusted.notes[0].contains("/iso/debian.iso"), "{adjusted:?}");
+        assert!(adjusted.notes[1].contains("disk vdz is not in"), "{adjusted:?}");
+    }
+
+    #[test]
+    fn a_guest_learns_that_it_went_back() {
+        let text = "<domain><name>a</name><genid>43dc0cf8-809b-4adb-9bea-a9abb5f3d90e</genid></domain>";
+        let adjusted = adjust(text, &Adjustment::default()).unwrap().xml;
+        assert!(adjusted.contains("<genid") && !adjusted.contains("43dc0cf8"), "{adjusted}");
     }
 
     #[test]

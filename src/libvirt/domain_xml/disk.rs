@@ -176,10 +176,10 @@ impl Disk {
         match &self.device {
             Device::Disk => {}
             Device::Cdrom => {
-                return skip("it is a CD-ROM drive", "nothing to do: keep the medium's image elsewhere if it matters");
+                return skip("it is a CD-ROM drive", "--include-cdrom saves a small medium as it is");
             }
             Device::Floppy => {
-                return skip("it is a floppy drive", "nothing to do: keep the medium's image elsewhere if it matters");
+                return skip("it is a floppy drive", "--include-cdrom saves its medium as it is");
             }
             Device::Lun => {
                 return skip(

@@ -33,6 +33,17 @@ pub struct DomainConfig {
     pub initrd: Option<PathBuf>,
     /// The variables of firmware that keeps them through QEMU (`uefi-vars`).
     pub varstore: Option<PathBuf>,
+    /// The TPM that a program on the host emulates, where there is one.
+    pub tpm: Option<Tpm>,
+}
+
+/// A TPM that swtpm emulates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tpm {
+    /// Its state is where libvirt keeps it.
+    Usual,
+    /// Its state is in a place of the user's choice.
+    At(PathBuf),
 }
 
 /// Where UEFI firmware keeps its variables.
@@ -75,6 +86,7 @@ impl DomainConfig {
             kernel: path("kernel"),
             initrd: path("initrd"),
             varstore: os.and_then(|os| os.child("varstore")?.attribute("path")).map(PathBuf::from),
+            tpm: root.child("devices").and_then(tpm),
         })
     }
 
@@ -86,6 +98,14 @@ impl DomainConfig {
 
 fn disk_elements<'x, 'a>(root: &'x Element<'a>) -> impl Iterator<Item = &'x Element<'a>> {
     root.child("devices").into_iter().flat_map(Element::children).filter(|child| child.name() == "disk")
+}
+
+fn tpm(devices: &Element<'_>) -> Option<Tpm> {
+    let mut backends = devices.children().filter(|child| child.name() == "tpm").filter_map(|tpm| tpm.child("backend"));
+    let backend = backends.find(|backend| backend.attribute("type").as_deref() == Some("emulator"))?;
+    // libvirt 10.10 and later.
+    let place = backend.child("source").and_then(|source| source.attribute("path"));
+    Some(place.map_or(Tpm::Usual, |path| Tpm::At(path.into())))
 }
 
 /// The text of an element as a path; white space alone, as around children, is none.
@@ -150,6 +170,18 @@ pub(super) mod tests {
         assert_eq!(disk.alias.as_deref(), Some("virtio-disk0"));
         assert!(disk.has_backing_chain);
         assert!(!config.disks[1].has_backing_chain);
+    }
+
+    #[test]
+    fn emulated_tpms_are_found() {
+        let tpm = |inside: &str| {
+            let text = format!("<domain><name>a</name><devices><tpm model='tpm-tis'>{inside}</tpm></devices></domain>");
+            DomainConfig::parse(&text).unwrap().tpm
+        };
+        assert_eq!(tpm("<backend type='passthrough'><device path='/dev/tpm0'/></backend>"), None);
+        assert_eq!(tpm("<backend type='emulator' version='2.0'/>"), Some(Tpm::Usual));
+        let own = "<backend type='emulator' version='2.0'><source type='dir' path='/srv/tpm'/></backend>";
+        assert_eq!(tpm(own), Some(Tpm::At("/srv/tpm".into())));
     }
 
     #[test]

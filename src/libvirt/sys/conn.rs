@@ -180,6 +180,23 @@ pub(super) unsafe fn volume_path(conn: c::virConnectPtr, pool: &str, volume: &st
     path
 }
 
+impl Conn {
+    /// Makes the storage pool whose directory is `path` look again at what it holds.
+    pub(in crate::libvirt) fn refresh_pool_at(&self, path: &str) -> Result<()> {
+        let path = c_string(path)?;
+        // SAFETY: an open connection and a C string.
+        let pool = unsafe { c::virStoragePoolLookupByTargetPath(self.0.as_ptr(), path.as_ptr()) };
+        if pool.is_null() {
+            return Err(last_error());
+        }
+        // SAFETY: a pool.
+        let result = check(unsafe { c::virStoragePoolRefresh(pool, 0) }).map(drop);
+        // SAFETY: our reference, not used after this.
+        unsafe { c::virStoragePoolFree(pool) };
+        result
+    }
+}
+
 impl Drop for Conn {
     fn drop(&mut self) {
         // SAFETY: our reference, not used after this. Domains hold references of their own.
@@ -199,7 +216,9 @@ unsafe extern "C" fn answer(credentials: c::virConnectCredentialPtr, count: c_ui
     for credential in credentials {
         let text = match credential.type_ as c_uint {
             c::VIR_CRED_PASSPHRASE | c::VIR_CRED_NOECHOPROMPT => answers.password.as_deref(),
-            c::VIR_CRED_USERNAME | c::VIR_CRED_AUTHNAME | c::VIR_CRED_ECHOPROMPT => answers.user.as_deref(),
+            // On whose behalf: without an answer on one's own. Who one is may stand in the URI's `authfile`.
+            c::VIR_CRED_USERNAME => Some(answers.user.as_deref().unwrap_or(c"")),
+            c::VIR_CRED_AUTHNAME | c::VIR_CRED_ECHOPROMPT => answers.user.as_deref(),
             _ => None,
         };
         let Some(text) = text else { return -1 };

@@ -216,6 +216,13 @@ impl Dom {
         unsafe { take_string(answer) }
     }
 
+    /// The guest agent's answer to a command of its protocol, waited for at most `seconds`.
+    pub(in crate::libvirt) fn agent_command(&self, command: &str, seconds: i32) -> Result<String> {
+        let command = c_string(command)?;
+        // SAFETY: a domain and a C string; the answer is a C string, the caller's to free, or null.
+        unsafe { take_string(c::virDomainQemuAgentCommand(self.raw(), command.as_ptr(), seconds, 0)) }
+    }
+
     /// Freezes the file systems mounted there, all of them if none is named; returns how many.
     pub(in crate::libvirt) fn freeze(&self, mountpoints: &[String]) -> Result<i32> {
         let owned = mountpoints.iter().map(|path| c_string(path)).collect::<Result<Vec<_>>>()?;

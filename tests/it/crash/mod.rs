@@ -2,7 +2,7 @@
 //! restores byte for byte, and leaves nothing behind.
 
 mod daemon;
-mod guest;
+pub mod guest;
 mod leaks;
 mod locks;
 mod others;

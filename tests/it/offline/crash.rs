@@ -8,8 +8,8 @@ use crate::support::{Case, Lab, MIB, TestDomain, listing, spawn_with};
 /// Places before the commit, in their order.
 const BEFORE: &[&str] = &[
     "intent-written",
-    "name-freed",
     "marked",
+    "name-freed",
     "checkpoint-told",
     "recording",
     "served",
@@ -172,7 +172,7 @@ fn a_run_killed_while_the_domain_ran_is_undone_while_it_is_off() {
 fn a_domain_started_before_its_images_are_open_fails_the_run_only() {
     let lab = Lab::up();
     let case = new_case(&lab);
-    for place in ["intent-written", "name-freed", "marked", "checkpoint-told", "recording"] {
+    for place in ["intent-written", "marked", "name-freed", "checkpoint-told", "recording"] {
         let before = case.checkpoints();
         change(&case, 1);
         let mut planned = spawn_with(&case, &["-l", "inc"], &format!("{place}=stop"));

@@ -52,6 +52,11 @@ fn an_image_in_use_by_another_program_is_told() {
     assert_eq!(bitmaps(&case, "vda"), before);
     assert_eq!(case.checkpoints(), ["virtnbdbackup.0"]);
     leaves_nothing_but(&case);
+    // A new chain that can't begin takes nothing from this one.
+    let new = lab.fresh_directory().join("new");
+    case.backup_to(&new, &["-l", "full"]).ends_with(1).says(&words);
+    assert_eq!(bitmaps(&case, "vda"), before);
+    assert_eq!(case.checkpoints(), ["virtnbdbackup.0"]);
     // To read it beside them is no harm.
     copy.backup(&["-l", "copy"]).succeeds();
     drop(reader);
@@ -191,4 +196,19 @@ fn a_definition_that_names_other_images_below_is_refused() {
     leaves_nothing(&case);
     define(&image);
     case.backup(&[]).succeeds();
+}
+
+#[test]
+fn an_encrypted_image_needs_libvirt() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "d", &["vda:4M"]);
+    case.domain.stop();
+    let image = case.domain.image("vda");
+    let secret = "secret,id=s,data=abc";
+    let options = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10";
+    run("qemu-img", &[&"create", &"-q", &"-f", &"qcow2", &"--object", &secret, &"-o", &options, &image, &"4M"])
+        .succeeds();
+    case.backup(&[]).ends_with(1).says(&["vda", "encrypted", "-S"]);
+    leaves_nothing(&case);
+    assert_eq!(case.checkpoints(), [""; 0]);
 }

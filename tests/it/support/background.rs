@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{Case, Lab, Run, listing, run};
+use super::{Case, Lab, Run, listing, program, run};
 
 /// A disk for a lab whose backup takes a while with `--compress=16`: `size` MiB of random bytes.
 pub fn random_disk(lab: &Lab, size: u64) -> String {
@@ -32,13 +32,25 @@ pub fn spawn(case: &Case<'_>, options: &[&str]) -> Background {
 
 /// Starts a backup that meets `fault`, see `src/fault.rs`.
 pub fn spawn_with(case: &Case<'_>, options: &[&str], fault: &str) -> Background {
-    let program = std::env::var_os("VIRTKEEP_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_virtkeep").into());
-    let log = case.lab.fresh_directory().join("stderr");
+    start(case.lab, case.arguments(&case.set, options), fault)
+}
+
+/// Starts the program with `arguments`.
+pub fn spawn_arguments(lab: &Lab, arguments: &[&str]) -> Background {
+    start(lab, arguments.iter().map(|argument| (*argument).into()).collect(), "")
+}
+
+fn start(lab: &Lab, arguments: Vec<std::ffi::OsString>, fault: &str) -> Background {
+    let mut command = Command::new(program());
+    command.args(arguments);
+    spawn_command(command, fault, lab.fresh_directory().join("stderr"))
+}
+
+/// Starts a command that runs the program, which meets `fault`; what it says goes to `log`.
+pub fn spawn_command(mut command: Command, fault: &str, log: PathBuf) -> Background {
     let stderr = std::fs::File::create(&log).unwrap();
-    let mut command = Command::new(program);
-    command.args(case.arguments(&case.set, options)).env("VIRTKEEP_FAULT", fault);
-    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
-    Background { child, log }
+    let child = command.env("VIRTKEEP_FAULT", fault).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+    Background { child: child.spawn().unwrap(), log }
 }
 
 impl Background {
@@ -62,6 +74,18 @@ impl Background {
         while !std::fs::read_to_string(&stat).unwrap().contains(") T ") {
             let said = || std::fs::read_to_string(&self.log).unwrap_or_default();
             assert!(begin.elapsed() < Duration::from_secs(20), "it does not stop: {}", said());
+            assert!(self.child.try_wait().unwrap().is_none(), "it ended: {}", said());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Waits until `done`.
+    #[track_caller]
+    pub fn until(&mut self, done: impl Fn() -> bool) {
+        let begin = Instant::now();
+        while !done() {
+            let said = || std::fs::read_to_string(&self.log).unwrap_or_default();
+            assert!(begin.elapsed() < Duration::from_secs(60), "it does not come to it: {}", said());
             assert!(self.child.try_wait().unwrap().is_none(), "it ended: {}", said());
             std::thread::sleep(Duration::from_millis(2));
         }

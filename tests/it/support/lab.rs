@@ -11,6 +11,8 @@ use super::{Run, TestDomain, run};
 #[derive(Debug)]
 pub struct Lab {
     directory: PathBuf,
+    /// It goes with this.
+    owned: bool,
 }
 
 impl Lab {
@@ -19,9 +21,14 @@ impl Lab {
     pub fn up() -> Lab {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("vk{}.{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let lab = Lab { directory: std::env::temp_dir().join(name) };
+        let lab = Lab { directory: std::env::temp_dir().join(name), owned: true };
         lab.command("up", &[&"--owner", &std::process::id().to_string()]).succeeds();
         lab
+    }
+
+    /// One that somebody else has made, and ends.
+    pub fn at(directory: PathBuf) -> Lab {
+        Lab { directory, owned: false }
     }
 
     /// Runs a command of `tests/lab.sh` in this lab.
@@ -83,6 +90,9 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        if !self.owned {
+            return;
+        }
         let down = self.command("down", &[]);
         // A second panic would hide the first one.
         if !std::thread::panicking() {

@@ -9,10 +9,10 @@ mod lab;
 mod random;
 mod run;
 
-pub use background::{random_disk, spawn, spawn_with};
+pub use background::{Background, random_disk, spawn, spawn_arguments, spawn_command, spawn_with};
 pub use case::{Case, KIB, MIB, copy_of, files, listing};
 pub use compare::{compare, content};
 pub use domain::{Operation, TestDomain};
 pub use lab::Lab;
 pub use random::Random;
-pub use run::{Run, run, virtkeep};
+pub use run::{Run, program, run, virtkeep};

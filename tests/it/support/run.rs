@@ -73,6 +73,10 @@ pub fn run(program: impl AsRef<OsStr>, arguments: &[&dyn AsRef<OsStr>]) -> Run {
 /// Runs the program under test. `VIRTKEEP_BIN` names another build of it, an installed one say.
 #[track_caller]
 pub fn virtkeep(arguments: &[&dyn AsRef<OsStr>]) -> Run {
-    let program = std::env::var_os("VIRTKEEP_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_virtkeep").into());
-    run(program, arguments)
+    run(program(), arguments)
+}
+
+/// The program under test.
+pub fn program() -> std::ffi::OsString {
+    std::env::var_os("VIRTKEEP_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_virtkeep").into())
 }

@@ -5,14 +5,16 @@
 //! No call here can meet a domain that was started since it was found off: QEMU's lock on its images keeps out
 //! whatever changes them, and such a call fails.
 
+mod below;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use self::below::{BackingChain, doubt};
 use super::block_nodes::{Bitmap, Condition, DiskBitmaps, Layer};
 use super::checkpoint::{Checkpoint, CheckpointDisk};
 use super::domain::Domain;
 use super::domain_xml::DomainConfig;
-use super::xml::{self, Element};
 use crate::error::{Error, Kind, Result};
 use crate::qemu::{bitmap, img};
 
@@ -197,71 +199,6 @@ pub fn started_meanwhile(domain: &Domain, error: Error) -> Error {
 pub fn was_started(domain: &Domain) -> Error {
     Error::new(Kind::Busy, format!("domain {} was started meanwhile", domain.name()))
         .hint("run it again: a domain that runs is read through QEMU")
-}
-
-/// Why the images below a disk's may not be those that libvirt would use.
-fn doubt(images: &[img::ImageBitmaps], chain: Option<&BackingChain>) -> Option<Error> {
-    if let Some(image) = images.iter().find(|image| image.guesses_backing) {
-        let message = "the format of its backing file is not in the image, and would have to be guessed";
-        return Some(
-            Error::unsupported(message).path(&image.filename).hint(
-                "`qemu-img rebase -u -b BACKING -F FORMAT IMAGE` writes it into the image while the domain is off",
-            ),
-        );
-    }
-    let chain = chain?;
-    let below: Vec<&str> = images.iter().skip(1).map(|image| image.filename.as_str()).collect();
-    let agrees = match chain.is_whole {
-        true => chain.below == below,
-        false => below.starts_with(&chain.below.iter().map(String::as_str).collect::<Vec<_>>()),
-    };
-    (!agrees).then(|| {
-        let message = format!(
-            "the domain's <backingStore> names other images below the disk's ({}) than the image itself ({})",
-            listed(&chain.below),
-            listed(&below)
-        );
-        Error::unsupported(message)
-            .hint("-S starts the domain, paused, for the backup: QEMU then reads what the guest would")
-    })
-}
-
-fn listed(paths: &[impl AsRef<str>]) -> String {
-    let all: Vec<&str> = paths.iter().map(AsRef::as_ref).collect();
-    if all.is_empty() { "none".to_owned() } else { all.join(", ") }
-}
-
-/// The images below a disk's as the domain's definition names them, which need not.
-#[derive(Debug, PartialEq, Eq)]
-struct BackingChain {
-    target: String,
-    below: Vec<String>,
-    /// There are no more below these.
-    is_whole: bool,
-}
-
-impl BackingChain {
-    fn all(text: &str) -> Result<Vec<Self>> {
-        let document = xml::parse(text, "domain")?;
-        let devices = document.root.child("devices").into_iter().flat_map(Element::children);
-        Ok(devices.filter(|device| device.name() == "disk").filter_map(Self::of).collect())
-    }
-
-    fn of(disk: &Element<'_>) -> Option<Self> {
-        let target = disk.child("target")?.attribute("dev")?;
-        let (mut below, mut is_whole) = (Vec::new(), false);
-        let mut next = disk.child("backingStore");
-        while let Some(store) = next {
-            let Some(source) = store.child("source") else {
-                is_whole = true;
-                break;
-            };
-            // What is no file is compared with a name that no image has.
-            below.push(source.attribute("file").or_else(|| source.attribute("dev")).unwrap_or_default());
-            next = store.child("backingStore");
-        }
-        Some(Self { target, below, is_whole })
-    }
 }
 
 fn layer(image: img::ImageBitmaps) -> Layer {

@@ -1,0 +1,169 @@
+//! The process of one domain, seen from the one that started it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::one::{REPORT, Report};
+use crate::cli::Talk;
+use crate::cli::backup::Backup;
+use crate::commands::Session;
+use crate::commands::backup::directory;
+use crate::error::{self, Error, Result};
+use crate::exit::Exit;
+use crate::ui::log::Log;
+
+/// Between two looks at it.
+const LOOK: Duration = Duration::from_millis(20);
+/// What it left behind, its guard say, may hold its standard error open for longer.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How a domain's run ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its status.
+    pub exit: Exit,
+    /// What was committed.
+    pub report: Option<Report>,
+    /// The estimate of its size, in bytes, where that was asked for.
+    pub estimate: Option<u64>,
+    /// Its error, in a line.
+    pub error: Option<String>,
+}
+
+impl Ended {
+    /// One that did not begin.
+    pub fn failed(error: &Error) -> Self {
+        Self { exit: Exit::Failed, report: None, estimate: None, error: Some(error::report(error)) }
+    }
+}
+
+/// Backs up `domain` into `output` in a process of its own, and waits for it. When the session is cancelled
+/// the process is asked to undo its run.
+pub fn run(args: &Backup, session: &Session, domain: &str, output: &Path) -> Ended {
+    let ended = options(args, domain, output).and_then(|options| start(&args.talk, &options)).map(|child| {
+        let errors: Arc<Mutex<Option<String>>> = Arc::default();
+        wait(child, session, domain, &errors)
+    });
+    ended.unwrap_or_else(|error| {
+        tracing::error!("{domain}: {}", error::report(&error));
+        Ended::failed(&error)
+    })
+}
+
+/// The options of one domain.
+fn options(args: &Backup, domain: &str, output: &Path) -> Result<Vec<u8>> {
+    let mut one = args.clone();
+    one.domain = vec![domain.to_owned()];
+    one.output = directory::literal(output);
+    let own = |directory: PathBuf| directory.join(directory::file_name(domain));
+    one.places.checkpointdir = one.places.checkpointdir.map(own);
+    let mut line = serde_json::to_vec(&one)
+        .map_err(|error| Error::usage("with several domains all paths must be UTF-8").path(output).caused_by(error))?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+fn start(talk: &Talk, options: &[u8]) -> Result<Child> {
+    let failed = |error| Error::io("start the domain's process", error);
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("virtkeep").arg("backup-one").args(words(talk));
+    // A group of its own: a terminal's signals reach it through us, in one way only.
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let mut child = command.spawn().map_err(failed)?;
+    // One that has died already says so by its status.
+    let _ = child.stdin.as_mut().map(|pipe| pipe.write_all(options));
+    Ok(child)
+}
+
+fn words(talk: &Talk) -> Vec<&'static str> {
+    let mut words = vec!["--verbose"; talk.verbose.into()];
+    words.extend(talk.noprogress.then_some("--noprogress"));
+    words.extend(talk.quiet.then_some("--quiet"));
+    words
+}
+
+fn wait(mut child: Child, session: &Session, domain: &str, errors: &Arc<Mutex<Option<String>>>) -> Ended {
+    let mut lifeline = child.stdin.take();
+    let said = child.stderr.take().map(|pipe| relay(pipe, &session.log, domain, errors));
+    let data = child.stdout.take().map(|pipe| read(pipe, domain));
+    let status = loop {
+        match child.try_wait() {
+            Ok(Some(status)) => break Ok(status),
+            Ok(None) => {}
+            Err(error) => break Err(Error::io("wait for the domain's process", error)),
+        }
+        if session.cancel.is_cancelled() {
+            drop(lifeline.take());
+        }
+        thread::sleep(LOOK);
+    };
+    let (report, estimate) = data.and_then(|data| data.join().ok()).unwrap_or_default();
+    let deadline = Instant::now() + LAST_WORDS;
+    while said.as_ref().is_some_and(|said| !said.is_finished()) && Instant::now() < deadline {
+        thread::sleep(LOOK);
+    }
+    let error = errors.lock().unwrap_or_else(PoisonError::into_inner).take();
+    match status {
+        Ok(status) => Ended { exit: exit(status), report, estimate, error: error.or_else(|| death(status)) },
+        Err(error) => Ended::failed(&error),
+    }
+}
+
+/// Says what it says, under the domain's name; remembers its first error.
+fn relay(
+    pipe: impl Read + Send + 'static,
+    log: &Log,
+    domain: &str,
+    errors: &Arc<Mutex<Option<String>>>,
+) -> JoinHandle<()> {
+    let (log, domain, errors) = (log.clone(), domain.to_owned(), Arc::clone(errors));
+    thread::spawn(move || {
+        for line in BufReader::new(pipe).split(b'\n').map_while(std::result::Result::ok) {
+            let line = String::from_utf8_lossy(&line);
+            let line = line.strip_prefix("virtkeep: ").unwrap_or(&line);
+            if let Some(error) = line.strip_prefix("error: ") {
+                errors.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.to_owned());
+            }
+            log.relay(&domain, line);
+        }
+    })
+}
+
+/// Reads its report, and prints its data.
+fn read(pipe: impl Read + Send + 'static, domain: &str) -> JoinHandle<(Option<Report>, Option<u64>)> {
+    let domain = domain.to_owned();
+    thread::spawn(move || {
+        let (mut report, mut estimate) = (None, None);
+        for line in BufReader::new(pipe).lines().map_while(std::result::Result::ok) {
+            if let Some(text) = line.strip_prefix(REPORT) {
+                report = serde_json::from_str(text).ok();
+                continue;
+            }
+            estimate = estimate.or(super::summary::estimate_in(&line));
+            // Whoever closed standard output is told by the sum at the end.
+            let _ = writeln!(std::io::stdout().lock(), "{domain}: {line}");
+        }
+        (report, estimate)
+    })
+}
+
+fn exit(status: ExitStatus) -> Exit {
+    match status.code() {
+        Some(0) => Exit::Done,
+        Some(2) => Exit::Usage,
+        Some(3) => Exit::Look,
+        Some(4) => Exit::Damage,
+        Some(code) if code > 128 => Exit::Signal(code - 128),
+        _ => Exit::Failed,
+    }
+}
+
+fn death(status: ExitStatus) -> Option<String> {
+    let by = status.signal().map(|signal| format!("its process was ended by signal {signal}; the next run clears up"));
+    by.or_else(|| (!status.success()).then(|| format!("status {}", status.code().unwrap_or(1))))
+}

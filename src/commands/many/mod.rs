@@ -1,0 +1,117 @@
+//! `virtkeep backup` of several domains: a process for each, which does what `virtkeep backup` does with one
+//! domain, and a summary.
+//!
+//! ```text
+//! which domains, and which directory each -> N at a time: [ start the process -> relay what it says ]
+//!   -> summary -> the worst status
+//! ```
+//!
+//! A process each, not a thread: what one domain's run does to its process (a crash, a hang, its log file,
+//! its guard, its warnings) is nothing to the others.
+
+mod child;
+mod domains;
+pub(super) mod one;
+mod summary;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::Result;
+
+use self::domains::Chosen;
+use self::summary::Row;
+use super::Session;
+use super::backup::directory;
+use crate::cli::backup::Backup;
+use crate::commands::connect;
+use crate::error::{self, Error};
+use crate::exit::Exit;
+
+/// Whether the options are about more than one domain: then each has a directory of its own, however many
+/// there turn out to be.
+pub fn is_asked(args: &Backup) -> bool {
+    args.many.all || args.domain.len() > 1
+}
+
+/// Backs up all of them.
+pub fn run(args: &Backup, session: &Session) -> Result<Exit> {
+    let begin = Instant::now();
+    let args = resolved(args)?;
+    let chosen = domains::choose(&args)?;
+    if chosen.is_empty() {
+        tracing::warn!("no domain is backed up: {}", domains::why_none(&args));
+        return Ok(Exit::Look);
+    }
+    tracing::info!("{} domains, {} at a time", chosen.len(), chosen.len().min(args.many.parallel.into()));
+    let rows = all(&args, session, &chosen);
+    summary::tell(&args, &rows, begin.elapsed())?;
+    session.cancel.check()?;
+    Ok(summary::verdict(&rows))
+}
+
+/// The options as every one of the processes gets them.
+fn resolved(args: &Backup) -> Result<Backup> {
+    if let Some(socket) = &args.places.socketfile {
+        return Err(Error::usage("-f/--socketfile names one socket, which can't serve several domains")
+            .path(socket)
+            .hint("leave it away: every run makes a socket of its own in the scratch directory")
+            .into());
+    }
+    let mut args = args.clone();
+    args.output = directory::of_each(&args.output);
+    // A password file can be a pipe, which is read once.
+    args.hypervisor.password = connect::password(&args.hypervisor)?;
+    args.hypervisor.password_file = None;
+    Ok(args)
+}
+
+/// Every domain's run, as many at a time as the options say, in the order of the list.
+fn all(args: &Backup, session: &Session, chosen: &[Chosen]) -> Vec<Row> {
+    let next = AtomicUsize::new(0);
+    let rows: Mutex<Vec<(usize, Row)>> = Mutex::default();
+    let work = || {
+        while let Some((at, domain)) = take(&next, chosen) {
+            let row = each(args, session, domain);
+            rows.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((at, row));
+        }
+    };
+    thread::scope(|scope| {
+        for at in 1..chosen.len().min(args.many.parallel.into()) {
+            let thread = thread::Builder::new().name(format!("domain-{at}"));
+            if let Err(error) = thread.spawn_scoped(scope, work) {
+                tracing::warn!("fewer domains at a time than asked for: {error}");
+            }
+        }
+        work();
+    });
+    let mut rows = rows.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    rows.sort_by_key(|(at, _)| *at);
+    rows.into_iter().map(|(_, row)| row).collect()
+}
+
+fn take<'c>(next: &AtomicUsize, chosen: &'c [Chosen]) -> Option<(usize, &'c Chosen)> {
+    let at = next.fetch_add(1, Ordering::SeqCst);
+    Some((at, chosen.get(at)?))
+}
+
+/// One domain's run; what goes wrong is in the row.
+fn each(args: &Backup, session: &Session, chosen: &Chosen) -> Row {
+    if session.cancel.is_cancelled() {
+        return Row::not_begun(&chosen.name);
+    }
+    let begin = Instant::now();
+    let ended = match &chosen.directory {
+        Ok(output) => child::run(args, session, &chosen.name, output),
+        Err(error) => {
+            tracing::error!("{}: {}", chosen.name, error::report(error));
+            if let Some(hint) = error.hint_text() {
+                tracing::error!("hint: {hint}");
+            }
+            child::Ended::failed(error)
+        }
+    };
+    Row::new(&chosen.name, ended, begin.elapsed())
+}

@@ -1,0 +1,105 @@
+//! A domain that fails, vanishes, or meets a signal.
+
+use std::time::{Duration, Instant};
+
+use super::{arguments, backup, data, row};
+use crate::support::{Lab, listing, random_disk, run, spawn_arguments, virtkeep};
+
+#[test]
+fn a_domain_that_fails_never_stops_the_others() {
+    let lab = Lab::up();
+    for name in ["a", "b", "c"] {
+        lab.domain(name, &["vda:2M"]);
+    }
+    let output = lab.fresh_directory();
+    let run = backup(&lab, &output, &["-d", "a", "-d", "nobody", "-d", "c"]).ends_with(1);
+    assert_eq!(row(&run, "nobody")[1..4], ["-", "-", "-"]);
+    assert!(row(&run, "nobody").contains(&"FAILED:".to_owned()));
+    run.says(&["nobody: no domain", "list --all", "1 of 3 domains failed: nobody"]);
+    assert_eq!(listing(&output), ["a", "c"]);
+
+    // One directory is another domain's, another one is damaged: the worst of both is told.
+    std::fs::rename(output.join("a"), output.join("b")).unwrap();
+    let data_file = output.join("c/vda.full.data");
+    let run = backup(&lab, &output, &["--all", "--parallel", "3"]).ends_with(1);
+    run.says(&["b: ", "another domain", "1 of 3 domains failed: b"]);
+    std::fs::remove_file(data_file).unwrap();
+    let run = backup(&lab, &output, &["--all", "--quiet"]).ends_with(4);
+    run.says(&["error: c: ", "2 of 3 domains failed: b, c"]);
+    assert_eq!(data(&output.join("a")).len(), 2, "a was backed up each time");
+}
+
+#[test]
+fn a_domain_that_vanishes_meanwhile_is_told() {
+    let lab = Lab::up();
+    lab.domain("a", &[&random_disk(&lab, 48)]);
+    let second = lab.domain("b", &["vda:2M"]);
+    let output = lab.fresh_directory();
+    let arguments = arguments(&lab, &output, &["--all", "--compress=16"]);
+    let mut all = spawn_arguments(&lab, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    all.until(|| data(&output.join("a")) == ["vda.full.data.partial"]);
+    second.remove();
+    let run = all.wait().ends_with(1);
+    run.says(&["b: no domain", "1 of 2 domains failed: b"]);
+    assert_eq!(data(&output.join("a")), ["vda.full.data"]);
+}
+
+#[test]
+fn signals_end_all_runs_and_undo_each() {
+    let lab = Lab::up();
+    for name in ["a", "b", "c"] {
+        lab.domain(name, &[&random_disk(&lab, 48)]);
+    }
+    for (signal, status) in [("INT", 130), ("TERM", 143), ("KILL", 137)] {
+        let output = lab.fresh_directory();
+        let arguments = arguments(&lab, &output, &["--all", "--compress=16", "--parallel", "2"]);
+        let mut all = spawn_arguments(&lab, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        let copies = |name: &str| !data(&output.join(name)).is_empty();
+        all.until(|| copies("a") && copies("b"));
+        all.signal(signal);
+        let run = all.wait().ends_with(status);
+        if signal != "KILL" {
+            assert!(row(&run, "c").contains(&"begun".to_owned()), "{}", run.stderr);
+            assert!(row(&run, "a").contains(&"FAILED:".to_owned()), "{}", run.stderr);
+        }
+        // The processes of a killed one notice it by themselves, and clean up.
+        let begin = Instant::now();
+        let is_clean = |name: &str| {
+            let job = lab.virsh(&[&"domjobinfo", &name]);
+            let private = listing(&output.join(name).join(".virtkeep"));
+            job.contains("None") && data(&output.join(name)).is_empty() && private.iter().all(|file| file == "lock")
+        };
+        while !["a", "b"].iter().all(|name| is_clean(name)) || !listing(&lab.scratch()).is_empty() {
+            assert!(begin.elapsed() < Duration::from_secs(20), "{signal}: a run is not undone");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(!output.join("c").exists());
+        for name in ["a", "b"] {
+            assert_eq!(lab.virsh(&[&"checkpoint-list", &name, &"--name"]).trim(), "", "{signal}");
+        }
+    }
+    // None of their processes is left: the lab's socket is on no command line but in their options.
+    let output = lab.fresh_directory();
+    backup(&lab, &output, &["--all", "--parallel", "3"]).succeeds();
+    virtkeep(&[&"verify", &"-n", &"-i", &output.join("b")]).succeeds();
+}
+
+#[test]
+fn a_run_that_is_killed_is_a_failure_of_its_own() {
+    let lab = Lab::up();
+    lab.domain("a", &[&random_disk(&lab, 48)]);
+    lab.domain("b", &["vda:2M"]);
+    let output = lab.fresh_directory();
+    let arguments = arguments(&lab, &output, &["--all", "--compress=16"]);
+    let mut all = spawn_arguments(&lab, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    all.until(|| data(&output.join("a")) == ["vda.full.data.partial"]);
+    // Its one child that is no guard.
+    let children = run("ps", &[&"-o", &"pid=", &"--ppid", &all.id().to_string()]).succeeds().stdout;
+    run("kill", &[&"-9", &children.trim()]).succeeds();
+    let ended = all.wait().ends_with(1);
+    let ended = ended.says(&["1 of 2 domains failed: a"]);
+    assert!(row(&ended, "a").contains(&"signal".to_owned()), "{}", ended.stderr);
+    assert_eq!(data(&output.join("b")), ["vda.full.data"]);
+    backup(&lab, &output, &["--all"]).succeeds().says(&["a: ", "undoing it"]);
+    assert_eq!(data(&output.join("a")), ["vda.full.data"]);
+}
