@@ -59,6 +59,8 @@ pub fn run(options: &Options, session: &Session) -> Result<Exit> {
 
 /// virtkeep's own options for the same.
 fn translate(options: &Options) -> error::Result<Backup> {
+    // Of another machine the disks come over TCP.
+    let is_local = Address::parse(&options.remote.uri).is_none();
     let socket = || PathBuf::from(format!("/var/tmp/virtnbdbackup.{}", std::process::id()));
     let words = Words::of("backup")
         .with("domain", &options.domain)
@@ -73,7 +75,7 @@ fn translate(options: &Options) -> error::Result<Backup> {
         .maybe("freeze-mountpoint", options.freeze_mountpoint.as_ref())
         .maybe("checkpointdir", options.checkpointdir.as_ref())
         .with("scratchdir", &options.scratchdir)
-        .with("socketfile", options.socketfile.clone().unwrap_or_else(socket))
+        .maybe("socketfile", is_local.then(|| options.socketfile.clone().unwrap_or_else(socket)))
         .with("mode", format!("{:o}", (0o666 & !umask()) | 0o600))
         .flag("no-sparse-detection", options.no_sparse_detection)
         .flag("pause", options.pause)

@@ -6,12 +6,13 @@ mod jobs;
 mod options;
 mod output;
 mod phrases;
+mod remote;
 mod restore;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use crate::support::{Case, Lab, Run, run};
+use crate::support::{Case, Lab, Run, program, run};
 
 /// A file of virtnbdbackup 2.53's.
 fn fixture(name: &str) -> String {
@@ -21,7 +22,7 @@ fn fixture(name: &str) -> String {
 
 /// A link to the program under test; it goes with `directory`.
 fn link(directory: &Path, name: &str) -> PathBuf {
-    let program = std::env::var_os("VIRTKEEP_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_virtkeep").into());
+    let program = program();
     let link = directory.join(name);
     if !link.exists() {
         std::os::unix::fs::symlink(program, &link).unwrap();

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 
 use super::{fixture, link};
-use crate::support::run;
+use crate::support::{program, run};
 
 /// An option as the help lists it.
 #[derive(Debug)]
@@ -114,7 +114,7 @@ fn the_version_is_that_of_virtnbdbackup() {
 /// The name alone decides: packages may make hard links, too.
 #[test]
 fn a_hard_link_does_as_well() {
-    let program = std::env::var_os("VIRTKEEP_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_virtkeep").into());
+    let program = program();
     let beside = std::path::Path::new(&program).parent().unwrap();
     let directory = tempfile::tempdir_in(beside).unwrap();
     let link = directory.path().join("virtnbdrestore");
