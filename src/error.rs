@@ -95,7 +95,11 @@ impl Error {
     /// A failed operating system call: `operation` is a verb ("open", "read"). A file that is not
     /// there becomes [`Kind::NotFound`], all else [`Kind::Io`].
     pub fn io(operation: &str, source: impl Into<std::io::Error>) -> Self {
-        let source = source.into();
+        let source = match source.into().downcast::<Self>() {
+            // One of ours that came by way of a trait of std's stays what it is.
+            Ok(own) => return own,
+            Err(source) => source,
+        };
         let kind = match source.kind() {
             std::io::ErrorKind::NotFound => Kind::NotFound,
             _ => Kind::Io,
@@ -226,6 +230,11 @@ mod tests {
         let error =
             Error::io("read", std::io::Error::from_raw_os_error(5)).disk("vda").path("/a b").at(4096).disk("vdb");
         assert_eq!(report(&error), "disk vda: \"/a b\": read at offset 4096: Input/output error (os error 5)");
+    }
+
+    #[test]
+    fn an_error_of_ours_survives_std() {
+        assert_eq!(Error::io("write", std::io::Error::other(Error::cancelled())).kind(), Kind::Cancelled);
     }
 
     #[test]

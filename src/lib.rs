@@ -34,5 +34,6 @@ pub mod set;
 pub mod signals;
 pub mod stored;
 pub mod stream;
+pub mod target;
 pub mod ui;
 pub mod units;

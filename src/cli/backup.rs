@@ -21,8 +21,16 @@ pub struct Backup {
     /// domains, or --all, each has a directory in it that is called like the domain. Codes in it are
     /// replaced: %d domain, %u its UUID, %Y year, %m month, %e day of the month, %F date, %G-%V year and week
     /// (ISO), %j day of the year, %H %M %S time, %% a percent sign.
-    #[arg(short, long, value_name = "DIR")]
+    ///
+    /// With - one domain's backup goes to standard output as a zip file, the disks one after another, for example
+    /// to `ssh host 'cat > web.zip'`; what the next increment needs is kept as --state-dir says.
+    #[arg(short, long, value_name = "DIR|-")]
     pub output: PathBuf,
+
+    /// Directory for the records of backups that go to standard output: checkpoints, manifests, lock, no data.
+    /// Codes in it are replaced as in -o [default: %d.virtkeep in the working directory]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
 
     /// Several domains.
     #[command(flatten)]
@@ -33,6 +41,11 @@ pub struct Backup {
     /// an empty directory and inc where a chain is.
     #[arg(short, long, value_enum, default_value_t = LevelArg::Auto)]
     pub level: LevelArg,
+
+    /// Build the increment on this checkpoint of the chain instead of the newest one, because what was backed
+    /// up since is lost, a zip file behind a pipe for example: it need not be there for a restore then.
+    #[arg(long, value_name = "CHECKPOINT")]
+    pub base: Option<String>,
 
     /// Only these disks (target names such as vda); repeatable, or separated by commas.
     #[arg(short, long, value_name = "DISK", value_delimiter = ',')]
@@ -292,6 +305,8 @@ const EXAMPLES: &str = "Examples:
                                                      start a new chain in a new directory
   virtkeep backup -d web -o /tmp/web -l copy -x vdb  a copy beside any chain, without disk vdb
   virtkeep backup -d web -o /backup/web -p           how much would it be?
+  virtkeep backup -d web -o - --state-dir /var/lib/virtkeep/web | ssh host 'cat > web.1.zip'
+                                                     a zip file elsewhere, full or incremental
   virtkeep backup --all -o /backup/%d/%Y-%m          every running domain, a new chain each month
   virtkeep backup --all --exclude-domain 'test-*' --parallel 2 -o /backup
                                                      into /backup/NAME, two at a time
@@ -299,4 +314,9 @@ const EXAMPLES: &str = "Examples:
 The set's directory belongs to one domain and one chain. A failed run is undone: the next one goes on
 from the last run that was committed. A full into a new directory ends the domain's chain in the old
 one, also by way of -l auto; only -l copy leaves it alone. Of several domains one that fails never
-stops the others; the status is the worst of all.";
+stops the others; the status is the worst of all.
+
+With -o - the run is over when the reader has taken every byte; what becomes of them then is not known.
+So a full leaves the checkpoints of the chain before until a run after it has succeeded, and --base
+goes on from an older checkpoint where a zip file was lost. Let the shell say when the reader failed:
+set -o pipefail.";

@@ -84,7 +84,8 @@ pub(super) fn chain_length(catalogue: &Catalogue, run: &Run) -> Result<usize, &'
     for stream in &run.streams {
         let chain = chain::resolve(catalogue, run, &stream.target).map_err(|_| "BROKEN CHAIN")?;
         longest = longest.max(chain.len());
-        for link in chain {
+        // The data is where standard output went.
+        for link in chain.into_iter().filter(|_| !catalogue.is_of_stdout) {
             let size = catalogue.stream_file(link).and_then(|file| file.size()).ok();
             match size {
                 None => return Err("MISSING FILES"),

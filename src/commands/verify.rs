@@ -69,7 +69,7 @@ impl Verdict {
 /// Verifies.
 pub fn run(args: &Verify, session: &Session) -> Result<Exit> {
     let begin = Instant::now();
-    let mut catalogue = Catalogue::open(Files::open(&args.input)?)?;
+    let mut catalogue = Catalogue::open(Files::open(&args.input)?)?.with_data()?;
     let mut verdict = Verdict::default();
     for problem in std::mem::take(&mut catalogue.problems) {
         if problem.is_damage() {

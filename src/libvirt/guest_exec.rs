@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::Domain;
+use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 
 /// Between two questions whether it has ended.
@@ -48,13 +49,14 @@ struct Status {
 ///
 /// # Errors
 /// By libvirt's code: there is no agent, it refuses to run programs, the guest has no such program.
-/// [`Kind::Busy`] if it does not end in time.
-pub fn run(domain: &Domain, program: &str, arguments: &[&str], limit: Duration) -> Result<Executed> {
+/// [`Kind::Busy`] if it does not end in time, [`Kind::Cancelled`].
+pub fn run(domain: &Domain, program: &str, arguments: &[&str], limit: Duration, cancel: &Cancel) -> Result<Executed> {
     let deadline = Instant::now() + limit;
     let what = format!("run {program} in the guest");
     let started = json!({"path": program, "arg": arguments, "capture-output": true});
     let Started { pid } = ask(domain, &what, "guest-exec", &started, limit)?;
     loop {
+        cancel.check()?;
         let status: Status = ask(domain, &what, "guest-exec-status", &json!({"pid": pid}), limit)?;
         if status.exited {
             let output = STANDARD.decode(status.out_data.unwrap_or_default());

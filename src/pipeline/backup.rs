@@ -1,6 +1,5 @@
 //! One disk of a running job into one stream.
 
-use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::ops::Range;
 use std::path::Path;
@@ -33,21 +32,21 @@ pub struct Source<'s> {
     pub meta: &'s Meta,
 }
 
-/// Copies a disk through `clients`, a thread for each, into `file`, and syncs it. The index is
+/// Copies a disk through `clients`, a thread for each, into `out`, which is returned, flushed. The index is
 /// spooled in `spool`.
 ///
 /// # Errors
-/// Of the first thread that failed; the others end early and the file is not a whole stream.
-pub fn copy(
+/// Of the first thread that failed; the others end early and `out` is not a whole stream.
+pub fn copy<O: Write + Send>(
     source: &Source<'_>,
     clients: Vec<Client>,
-    file: File,
+    out: O,
     spool: &Path,
     progress: &dyn Progress,
     cancel: &Cancel,
-) -> Result<Finished> {
+) -> Result<(O, Finished)> {
     let queue = Queue::new(source.extents);
-    let out = BufWriter::with_capacity(WRITE_BUFFER, file);
+    let out = BufWriter::with_capacity(WRITE_BUFFER, out);
     let stream = Turnstile::new(StreamWriter::new(out, source.meta, spool)?);
     let stopped = cancel.child();
     let failures = Failures::default();
@@ -76,9 +75,8 @@ pub fn copy(
     failures.into_result()?;
     cancel.check()?;
     let (out, finished) = stream.into_inner().finish()?;
-    let file = out.into_inner().map_err(|error| Error::io("write", error.into_error()))?;
-    file.sync_all().map_err(|error| Error::io("sync", error))?;
-    Ok(finished)
+    let out = out.into_inner().map_err(|error| Error::io("write", error.into_error()))?;
+    Ok((out, finished))
 }
 
 /// The steps of one thread, with the buffers that it reuses.

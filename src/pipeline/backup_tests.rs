@@ -48,7 +48,7 @@ fn backup(
     };
     let spool = path.parent().unwrap();
     let file = std::fs::File::create(path).unwrap();
-    copy(&Source { extents, meta: &meta }, clients, file, spool, &(), &Cancel::new())
+    copy(&Source { extents, meta: &meta }, clients, file, spool, &(), &Cancel::new()).map(|(_, finished)| finished)
 }
 
 #[test]

@@ -12,6 +12,7 @@ use super::Level;
 use super::files::Files;
 use super::layout::{CHKSUM, DataName, Layout, PARTIAL, checkpoint_position};
 use super::manifest::{self, Manifest};
+use super::records;
 use crate::error::{Error, Kind, Result};
 use crate::stored::StoredFile;
 use crate::stream::head;
@@ -112,6 +113,8 @@ pub struct Catalogue {
     pub problems: Vec<Problem>,
     /// Data files of runs that never finished.
     pub partial: Vec<String>,
+    /// Only the records are here: the data went to standard output, see [`records`].
+    pub is_of_stdout: bool,
 }
 
 impl Catalogue {
@@ -121,11 +124,12 @@ impl Catalogue {
     /// Only where the directory can't be read; damage is in [`Catalogue::problems`].
     pub fn open(files: impl Into<Files>) -> Result<Self> {
         let files = files.into();
+        let is_of_stdout = files.layout().is_some_and(records::is_of_stdout);
         let names = files.names().map_err(|error| match error.kind() {
             Kind::NotFound => error.hint("-i takes the directory that `virtkeep backup -o` wrote"),
             _ => error,
         })?;
-        let mut catalogue = Self { files, runs: vec![], problems: vec![], partial: vec![] };
+        let mut catalogue = Self { files, runs: vec![], problems: vec![], partial: vec![], is_of_stdout };
         let mut claimed = BTreeSet::new();
         for name in names.iter().filter(|name| is_manifest(name)) {
             catalogue.add_manifest(name, &mut claimed);
@@ -219,6 +223,19 @@ impl Catalogue {
 
     fn problem(&mut self, file: &str, error: Error) {
         self.problems.push(Problem { file: file.to_owned(), error });
+    }
+
+    /// The catalogue, if the set has its data.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] for records of backups that went to standard output.
+    pub fn with_data(self) -> Result<Self> {
+        match self.is_of_stdout {
+            false => Ok(self),
+            true => Err(Error::usage("holds only the records of backups that went to standard output")
+                .path(self.files.place())
+                .hint("-i takes the zip files that were made of it: full.zip,inc1.zip")),
+        }
     }
 
     /// What the manifest of its run records of the data file of that name; none of virtnbdbackup's.
@@ -408,7 +425,13 @@ pub(crate) mod tests {
             run("late diff of 0", Level::Diff, None, Some("virtnbdbackup.0"), "2026-01-01T08:00:00"),
             run("full", Level::Full, Some("virtnbdbackup.0"), None, "2026-01-01T02:00:00"),
         ];
-        let mut set = Catalogue { files: Layout::new("/set").into(), runs, problems: vec![], partial: vec![] };
+        let mut set = Catalogue {
+            files: Layout::new("/set").into(),
+            runs,
+            problems: vec![],
+            partial: vec![],
+            is_of_stdout: false,
+        };
         set.sort();
         let order: Vec<&str> = set.runs.iter().map(|run| run.id.as_str()).collect();
         assert_eq!(order, ["full", "inc 2", "early diff of 2", "diff of 0", "inc 10", "late diff of 0", "full diff"]);

@@ -94,11 +94,24 @@ fn parse_date(text: &str) -> Option<jiff::Zoned> {
 /// [`Kind::NotFound`] where the point has no such disk, [`Kind::Incomplete`] for a missing link,
 /// [`Kind::Corrupt`] for links that contradict each other.
 pub fn resolve<'c>(catalogue: &'c Catalogue, point: &'c Run, target: &str) -> Result<Vec<&'c Stream>> {
+    Ok(links(catalogue, point, target)?.into_iter().map(|(_, stream)| stream).collect())
+}
+
+/// The run that made the full which disk `target` at `point` is built on.
+///
+/// # Errors
+/// As for [`resolve`].
+pub fn root<'c>(catalogue: &'c Catalogue, point: &'c Run, target: &str) -> Result<&'c Run> {
+    Ok(links(catalogue, point, target)?.last().map_or(point, |(run, _)| run))
+}
+
+/// The streams of [`resolve`], each with its run.
+fn links<'c>(catalogue: &'c Catalogue, point: &'c Run, target: &str) -> Result<Vec<(&'c Run, &'c Stream)>> {
     let mut run = point;
     let mut stream = point.stream(target).ok_or_else(|| {
         Error::new(Kind::NotFound, format!("restore point {} does not have it", point.id)).disk(target)
     })?;
-    let mut chain = vec![stream];
+    let mut chain = vec![(run, stream)];
     while let Some(base) = &stream.base {
         let parent = catalogue.run_of_checkpoint(base).ok_or_else(|| missing(catalogue, stream, base))?;
         let next = parent.stream(target).ok_or_else(|| missing(catalogue, stream, base))?;
@@ -114,7 +127,7 @@ pub fn resolve<'c>(catalogue: &'c Catalogue, point: &'c Run, target: &str) -> Re
         if std::ptr::eq(parent, run) || chain.len() > catalogue.runs.len() {
             return Err(Error::corrupt(format!("{} builds on itself", stream.file)).disk(target));
         }
-        chain.push(next);
+        chain.push((parent, next));
         (run, stream) = (parent, next);
     }
     Ok(chain)
@@ -147,7 +160,7 @@ mod tests {
     use crate::set::layout::Layout;
 
     fn catalogue(runs: Vec<Run>) -> Catalogue {
-        Catalogue { files: Layout::new("/set").into(), runs, problems: vec![], partial: vec![] }
+        Catalogue { files: Layout::new("/set").into(), runs, problems: vec![], partial: vec![], is_of_stdout: false }
     }
 
     fn chain_of_four() -> Catalogue {

@@ -16,6 +16,7 @@ pub mod layout;
 pub mod lock;
 pub mod manifest;
 pub mod moment;
+pub mod records;
 
 use std::fmt;
 

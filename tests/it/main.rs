@@ -22,3 +22,4 @@ mod remote;
 mod restore;
 mod status;
 mod support;
+mod zip;

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 use uuid::Uuid;
 
+use super::outlived::{self, Outlived};
 use super::plan::{DESCRIPTION, PlannedDisk};
 use super::{marker, phrases};
 use crate::cli::backup::Backup;
@@ -74,6 +75,10 @@ pub struct Bases {
     own: Vec<(Checkpoint, Vec<String>)>,
     /// Checkpoints of an older chain, which a new one ends.
     pub old_chain: Vec<Checkpoint>,
+    /// The run that is built on instead of the newest.
+    from: Option<String>,
+    /// Checkpoints of earlier chains, where the backup goes to standard output.
+    pub outlived: Option<Outlived>,
 }
 
 impl Bases {
@@ -88,9 +93,16 @@ impl Bases {
         level: Level,
         mut known: Vec<Checkpoint>,
     ) -> Result<Self> {
+        let from = args.base.as_deref().map(|name| from(catalogue, name)).transpose()?;
+        let mut old_chain = outlived::take_replaced(catalogue, &mut known);
         if !level.needs_base() {
-            let old_chain = if level == Level::Full { known } else { Vec::new() };
-            return Ok(Self { own: Vec::new(), old_chain });
+            let mut bases = Self { own: Vec::new(), old_chain, from, outlived: None };
+            match level {
+                Level::Full if catalogue.is_of_stdout => bases.outlived = Some(Outlived::of_full(catalogue, known)),
+                Level::Full => bases.old_chain.extend(known),
+                _ => bases.old_chain.clear(),
+            }
+            return Ok(bases);
         }
         let extra = args.places.checkpointdir.as_deref();
         if let Some(other) = known.iter().find(|checkpoint| !is_of_set(catalogue, extra, checkpoint)) {
@@ -98,6 +110,7 @@ impl Bases {
         }
         if redefine_lost(domain, catalogue, extra, &known)? {
             known = checkpoint::list(domain)?;
+            outlived::take_replaced(catalogue, &mut known);
         }
         let probe = Probe::of(domain)?;
         let mut own = Vec::new();
@@ -106,7 +119,12 @@ impl Bases {
             let good = probe.valid_targets(&checkpoint)?;
             own.push((checkpoint, good));
         }
-        Ok(Self { own, old_chain: Vec::new() })
+        if level == Level::Diff {
+            // It makes nothing that could be built on.
+            old_chain.clear();
+        }
+        let outlived = catalogue.is_of_stdout.then(|| Outlived::of_increment(own.iter().map(|(known, _)| known)));
+        Ok(Self { own, old_chain, from, outlived })
     }
 
     /// The checkpoints of this set that nothing needs once the run is committed, each with the id of the
@@ -141,7 +159,8 @@ impl Bases {
         size: u64,
     ) -> Result<Option<Base>> {
         let mut reason = None;
-        for run in catalogue.runs.iter().rev().filter(|run| run.is_base()) {
+        let is_after = |run: &&Run| self.from.as_ref().is_some_and(|from| run.id != *from);
+        for run in catalogue.runs.iter().rev().skip_while(is_after).filter(|run| run.is_base()) {
             let (Some(stream), Some(name)) = (run.stream(target), run.checkpoint.as_ref()) else { continue };
             if size != stream.virtual_size {
                 let changed = format!("its size changed from {} to {size} bytes", stream.virtual_size);
@@ -161,6 +180,9 @@ impl Bases {
                 Some((known, good)) if good.iter().any(|good| good == target) => {
                     refuse_gap(catalogue, run, target)?;
                     if is_marked(domain, catalogue, run, target)? {
+                        if let (Some(_), Some(reason)) = (&self.from, &reason) {
+                            tracing::warn!("{target}: since {name} instead of the checkpoint of --base: {reason}");
+                        }
                         return Ok(Some(Base {
                             checkpoint: name.clone(),
                             run: run.run_id(),
@@ -180,6 +202,13 @@ impl Bases {
             reason.get_or_insert(missing);
         }
         let reason = reason.unwrap_or_else(|| format!("{target} is new to the chain"));
+        let asked = catalogue.runs.iter().find(|run| self.from.as_ref() == Some(&run.id));
+        if asked.is_some_and(|run| run.stream(target).is_some()) {
+            return Err(Error::unsupported(format!("can't be backed up since the checkpoint of --base: {reason}"))
+                .disk(target)
+                .hint("leave --base out, or begin a new chain with -l full")
+                .into());
+        }
         tracing::warn!(target: OWN, "{target}: full instead of an increment, because {reason}");
         phrases::no_base(target, &reason, newest_of(catalogue, target));
         Ok(None)
@@ -190,6 +219,16 @@ impl Bases {
 fn newest_of<'c>(catalogue: &'c Catalogue, target: &str) -> Option<&'c str> {
     let mut runs = catalogue.runs.iter().rev().filter(|run| run.is_base() && run.stream(target).is_some());
     runs.next()?.checkpoint.as_deref()
+}
+
+/// The id of the run that made checkpoint `name`.
+fn from(catalogue: &Catalogue, name: &str) -> error::Result<String> {
+    match catalogue.run_of_checkpoint(name) {
+        Some(run) => Ok(run.id.clone()),
+        None => Err(Error::new(Kind::NotFound, format!("no run of the chain made checkpoint {name:?}"))
+            .path(catalogue.files.place())
+            .hint(format!("`virtkeep dump -i {}` lists them", catalogue.files.place().display()))),
+    }
 }
 
 /// What libvirt should know of a checkpoint. A crash in the middle of checking its bitmaps disk by disk
@@ -233,7 +272,8 @@ fn refuse_gap(catalogue: &Catalogue, run: &Run, target: &str) -> error::Result<(
             directory.display()
         )
     };
-    for stream in chain::resolve(catalogue, run, target).map_err(|error| error.hint(remedy()))? {
+    let chain = chain::resolve(catalogue, run, target).map_err(|error| error.hint(remedy()))?;
+    for stream in chain.into_iter().filter(|_| !catalogue.is_of_stdout) {
         let file = catalogue.stream_file(stream)?;
         let size = file.size();
         if !size.as_ref().is_ok_and(|size| *size == stream.stored_size) {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::config::Extra;
+use crate::cancel::Cancel;
 use crate::error::{self, Result};
 use crate::libvirt::domain::Domain;
 use crate::libvirt::guest_exec;
@@ -19,13 +20,13 @@ const WINDOWS: &str = "mswindows";
 
 /// The keys, as `manage-bde` prints them, a file for each volume that has any. What can't be had is a
 /// warning.
-pub fn keys(domain: &Domain, system: Option<&str>, ident: &str) -> Vec<Extra> {
+pub fn keys(domain: &Domain, system: Option<&str>, ident: &str, cancel: &Cancel) -> Vec<Extra> {
     if let Some(other) = system.filter(|system| *system != WINDOWS) {
         tracing::info!("no BitLocker keys: the guest is no Windows ({other})");
         return Vec::new();
     }
-    match volumes(domain) {
-        Ok(volumes) => volumes.into_iter().filter_map(|volume| key(domain, volume, ident)).collect(),
+    match volumes(domain, cancel) {
+        Ok(volumes) => volumes.into_iter().filter_map(|volume| key(domain, volume, ident, cancel)).collect(),
         Err(error) => {
             tracing::warn!("the BitLocker recovery keys are not saved: {}", error::report(&error));
             Vec::new()
@@ -33,9 +34,9 @@ pub fn keys(domain: &Domain, system: Option<&str>, ident: &str) -> Vec<Extra> {
     }
 }
 
-fn key(domain: &Domain, volume: char, ident: &str) -> Option<Extra> {
+fn key(domain: &Domain, volume: char, ident: &str, cancel: &Cancel) -> Option<Extra> {
     let drive = format!("{volume}:");
-    match guest_exec::run(domain, TOOL, &["-protectors", "-get", &drive], LIMIT) {
+    match guest_exec::run(domain, TOOL, &["-protectors", "-get", &drive], LIMIT, cancel) {
         Ok(executed) if executed.status == Some(0) => {
             tracing::info!("saved the BitLocker recovery keys of volume {drive}");
             Some(Extra::new(format!("bitlocker.recovery.key.{volume}.{ident}"), Role::RecoveryKeys, executed.output))
@@ -52,8 +53,8 @@ fn key(domain: &Domain, volume: char, ident: &str) -> Option<Extra> {
     }
 }
 
-fn volumes(domain: &Domain) -> Result<BTreeSet<char>> {
-    let status = guest_exec::run(domain, TOOL, &["-status"], LIMIT)?;
+fn volumes(domain: &Domain, cancel: &Cancel) -> Result<BTreeSet<char>> {
+    let status = guest_exec::run(domain, TOOL, &["-status"], LIMIT, cancel)?;
     Ok(drives_in(&String::from_utf8_lossy(&status.output)))
 }
 

@@ -10,7 +10,7 @@ use anyhow::Result;
 use super::config::Extra;
 use super::job::Copied;
 use super::plan::Plan;
-use super::{Context, old_chain, phrases, undo};
+use super::{Context, old_chain, outlived, output, phrases, undo};
 use crate::error::{self, Error, Kind};
 use crate::fault;
 use crate::set::Level;
@@ -21,6 +21,7 @@ use crate::set::layout::{
 };
 use crate::set::manifest::{self, Disk, FileRecord, Manifest, Role};
 use crate::set::moment;
+use crate::set::records;
 
 /// A daemon that is being restarted gets this long to come back.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -53,10 +54,15 @@ pub fn run(run: &Context<'_>, plan: &mut Plan, copied: Copied) -> Result<Outcome
     let layout = run.layout;
     let maybe_frozen = copied.quiet.maybe_frozen;
     let extras = extras(layout, plan, &copied)?;
-    plan.intent.extra = extras.iter().map(|extra| extra.record.name.clone()).collect();
+    let kept: Vec<&Extra> = extras.iter().filter(|extra| run.zip.is_none() || output::is_record(extra)).collect();
+    plan.intent.extra = kept.iter().map(|extra| extra.record.name.clone()).collect();
     plan.intent.write(layout)?;
     fault::point("extras-named")?;
-    write_extras(layout, &extras)?;
+    write_extras(layout, &kept)?;
+    if let Some(zip) = run.zip {
+        output::store_extras(zip, &extras)?;
+        outlived::note(run, plan)?;
+    }
     fault::point("extras-written")?;
     let manifest = seal(run, plan, copied, extras)?;
     // Committed: from here on errors are warnings, and the next run completes what is missing.
@@ -89,14 +95,20 @@ fn extras(layout: &Layout, plan: &Plan, copied: &Copied) -> Result<Vec<Extra>> {
 fn seal(run: &Context<'_>, plan: &Plan, copied: Copied, extras: Vec<Extra>) -> Result<Manifest> {
     run.session.cancel.check()?;
     let log = finish_log(run, plan)?;
-    let files: Vec<FileRecord> = extras.into_iter().map(|extra| extra.record).chain(log).collect();
+    let mut files: Vec<FileRecord> = extras.into_iter().map(|extra| extra.record).collect();
+    if !run.args.classic.own_log {
+        files.push(FileRecord::of(&plan.log, Role::Log, &log));
+    }
     let manifest = assemble(run, plan, copied, files);
     fault::point("log-closed")?;
+    if let Some(zip) = run.zip {
+        output::finish(zip, plan, &log, &manifest, &run.session.cancel)?;
+    }
     manifest.commit(run.layout)?;
     Ok(manifest)
 }
 
-fn write_extras(layout: &Layout, extras: &[Extra]) -> Result<()> {
+fn write_extras(layout: &Layout, extras: &[&Extra]) -> Result<()> {
     for extra in extras {
         let path = layout.file(&extra.record.name)?;
         // Left by a run that never was: virtnbdbackup overwrites them, too.
@@ -112,16 +124,18 @@ fn write_extras(layout: &Layout, extras: &[Extra]) -> Result<()> {
     Ok(sync_directory(layout.directory())?)
 }
 
-/// Ends the log: it is part of what the manifest seals.
-fn finish_log(run: &Context<'_>, plan: &Plan) -> Result<Option<FileRecord>> {
+/// Ends the log, which is part of what the manifest seals, and returns it; nothing where the caller has it.
+fn finish_log(run: &Context<'_>, plan: &Plan) -> Result<Vec<u8>> {
     tracing::debug!("all data is complete and synced; committing run {}", plan.run);
     if run.args.classic.own_log {
-        return Ok(None);
+        return Ok(Vec::new());
+    }
+    if run.zip.is_some() {
+        phrases::log_to_zip(&plan.log);
     }
     let path = run.layout.file(&plan.log)?;
     run.session.log.close_file().map_err(|error| Error::io("sync", error).path(&path))?;
-    let content = std::fs::read(&path).map_err(|error| Error::io("read", error).path(&path))?;
-    Ok(Some(FileRecord::of(&plan.log, Role::Log, &content)))
+    Ok(std::fs::read(&path).map_err(|error| Error::io("read", error).path(&path))?)
 }
 
 fn assemble(run: &Context<'_>, plan: &Plan, copied: Copied, files: Vec<FileRecord>) -> Manifest {
@@ -170,6 +184,7 @@ fn after_commit(run: &Context<'_>, plan: &Plan, manifest: &Manifest) -> Result<(
         }
     }
     fault::point("renamed")?;
+    outlived::forget_lost(run, plan)?;
     old_chain::remove(&*run.link.reach_within(PATIENCE, &run.session.cancel)?, plan)?;
     fault::point("old-chain-removed")?;
     // Of a QEMU that died while it ended the job its socket stays.
@@ -179,7 +194,8 @@ fn after_commit(run: &Context<'_>, plan: &Plan, manifest: &Manifest) -> Result<(
 
 /// Gives a committed run's files their names; done again after a crash, it completes the rest.
 pub fn roll_forward(layout: &Layout, manifest: &Manifest) -> Result<()> {
-    for disk in &manifest.disks {
+    let here = if records::is_of_stdout(layout) { &[][..] } else { &manifest.disks };
+    for disk in here {
         let path = layout.file(&disk.file)?;
         let partial = layout.file(&format!("{}{PARTIAL}", disk.file))?;
         match std::fs::rename(&partial, &path) {

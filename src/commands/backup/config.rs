@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use super::plan::Plan;
 use super::{bitlocker, media, tpm};
+use crate::cancel::Cancel;
 use crate::cli::backup::Guest;
 use crate::commands::link::Reached;
 use crate::error::{self, Error};
@@ -38,7 +39,7 @@ impl Extra {
 }
 
 /// Gathers the domain's configuration. What can't be read is a warning: the data is worth more.
-pub fn gather(reached: &Reached, plan: &Plan, options: &Guest) -> Result<Vec<Extra>> {
+pub fn gather(reached: &Reached, plan: &Plan, options: &Guest, cancel: &Cancel) -> Result<Vec<Extra>> {
     let (domain, ident) = (&reached.domain, &plan.ident);
     let mut files = Vec::new();
     // First, as it belongs to the moment of the disks.
@@ -65,7 +66,7 @@ pub fn gather(reached: &Reached, plan: &Plan, options: &Guest) -> Result<Vec<Ext
     let info = guest_info(domain);
     if options.bitlocker_keys {
         let system = info.as_ref().and_then(|info| info.get("os.id")?.as_str());
-        files.extend(bitlocker::keys(domain, system, ident));
+        files.extend(bitlocker::keys(domain, system, ident, cancel));
     }
     files
         .extend(info.map(|info| Extra::new(format!("osinfo.{ident}"), Role::GuestInfo, info.to_string().into_bytes())));

@@ -1,5 +1,6 @@
-//! From a running job to its disks' partial files.
+//! From a running job to its disks' partial files, or to members of a zip file.
 
+use std::fs::File;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -17,7 +18,7 @@ use crate::nbd::block_status::{self, ALLOCATION};
 use crate::nbd::client::Client;
 use crate::phrases::{CLASSIC, OWN};
 use crate::pipeline::backup::{Source, copy};
-use crate::set::layout::PARTIAL;
+use crate::set::layout::{Layout, PARTIAL};
 use crate::stream::FRAME_ALIGNMENT;
 use crate::stream::codec::Compression;
 use crate::stream::meta::{Meta, Own};
@@ -49,7 +50,8 @@ pub struct CopiedDisk {
 pub fn all(run: &Context<'_>, plan: &Plan, exports: &[Export], cancel: &Cancel) -> Result<Vec<CopiedDisk>> {
     let next = AtomicUsize::new(0);
     let results = Mutex::new(Vec::new());
-    let workers = run.args.worker.map_or(plan.disks.len(), usize::from).clamp(1, plan.disks.len());
+    let all = plan.disks.len();
+    let workers = if run.zip.is_some() { 1 } else { run.args.worker.map_or(all, usize::from).clamp(1, all) };
     tracing::debug!(target: OWN, "Concurrent backup processes: [{workers}]");
     tracing::info!(target: CLASSIC, "Concurrent backup processes: [{workers}]");
     std::thread::scope(|scope| {
@@ -113,11 +115,9 @@ fn one(
     tracing::info!(target: OWN, "{}: Got {count} extents to backup, {}", disk.target, format_bytes(data_size));
     fault::point("extents-known")?;
     let meta = meta(run.args, plan, disk, size, data_size);
-    let path = layout.file(&format!("{}{PARTIAL}", disk.file))?;
     let told = if disk.base.is_some() { count } else { extents.len() };
-    phrases::extents(disk, told, data_size, size, &path);
-    let file = layout.create_new(&path)?;
-    fault::point("stream-created")?;
+    let path = run.zip.is_none().then(|| layout.directory().join(format!("{}{PARTIAL}", disk.file)));
+    phrases::extents(disk, told, data_size, size, path.as_deref());
     let mut clients = vec![first];
     if clients[0].capabilities().multi_conn && data_size > 0 {
         for _ in 1..CONNECTIONS {
@@ -127,11 +127,30 @@ fn one(
     // Zero ranges are nearly free to copy: what counts is data.
     let meter = run.session.display.meter(&disk.target, data_size);
     let source = Source { extents: &extents, meta: &meta };
-    let finished =
-        copy(&source, clients, file, &layout.private(), &meter, cancel).map_err(|error| error.path(&path))?;
+    let finished = match run.zip {
+        None => into_file(layout, disk, |file| copy(&source, clients, file, &layout.private(), &meter, cancel))?,
+        Some(zip) => zip.stream(&disk.file, cancel, |out| {
+            fault::point("stream-created")?;
+            copy(&source, clients, out, &layout.private(), &meter, cancel).map(|(_, finished)| finished)
+        })?,
+    };
     fault::point("stream-written")?;
     let zeroed_size = if meta.incremental { zeroed } else { 0 };
     Ok(CopiedDisk { target: disk.target.clone(), virtual_size: size, zeroed_size, finished })
+}
+
+/// Has `copy` write the disk's partial file, and makes that durable.
+fn into_file(
+    layout: &Layout,
+    disk: &PlannedDisk,
+    copy: impl FnOnce(File) -> error::Result<(File, Finished)>,
+) -> error::Result<Finished> {
+    let path = layout.file(&format!("{}{PARTIAL}", disk.file))?;
+    let file = layout.create_new(&path)?;
+    fault::point("stream-created")?;
+    let (file, finished) = copy(file).map_err(|error| error.path(&path))?;
+    file.sync_all().map_err(|error| Error::io("sync", error).path(&path))?;
+    Ok(finished)
 }
 
 /// What of the disk goes into the stream.

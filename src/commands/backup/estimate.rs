@@ -78,7 +78,7 @@ fn newest_checkpoint(args: &Backup, domain: &Domain, layout: &Layout) -> Result<
     let catalogue = Catalogue::open(layout.clone())?;
     refuse_other_domain(&catalogue, domain_uuid(domain)?)?;
     let known = checkpoint::list(domain)?;
-    let newest = catalogue.newest_base().and_then(|run| run.checkpoint.clone());
+    let newest = args.base.clone().or_else(|| catalogue.newest_base().and_then(|run| run.checkpoint.clone()));
     Ok(newest.filter(|name| known.iter().any(|checkpoint| checkpoint.name == *name)))
 }
 

@@ -101,7 +101,8 @@ fn job(run: &Context<'_>, plan: &mut Plan, hold: &mut Hold<'_>, scratch: Scratch
     fault::point("job-begun")?;
     let cancel = cancel.child();
     let watch = Watch::begin(run.link, plan.run, scratch, was_paused, &cancel)?;
-    let config = run.link.ask(DAEMON_PATIENCE, &cancel, |reached| config::gather(reached, plan, &run.args.guest))?;
+    let config =
+        run.link.ask(DAEMON_PATIENCE, &cancel, |reached| config::gather(reached, plan, &run.args.guest, &cancel))?;
     fault::point("config-gathered")?;
     let disks = copy::all(run, plan, &plan.exports(), &cancel);
     if let Some(reason) = watch.end() {

@@ -4,8 +4,8 @@ use anyhow::Result;
 
 use super::phrases;
 use crate::cli::backup::LevelArg;
-use crate::error::{Error, Kind};
-use crate::libvirt::checkpoint::Checkpoint;
+use crate::error::{self, Error, Kind};
+use crate::libvirt::checkpoint::{self, Checkpoint};
 use crate::libvirt::domain::Domain;
 use crate::phrases::CLASSIC;
 use crate::set::Level;
@@ -30,12 +30,21 @@ pub fn decide(asked: LevelArg, catalogue: &Catalogue) -> Result<Level> {
     {
         let error = Error::corrupt("the set is damaged, nothing can build on it")
             .path(directory)
-            .caused_by(Error::corrupt(crate::error::report(&problem.error)))
+            .caused_by(Error::corrupt(error::report(&problem.error)))
             .hint(format!(
                 "`virtkeep verify -i {}` lists the damage; start a new chain with -l full in an empty directory",
                 directory.display()
             ));
         return Err(error.into());
+    }
+    if catalogue.is_of_stdout {
+        // Every zip file has its own names: a chain can begin again at any time.
+        match asked {
+            LevelArg::Full => return Ok(Level::Full),
+            LevelArg::Copy => return Ok(Level::Copy),
+            LevelArg::Auto if !has_chain => return Ok(Level::Full),
+            _ => {}
+        }
     }
     match asked {
         LevelArg::Auto if has_chain => {
@@ -111,7 +120,8 @@ pub fn refuse_foreign(known: &[Checkpoint], domain: &Domain) -> Result<()> {
 }
 
 /// Position of the checkpoint that comes next: virtnbdbackup counts the names in its list, those of
-/// runs that never finished too.
+/// runs that never finished too. On standard output a name that is taken is not freed for a full: what has it is
+/// kept until a run after that has succeeded.
 ///
 /// # Errors
 /// Where the list can't be read.
@@ -119,7 +129,21 @@ pub fn next_position(catalogue: &Catalogue, domain: &Domain) -> Result<u64> {
     let committed = catalogue.runs.iter().filter_map(|run| checkpoint_position(run.checkpoint.as_deref()?)).max();
     let after = committed.map_or(0, |position| position + 1);
     let listed = cpt::read(&catalogue.files, domain.name())?;
-    Ok(after.max(listed.len() as u64))
+    let known = match catalogue.is_of_stdout {
+        true => checkpoint::list(domain)?.iter().filter_map(|known| checkpoint_position(&known.name)).max(),
+        false => None,
+    };
+    Ok(after.max(listed.len() as u64).max(known.map_or(0, |position| position + 1)))
+}
+
+/// The names of all files of a set, also of those that went to standard output.
+///
+/// # Errors
+/// Where the directory can't be read.
+pub fn used_names(catalogue: &Catalogue) -> error::Result<Vec<String>> {
+    let mut names = catalogue.files.names()?;
+    names.extend(catalogue.runs.iter().flat_map(|run| &run.streams).map(|stream| stream.file.clone()));
+    Ok(names)
 }
 
 /// The first second from `time` on that no file is named by: two diffs can begin in the same one.

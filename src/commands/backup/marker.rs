@@ -35,9 +35,7 @@ fn name(run: Uuid) -> String {
 /// # Errors
 /// Of a chain with a gap.
 pub fn root(catalogue: &Catalogue, run: &Run, target: &str) -> error::Result<Option<Uuid>> {
-    let streams = chain::resolve(catalogue, run, target)?;
-    let full = streams.last().and_then(|stream| catalogue.record_of(&stream.file));
-    Ok(full.map(|(manifest, _)| manifest.run))
+    Ok(chain::root(catalogue, run, target)?.run_id())
 }
 
 /// Whether the image of `target` has the marker of `root`.

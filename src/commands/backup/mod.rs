@@ -29,6 +29,8 @@ mod media;
 mod nbdinfo;
 mod offline;
 pub(super) mod old_chain;
+mod outlived;
+mod output;
 mod phrases;
 pub(super) mod plan;
 mod scratch;
@@ -48,6 +50,7 @@ use anyhow::Result;
 pub use self::commit::Outcome;
 use self::guest::Hold;
 use self::locks::Locks;
+pub(super) use self::output::is_stdout;
 use self::plan::{Plan, domain_uuid};
 use self::undo::Keep;
 use self::way::Way;
@@ -60,20 +63,23 @@ use crate::lock::Patience;
 use crate::phrases::OWN;
 use crate::set::catalogue::Catalogue;
 use crate::set::layout::Layout;
+use crate::set::records;
+use crate::target::ZipTarget;
 use crate::ui::progress::format_duration;
 use crate::units::format_bytes;
 
 /// Runs the backup of the one domain in `args`; `done` is called with what came of it, where anything did.
 pub fn run(args: &Backup, session: &Session, done: &mut dyn FnMut(&Outcome)) -> Result<Exit> {
     let begin = Instant::now();
+    output::check(args)?;
     let name = args.domain.first().map(String::as_str).unwrap_or_default();
     let link = Link::open(&args.hypervisor, name)?;
     let reached = link.reach()?;
-    let output = directory::of(&args.output, &reached.domain, &jiff::Zoned::now())?;
-    let layout = Layout::new(std::path::absolute(output)?).with_mode(args.mode);
+    let layout = output::layout(args, &reached.domain)?;
     if args.printonly {
         return estimate::print(args, &reached.connection, &reached.domain, &layout, &session.cancel);
     }
+    let zip = output::open(args, &session.cancel)?;
     let patience = Patience::new(args.wait, &session.cancel);
     let mut locks = Locks::take(&reached.domain, &layout, &patience)?;
     let mut hold = Hold::new(args, &link, domain_uuid(&reached.domain)?);
@@ -86,12 +92,13 @@ pub fn run(args: &Backup, session: &Session, done: &mut dyn FnMut(&Outcome)) -> 
     locks.forget_dead();
     // What others do meanwhile would make a plan wrong.
     job::wait_until_idle(&link, &patience)?;
-    let catalogue = Catalogue::open(layout.clone())?;
+    let mut catalogue = Catalogue::open(layout.clone())?;
+    records::check(&layout, &mut catalogue, zip.is_some())?;
     let plan = Plan::make(args, &reached.connection, &reached.domain, &catalogue)?;
     drop(reached);
     plan.tell();
     phrases::planned(args, &plan);
-    let run = Context { args, session, link: &link, layout: &layout, catalogue: &catalogue };
+    let run = Context { args, session, link: &link, layout: &layout, catalogue: &catalogue, zip: zip.as_ref() };
     if estimate::is_below_threshold(args, &*link.reach()?, &plan, &session.cancel)? {
         hold.end();
         return Ok(Exit::Done);
@@ -115,8 +122,10 @@ struct Context<'r> {
     session: &'r Session,
     /// The way to the domain.
     link: &'r Link,
-    /// The set's directory.
+    /// The set's directory; of the records where the data goes to standard output.
     layout: &'r Layout,
+    /// The zip file on standard output, where the data goes there.
+    zip: Option<&'r ZipTarget>,
     /// The set as it was when the run began.
     catalogue: &'r Catalogue,
 }

@@ -55,7 +55,8 @@ pub fn run(run: &Context<'_>, plan: &mut Plan) -> Result<Copied> {
     let point_in_time = moment::now();
     // What is so now was so when they were opened.
     run.link.ask(DAEMON_PATIENCE, cancel, |reached| refuse_changed(reached, plan))?;
-    let config = run.link.ask(DAEMON_PATIENCE, cancel, |reached| config::gather(reached, plan, &run.args.guest))?;
+    let config =
+        run.link.ask(DAEMON_PATIENCE, cancel, |reached| config::gather(reached, plan, &run.args.guest, cancel))?;
     fault::point("config-gathered")?;
     let exports: Vec<Export> = plan
         .disks

@@ -14,7 +14,7 @@ use crate::libvirt::domain::Domain;
 use crate::libvirt::{code, code_of};
 use crate::set::layout::{Layout, checkpoint_position};
 use crate::set::manifest::Manifest;
-use crate::set::{Level, dropped};
+use crate::set::{Level, dropped, records};
 
 /// In a set's private folder: another chain replaced this one.
 const ENDED: &str = "ended";
@@ -181,7 +181,10 @@ fn mark_ended(old: &Checkpoint, plan: &Plan) {
 /// # Errors
 /// Where the marks can't be removed: the next increment would be refused.
 pub fn unmark(layout: &Layout) -> Result<()> {
-    dropped::forget(layout)?;
+    // Earlier chains on standard output are told apart by that list.
+    if !records::is_of_stdout(layout) {
+        dropped::forget(layout)?;
+    }
     let path = layout.private().join(ENDED);
     match std::fs::remove_file(&path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", error).path(path).into()),

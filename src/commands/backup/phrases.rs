@@ -182,8 +182,9 @@ pub fn connected(args: &Backup, disk: &PlannedDisk) {
     }
 }
 
-/// What a disk's stream will have: so many extents and bytes of data, of `size_of_disk` bytes.
-pub fn extents(disk: &PlannedDisk, count: usize, data: u64, size_of_disk: u64, file: &Path) {
+/// What a disk's stream will have: so many extents and bytes of data, of `size_of_disk` bytes. Without a file it
+/// goes into a zip archive.
+pub fn extents(disk: &PlannedDisk, count: usize, data: u64, size_of_disk: u64, file: Option<&Path>) {
     let incremental = disk.base.is_some();
     let (disk, at) = (disk.target.as_str(), "root disk - backup");
     let query = "root extenthandler - queryBlockStatus";
@@ -199,8 +200,20 @@ pub fn extents(disk: &PlannedDisk, count: usize, data: u64, size_of_disk: u64, f
     if incremental && data == 0 {
         tracing::info!(target: CLASSIC, disk, at, "No dirty blocks found");
     }
-    tracing::info!(target: CLASSIC, disk, at = "root target - get", "Write data to target file: [{}].", file.display());
+    let target_at = "root target - get";
+    match file {
+        Some(file) => {
+            let file = file.display();
+            tracing::info!(target: CLASSIC, disk, at = target_at, "Write data to target file: [{file}].");
+        }
+        None => tracing::info!(target: CLASSIC, disk, at = target_at, "Writing data to zip archive."),
+    }
     tracing::info!(target: CLASSIC, disk, at, "Creating thin provisioned stream backup image");
+}
+
+/// The log goes into the zip archive.
+pub fn log_to_zip(name: &str) {
+    tracing::info!(target: CLASSIC, at = "root metadata - addFiles", "Adding backup log [{name}] to zipfile");
 }
 
 /// All disks are read, the job is to end.

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::base::{Base, Bases};
 use super::channel::Channel;
 use super::disks::{self, Selected, Selection};
+use super::outlived::Outlived;
 use super::way::Way;
 use super::{level, marker, old_chain};
 use crate::cli::backup::Backup;
@@ -65,6 +66,8 @@ pub struct Plan {
     pub spare: Vec<(Checkpoint, String)>,
     /// Disks that are full in this run and were in earlier ones, with the runs that made them full then.
     pub replaced: Vec<(Uuid, String)>,
+    /// Checkpoints of earlier chains, where the backup goes to standard output.
+    pub outlived: Outlived,
     /// Disks that have the run's marker.
     pub marked: Vec<String>,
     /// The domain as libvirt runs it.
@@ -132,9 +135,9 @@ impl Plan {
             level::refuse_foreign(&known, domain)?;
         }
         let position = level::next_position(catalogue, domain)?;
-        let bases = Bases::find(args, domain, catalogue, level, known)?;
+        let mut bases = Bases::find(args, domain, catalogue, level, known)?;
         let started = moment::now();
-        let unixtime = level::free_time(&catalogue.files.names()?, started.timestamp().as_second());
+        let unixtime = level::free_time(&level::used_names(catalogue)?, started.timestamp().as_second());
         let run = Uuid::new_v4();
         let channel = match way {
             Way::Job => Channel::choose(args, connection, run)?,
@@ -168,6 +171,7 @@ impl Plan {
             old_chain: bases.old_chain.clone(),
             spare: Vec::new(),
             replaced: Vec::new(),
+            outlived: Outlived::default(),
             marked: Vec::new(),
             config,
             channel,
@@ -191,12 +195,17 @@ impl Plan {
         }
         plan.intent.checkpoint = plan.made_checkpoint().map(str::to_owned);
         plan.intent.scratch = plan.disks.iter().map(|disk| plan.scratch_file(&disk.target)).collect();
-        plan.intent.files = plan.disks.iter().map(|disk| disk.file.clone()).collect();
+        if !catalogue.is_of_stdout {
+            plan.intent.files = plan.disks.iter().map(|disk| disk.file.clone()).collect();
+        }
         if level.makes_checkpoint() {
             // Those that this run leaves out may be in the next one.
             let planned = plan.disks.iter().map(|disk| &disk.target);
             let targets: Vec<String> = planned.chain(&plan.others).cloned().collect();
             plan.spare = bases.spare(catalogue, &targets, args.keep_checkpoints);
+            if let Some(outlived) = bases.outlived.take() {
+                outlived.add_to(&mut plan, catalogue)?;
+            }
         }
         Ok(plan)
     }
@@ -214,7 +223,7 @@ impl Plan {
             None if self.level.needs_base() => Level::Full,
             _ => self.level,
         };
-        if base.is_none() && self.level.makes_checkpoint() {
+        if base.is_none() && self.level.makes_checkpoint() && !catalogue.is_of_stdout {
             let before = catalogue.runs.iter().rev().find(|run| run.is_base() && run.stream(&target).is_some());
             // A gap in the old files is no matter to a full.
             let root = before.and_then(|run| marker::root(catalogue, run, &target).ok().flatten());

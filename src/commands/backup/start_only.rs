@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::guest::Hold;
 use super::plan::{Plan, domain_uuid};
-use super::{job, phrases};
+use super::{job, output, phrases};
 use crate::cli::backup::{Backup, LevelArg};
 use crate::commands::Session;
 use crate::commands::link::Link;
@@ -37,17 +37,17 @@ pub fn begin(mut args: Backup, session: &Session) -> Result<Exit> {
     job::wait_until_idle(&link, &Patience::new(args.wait, &session.cancel))?;
     // What is exported whole has nothing to do with what the directory holds.
     let nowhere = tempfile::tempdir()?;
-    let directory = match args.level {
+    let layout = match args.level {
         LevelArg::Inc | LevelArg::Diff => {
             args.level = LevelArg::Diff;
-            std::path::absolute(&args.output)?
+            output::layout(&args, &reached.domain)?
         }
         LevelArg::Copy | LevelArg::Full | LevelArg::Auto => {
             args.level = LevelArg::Copy;
-            nowhere.path().to_owned()
+            Layout::new(nowhere.path())
         }
     };
-    let catalogue = Catalogue::open(Layout::new(directory))?;
+    let catalogue = Catalogue::open(layout)?;
     let plan = Plan::make(&args, &reached.connection, &reached.domain, &catalogue)?;
     phrases::planned(&args, &plan);
     let preserve = reached.connection.daemon_version()? >= PRESERVE_SHUTDOWN_VERSION;

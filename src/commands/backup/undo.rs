@@ -22,6 +22,7 @@ use crate::qemu::nbd::QemuNbd;
 use crate::set::intent::{Held, Intent};
 use crate::set::layout::{Layout, PARTIAL};
 use crate::set::manifest::Manifest;
+use crate::set::records;
 
 /// A daemon that died with the run gets this long to come back; what is not undone by then is the next
 /// run's to undo.
@@ -71,7 +72,9 @@ pub fn clear_leftovers(domain: &Domain, layout: &Layout, keep: Keep) -> Result<b
             tracing::info!("run {} was committed, but not tidied up: completing it", intent.run);
             let manifest = Manifest::read(manifest)?;
             commit::roll_forward(layout, &manifest)?;
-            old_chain::remove_of(domain, &manifest)?;
+            if !records::is_of_stdout(layout) {
+                old_chain::remove_of(domain, &manifest)?;
+            }
             remove_job_files(domain.host(), &intent);
             release(domain, &intent)?;
         } else {

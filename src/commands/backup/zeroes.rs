@@ -22,8 +22,16 @@ pub fn unseen(
     client: &mut Client,
     changed: Vec<Extent>,
 ) -> Result<Vec<Extent>> {
-    let Some(held) = held(catalogue, base, target)? else { return Ok(changed) };
-    let allocation = block_status::allocation(client)?;
+    let allocation;
+    let held = if catalogue.is_of_stdout {
+        // What the chain holds is somewhere else: it may be data everywhere.
+        allocation = block_status::allocation(client)?;
+        vec![Extent::data(0, client.size())]
+    } else {
+        let Some(held) = held(catalogue, base, target)? else { return Ok(changed) };
+        allocation = block_status::allocation(client)?;
+        held
+    };
     if held.last().map(Extent::end) != allocation.last().map(Extent::end) {
         return Err(Error::incomplete("the chain's disk has another size than the domain's").disk(target));
     }

@@ -22,6 +22,9 @@ use crate::phrases::CLASSIC;
 use crate::set::catalogue::Catalogue;
 use crate::set::layout::Layout;
 
+/// What `-o` takes for a zip archive on stdout.
+pub const STDOUT: &str = "-";
+
 /// Backs up, or what else the options say.
 pub fn run(options: &Options, session: &Session) -> Result<Exit> {
     tracing::info!(target: CLASSIC, "Backup level: [{}]", options.level.name());
@@ -46,7 +49,7 @@ pub fn run(options: &Options, session: &Session) -> Result<Exit> {
     let connection = connect::open(&args.hypervisor).inspect_err(|error| {
         tracing::error!(target: CLASSIC, "Can't connect libvirt daemon: [{}]", error::report(error));
     })?;
-    reset_if_stopped(&mut args, &connection.domain(&options.domain)?)?;
+    reset_if_stopped(&mut args, &options.output, &connection.domain(&options.domain)?)?;
     drop(connection);
     let exit = backup::run(&args, session, &mut |_| ())?;
     let warnings = session.log.warnings().len();
@@ -89,7 +92,7 @@ fn translate(options: &Options) -> error::Result<Backup> {
         Command::Backup(mut args) => {
             args.classic = Classic {
                 scratch_names: true,
-                own_log: true,
+                own_log: options.output.as_os_str() != STDOUT,
                 any_exclude: true,
                 estimate_as_message: true,
                 compare_extents: options.qemu,
@@ -110,7 +113,7 @@ fn plain(path: &Path) -> OsString {
 
 /// virtnbdbackup makes no checkpoints of stopped domains: a full is a copy, an increment is one that nothing
 /// builds on. An auto in an empty directory begins a chain, which virtkeep can do.
-fn reset_if_stopped(args: &mut Backup, domain: &Domain) -> Result<()> {
+fn reset_if_stopped(args: &mut Backup, output: &Path, domain: &Domain) -> Result<()> {
     if args.guest.start_domain || domain.is_active()? {
         return Ok(());
     }
@@ -122,7 +125,7 @@ fn reset_if_stopped(args: &mut Backup, domain: &Domain) -> Result<()> {
             args.level = LevelArg::Copy;
         }
         LevelArg::Inc | LevelArg::Diff => leaf(args),
-        LevelArg::Auto if has_chain(&args.output) => leaf(args),
+        LevelArg::Auto if has_chain(output) => leaf(args),
         LevelArg::Auto | LevelArg::Copy => {}
     }
     Ok(())

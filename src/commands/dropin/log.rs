@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 
+use super::backup::STDOUT;
 use crate::cli::dropin::{Dropin, Tool, VERSION};
 use crate::commands::Session;
 
@@ -32,10 +33,8 @@ pub fn version(words: &[std::ffi::OsString]) {
 fn path(dropin: &Dropin) -> Option<PathBuf> {
     match dropin {
         Dropin::Backup(options) => {
-            let directory = match options.output.as_os_str() == "-" {
-                true => Path::new("."),
-                false => options.output.as_path(),
-            };
+            // Of a zip archive the log is one of its files.
+            let directory = Some(&options.output).filter(|output| output.as_os_str() != STDOUT)?;
             let time = jiff::Zoned::now().strftime("%m%d%Y%H%M%S").to_string();
             Some(directory.join(format!("backup.{}.{time}.log", options.level.name())))
         }

@@ -48,10 +48,7 @@ pub fn raw_image(file: &str) -> Error {
 fn check_target(options: &Backup) -> Result<()> {
     let to_stdout = options.output.as_os_str() == "-";
     match (options.output_target.as_deref(), to_stdout) {
-        (None | Some("directory"), false) => Ok(()),
-        (None | Some("zip"), true) => {
-            Err(missing("-o -: write a zip archive to stdout").hint("-o takes a directory, which can be copied"))
-        }
+        (None | Some("directory"), false) | (None | Some("zip"), true) => Ok(()),
         (Some("zip"), false) => Err(Error::usage("the plugin zip writes to stdout only").hint("add -o -")),
         (Some("null"), _) => Err(missing("--output-target null: read the disks and throw the data away")),
         (Some("directory"), true) => {

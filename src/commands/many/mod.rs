@@ -26,6 +26,7 @@ use self::summary::Row;
 use super::Session;
 use super::backup::directory;
 use crate::cli::backup::Backup;
+use crate::commands::backup::is_stdout;
 use crate::commands::connect;
 use crate::error::{self, Error};
 use crate::exit::Exit;
@@ -45,7 +46,7 @@ pub fn run(args: &Backup, session: &Session) -> Result<Exit> {
         tracing::warn!("no domain is backed up: {}", domains::why_none(&args));
         return Ok(Exit::Look);
     }
-    tracing::info!("{} domains, {} at a time", chosen.len(), chosen.len().min(args.many.parallel.into()));
+    tracing::info!("{}, {} at a time", summary::count(chosen.len()), chosen.len().min(args.many.parallel.into()));
     let rows = all(&args, session, &chosen);
     summary::tell(&args, &rows, begin.elapsed())?;
     session.cancel.check()?;
@@ -54,10 +55,26 @@ pub fn run(args: &Backup, session: &Session) -> Result<Exit> {
 
 /// The options as every one of the processes gets them.
 fn resolved(args: &Backup) -> Result<Backup> {
+    if is_stdout(args) || args.state_dir.is_some() {
+        return Err(Error::usage("-o - is for one domain: standard output takes one zip file")
+            .hint("run virtkeep once for each domain, or name a directory with -o")
+            .into());
+    }
     if let Some(socket) = &args.places.socketfile {
         return Err(Error::usage("-f/--socketfile names one socket, which can't serve several domains")
             .path(socket)
             .hint("leave it away: every run makes a socket of its own in the scratch directory")
+            .into());
+    }
+    if args.output.as_os_str() == "-" {
+        return Err(Error::usage("standard output takes one domain (-o -)")
+            .hint("name a directory with -o, or back them up one after another")
+            .into());
+    }
+    let over_tcp = args.network.tls || args.network.nbd_port.is_some() || args.network.nbd_ip.is_some();
+    if over_tcp && args.many.parallel > 1 {
+        return Err(Error::usage("over TCP a host serves one domain at a time, at one port")
+            .hint("leave --parallel away, or -P, -I and --tls: through ssh each domain has a socket of its own")
             .into());
     }
     let mut args = args.clone();

@@ -60,6 +60,11 @@ impl Row {
     }
 }
 
+/// How many domains, in words.
+pub fn count(domains: usize) -> String {
+    if domains == 1 { "1 domain".to_owned() } else { format!("{domains} domains") }
+}
+
 fn shortened(error: &str) -> String {
     match error.char_indices().nth(MAX_ERROR) {
         Some((at, _)) => format!("{}...", error.get(..at).unwrap_or_default().trim_end()),
@@ -79,7 +84,7 @@ pub fn estimate_in(line: &str) -> Option<u64> {
 pub fn tell(args: &Backup, rows: &[Row], time: Duration) -> Result<()> {
     if args.printonly {
         let bytes: u64 = rows.iter().filter_map(|row| row.ended.as_ref()?.estimate).sum();
-        let line = format!("{TOTAL}{bytes} bytes ({}), {} domains", format_bytes(bytes), rows.len());
+        let line = format!("{TOTAL}{bytes} bytes ({}), {}", format_bytes(bytes), count(rows.len()));
         writeln!(std::io::stdout().lock(), "{line}").map_err(|error| Error::io("write to stdout", error))?;
     } else {
         for line in table(rows).lines() {
@@ -88,9 +93,9 @@ pub fn tell(args: &Backup, rows: &[Row], time: Duration) -> Result<()> {
     }
     let bad: Vec<&str> = rows.iter().filter(|row| row.is_bad()).map(|row| row.domain.as_str()).collect();
     if bad.is_empty() {
-        tracing::info!("Finished successfully: {} domains in {}", rows.len(), format_duration(time));
+        tracing::info!("Finished successfully: {} in {}", count(rows.len()), format_duration(time));
     } else {
-        tracing::error!("{} of {} domains failed: {}", bad.len(), rows.len(), bad.join(", "));
+        tracing::error!("{} of {} failed: {}", bad.len(), count(rows.len()), bad.join(", "));
     }
     Ok(())
 }

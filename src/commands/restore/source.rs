@@ -44,7 +44,7 @@ impl Source {
         if !args.sequence.is_empty() {
             return Ok(Self::Sequence(sequence::files(args)?));
         }
-        let catalogue = Catalogue::open(Files::open(&args.input)?)?;
+        let catalogue = Catalogue::open(Files::open(&args.input)?)?.with_data()?;
         for problem in &catalogue.problems {
             tracing::warn!("{}", error::report(&problem.error));
         }

@@ -198,6 +198,13 @@ fn eject(drive: &mut Element<'_>) -> Result<()> {
 
 fn set_source(disk: &mut Element<'_>, new: &NewSource) -> Result<()> {
     disk.set_attribute("type", "file")?;
+    // A file is no SCSI device that the guest could talk to itself.
+    if disk.attribute("device").as_deref() == Some("lun") {
+        disk.set_attribute("device", "disk")?;
+    }
+    for name in ["rawio", "sgio"] {
+        disk.remove_attribute(name)?;
+    }
     disk.put_child(Element::new("source").with("file", path_text(&new.path)?)?);
     // What belonged to the old place; encryption too, as the restored image has none.
     for name in ["backingStore", "mirror", "auth", "encryption"] {

@@ -33,8 +33,6 @@ const KNOWN: &[&str] = &[
 /// What ours does not say, and why.
 const EXCEPTIONS: &[(&str, &str)] = &[
     ("Will write data to the void ..", "--output-target null is refused"),
-    ("Writing data to zip archive.", "-o - is refused"),
-    ("Adding backup log [*] to zipfile", "-o - is refused"),
     ("Creating full provisioned raw backup image", "-r is refused"),
     ("Raw disks can't be included during incremental or differential backup.", "-r is refused"),
     ("Excluding raw disks.", "-r is refused"),
@@ -109,6 +107,7 @@ fn all_modes() -> Vec<Run> {
     runs.extend(restores(&case));
     runs.extend(special_disks(&lab));
     runs.extend(with_a_guest(&lab));
+    runs.push(to_stdout(&lab));
     runs.extend(refusals(&lab));
     runs
 }
@@ -224,6 +223,25 @@ fn defines_too_late(lab: &Lab, set: &std::path::Path) -> Run {
 fn special_disks(lab: &Lab) -> Vec<Run> {
     let case = Case::new(lab, "r", &["vda:1M", "vdb:1M:raw", "hdc:1M:cdrom"]);
     vec![back_up(&case, "copy", &[])]
+}
+
+/// A zip archive, through a pipe; it restores.
+fn to_stdout(lab: &Lab) -> Run {
+    let case = Case::new(lab, "z", &["vda:1M"]);
+    case.domain.write("vda", 1, 0, 65536);
+    let directory = lab.fresh_directory();
+    let command = format!(
+        "cd {} && {} -U '{}' -n -d z -l full --scratchdir {} -o - | cat >full.zip",
+        directory.display(),
+        super::link(lab.directory(), "virtnbdbackup").display(),
+        lab.uri(),
+        lab.scratch().display()
+    );
+    let said = run("sh", &[&"-c", &command]).succeeds();
+    let (zip, out) = (directory.join("full.zip"), lab.directory().join("unzipped"));
+    restore(lab, &[&"-i", &zip, &"-o", &out]).succeeds();
+    crate::support::compare(&out.join("z-vda.qcow2"), "qcow2", &case.domain.snapshot_reference("vda"));
+    said
 }
 
 fn with_a_guest(lab: &Lab) -> Vec<Run> {

@@ -18,9 +18,12 @@ fn another_host_is_backed_up_and_restored_to() {
         all.extend(options.iter().map(|option| option as &dyn AsRef<OsStr>));
         hosts.here(&link(hosts.directory(), "virtnbdbackup"), &all)
     };
-    backup(&["-l", "full"])
-        .succeeds()
-        .says(&["Connecting remote system [there]", "vda: [nbd://", ":10809/vda]", "Finished successfully"]);
+    backup(&["-l", "full"]).succeeds().says(&[
+        "Connecting remote system [there]",
+        "vda: [nbd://",
+        ":10809/vda]",
+        "Finished successfully",
+    ]);
     case.domain.write("vda", 2, MIB, MIB);
     let reference = case.domain.snapshot_reference("vda");
     backup(&["-l", "inc", "--tls", "--tls-cert", &tls, "-P", "10811"]).succeeds().says(&["vda: [nbds://", ":10811/"]);

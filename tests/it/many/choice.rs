@@ -28,7 +28,7 @@ fn every_running_domain_has_a_directory_of_its_own() {
     // One domain alone is no other case where all are asked for.
     let run = backup(&lab, &output, &["--all", "--exclude-domain", "b*"]).succeeds();
     assert_eq!(data(&output.join("a")).len(), 4);
-    run.says(&["b b: left out, as asked", "1 domains"]);
+    run.says(&["b b: left out, as asked", "1 domain, "]);
     backup(&lab, &output, &["--all", "--inactive", "-S", "-l", "full"]).ends_with(2);
     assert_eq!(listing(&output), ["a", "b b", "off"]);
     assert_eq!(data(&output.join("off")), ["vda.full.data"]);
@@ -50,9 +50,11 @@ fn what_makes_no_sense_is_refused_before_anything_is_done() {
         (&[], "--domain"),
         (&["--all", "--exclude-domain", "[a"], "no pattern"),
         (&["--all", "-f", "/tmp/x"], "--socketfile"),
+        (&["--all", "--parallel", "2", "-P", "10809"], "one port"),
     ] {
         backup(&lab, &output, options).ends_with(2).says(&[words]);
     }
+    backup(&lab, std::path::Path::new("-"), &["--all"]).ends_with(2).says(&["standard output takes one domain"]);
     for options in [&["--all"][..], &["-d", "a"]] {
         backup(&lab, &output.join("%x"), options).ends_with(2).says(&["%x is no code", "hint: "]);
     }

@@ -34,7 +34,7 @@ fn a_new_directory_begins_a_new_chain_and_ends_the_old_one() {
 
     domain.write("vda", 0x22, 1 << 20, 1 << 20);
     let said = backup_in(tomorrow, &lab, &template, &["--all"]).succeeds();
-    said.says(&["executing full backup", "this full backup ends the chain", "web: full"]);
+    said.says(&["executing full backup", "this full backup ends the chain", "web: vda: full"]);
     let days = listing(&output.join("web"));
     assert_eq!(days.len(), 2);
     let new = output.join("web").join(&days[1]);

@@ -107,7 +107,7 @@ fn no_traces_in(set: &Path) {
     assert_eq!(left, [""; 0], "left in the set");
     let private = listing(&set.join(".virtkeep"));
     assert!(
-        private.iter().all(|name| ["lock", "ended", "dropped"].contains(&name.as_str())),
+        private.iter().all(|name| ["lock", "ended", "dropped", "stdout", "replaced"].contains(&name.as_str())),
         "left in .virtkeep: {private:?}"
     );
 }
