@@ -134,6 +134,8 @@ fn passwords_leave_the_command_line() {
     for word in [&["--password", "secret"][..], &["--password=secret"], &["--passw", "secret"], &["--pas=secret"]] {
         let mut command = std::process::Command::new(&program);
         command.args(["-U", &lab.uri(), "-n", "-d", "d", "-l", "copy"]).arg("--scratchdir").arg(lab.scratch());
+        // In the lab: the socket of the last one, which is killed, goes with it.
+        command.arg("-f").arg(lab.directory().join(format!("run/{}.sock", word[0].len())));
         command.args(word).arg("-o").arg(&case.set).env("VIRTKEEP_FAULT", "stream-created=stop");
         let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
         let of = |name: &str| PathBuf::from(format!("/proc/{}/{name}", child.id()));
