@@ -12,30 +12,44 @@ use crate::stream::BLOCK;
 use crate::stream::reader::{Scratch, StreamReader};
 use crate::units::{align_down, align_up};
 
-/// A range of the disk and the layer its content comes from.
+/// Where the content of a range comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// From the layer with this index.
+    Layer(usize),
+    /// It is zeroes.
+    Zero,
+}
+
+/// A range of the disk and where its content comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Segment {
     offset: u64,
     length: u64,
-    /// Index into the layers; `None` reads as zeroes.
-    layer: Option<u16>,
+    content: Content,
 }
 
 impl Segment {
     fn end(&self) -> u64 {
         self.offset + self.length
     }
+
+    fn layer(&self) -> Option<usize> {
+        match self.content {
+            Content::Layer(layer) => Some(layer),
+            Content::Zero => None,
+        }
+    }
 }
 
-/// The content of one disk at one restore point.
+/// The content of one disk at one restore point. Ranges are resolved when they are asked for: a chain is
+/// ready as soon as its indexes are, and takes no memory beside them.
 #[derive(Debug)]
 pub struct ChainDevice {
     target: String,
     size: u64,
     /// Newest first.
     layers: Vec<StreamReader>,
-    /// Ascending, covers `0..size`.
-    segments: Vec<Segment>,
 }
 
 /// Buffers of one reading thread: one window and one payload, however long the chain.
@@ -86,10 +100,18 @@ impl ChainDevice {
                 .disk(target)
                 .path(oldest.path()));
         }
+        // Then whatever is asked for is found in one of them.
+        let mut unknown = None;
+        oldest.visit(0..oldest.meta().virtual_size, &mut |extent| {
+            if extent.kind == Kind::Clean {
+                unknown.get_or_insert(extent.offset);
+            }
+        });
+        if let Some(offset) = unknown {
+            return Err(Error::incomplete("no stream of the chain has the content").disk(target).at(offset));
+        }
         let size = newest.meta().virtual_size;
-        let contents = layers.iter().map(|layer| (layer.meta().virtual_size, layer.content()));
-        let segments = resolve(size, contents).map_err(|error| error.disk(target))?;
-        Ok(Self { target: target.to_owned(), size, layers, segments })
+        Ok(Self { target: target.to_owned(), size, layers })
     }
 
     /// Virtual size in bytes.
@@ -110,22 +132,25 @@ impl ChainDevice {
     /// What `range` holds: data and zero extents that cover it.
     pub fn extents(&self, range: Range<u64>) -> Vec<Extent> {
         let mut extents = Vec::new();
-        for segment in self.segments_in(&range) {
-            let kind = if segment.layer.is_some() { Kind::Data } else { Kind::Zero };
+        for segment in self.segments_in(range) {
+            let kind = if segment.content == Content::Zero { Kind::Zero } else { Kind::Data };
             extent::push(&mut extents, Extent::new(segment.offset, segment.length, kind));
         }
         extents
     }
 
-    /// The segments inside `range`, clipped to it.
-    fn segments_in(&self, range: &Range<u64>) -> impl Iterator<Item = Segment> + '_ {
-        let first = self.segments.partition_point(|segment| segment.end() <= range.start);
-        let range = range.clone();
-        self.segments[first..].iter().map_while(move |segment| {
-            let offset = segment.offset.max(range.start);
-            let end = segment.end().min(range.end);
-            (offset < end).then(|| Segment { offset, length: end - offset, layer: segment.layer })
-        })
+    /// The segments of `range`, as far as the disk reaches.
+    fn segments_in(&self, range: Range<u64>) -> Vec<Segment> {
+        let layers = self.layers.iter().map(|layer| {
+            let visit = |range: Range<u64>, found: &mut dyn FnMut(Extent)| layer.visit(range, found);
+            (layer.meta().virtual_size, visit)
+        });
+        resolve(range.start..range.end.min(self.size), layers)
+    }
+
+    /// The parts of `range`, in order, each with where its content comes from.
+    pub fn parts(&self, range: Range<u64>) -> impl Iterator<Item = (Range<u64>, Content)> + use<> {
+        self.segments_in(range).into_iter().map(|segment| (segment.offset..segment.end(), segment.content))
     }
 
     /// Puts the data of `range` at its place in `buffer`, proven; bytes of zero extents are left
@@ -134,13 +159,13 @@ impl ChainDevice {
     /// # Errors
     /// [`Corrupt`](ErrorKind::Corrupt) for a block that is not what was backed up.
     pub fn read_data(&self, range: Range<u64>, buffer: &mut [u8], buffers: &mut Buffers) -> Result<()> {
-        let segments: Vec<Segment> = self.segments_in(&range).filter(|segment| segment.layer.is_some()).collect();
-        let mut used: Vec<u16> = segments.iter().filter_map(|segment| segment.layer).collect();
+        let segments = self.segments_in(range.clone());
+        let mut used: Vec<usize> = segments.iter().filter_map(Segment::layer).collect();
         used.sort_unstable();
         used.dedup();
         for &layer in &used {
-            let reader = &self.layers[usize::from(layer)];
-            let ours = || segments.iter().filter(|segment| segment.layer == Some(layer));
+            let reader = &self.layers[layer];
+            let ours = || segments.iter().filter(|segment| segment.layer() == Some(layer));
             let runs = blocks_of(ours(), reader.meta().virtual_size);
             // A layer alone reads in place; several must not overwrite each other's bytes, and blocks of a
             // layer larger than the disk may not fit.
@@ -182,40 +207,43 @@ fn blocks_of<'s>(segments: impl Iterator<Item = &'s Segment>, size: u64) -> Vec<
     runs
 }
 
-/// Lays the layers' contents over each other, newest first. Where an older, smaller disk ended, a
-/// grown one reads as zeroes.
-fn resolve(size: u64, layers: impl Iterator<Item = (u64, Vec<Extent>)>) -> Result<Vec<Segment>> {
+/// Lays the layers' contents of `range` over each other, newest first. Where an older, smaller disk ended, a
+/// grown one reads as zeroes. A layer is its size, and what tells the extents of a range in it.
+fn resolve<V>(range: Range<u64>, layers: impl Iterator<Item = (u64, V)>) -> Vec<Segment>
+where
+    V: Fn(Range<u64>, &mut dyn FnMut(Extent)),
+{
     let mut segments: Vec<Segment> = Vec::new();
-    let mut pending = vec![Extent::clean(0, size)];
-    pending.retain(|extent| extent.length > 0);
-    for (index, (layer_size, content)) in layers.enumerate() {
+    let mut pending = Vec::new();
+    extent::push(&mut pending, Extent::clean(range.start, range.end.saturating_sub(range.start)));
+    for (index, (layer_size, visit)) in layers.enumerate() {
         if pending.is_empty() {
             break;
         }
-        let layer = u16::try_from(index).map_err(|_| Error::unsupported("a chain of more than 65535 streams"))?;
         let mut open = Vec::new();
         for range in pending {
-            for found in extent::clip(&content, range.range()) {
-                match found.kind {
-                    Kind::Clean => extent::push(&mut open, found),
-                    Kind::Data => {
-                        segments.push(Segment { offset: found.offset, length: found.length, layer: Some(layer) })
-                    }
-                    Kind::Zero => segments.push(Segment { offset: found.offset, length: found.length, layer: None }),
-                }
-            }
+            visit(range.range(), &mut |found| match found.kind {
+                Kind::Clean => extent::push(&mut open, found),
+                Kind::Data => push(&mut segments, found, Content::Layer(index)),
+                Kind::Zero => push(&mut segments, found, Content::Zero),
+            });
             let beyond = range.offset.max(layer_size);
             if beyond < range.end() {
-                segments.push(Segment { offset: beyond, length: range.end() - beyond, layer: None });
+                push(&mut segments, Extent::zero(beyond, range.end() - beyond), Content::Zero);
             }
         }
         pending = open;
     }
-    if let Some(range) = pending.first() {
-        return Err(Error::incomplete("no stream of the chain has the content").at(range.offset));
-    }
     segments.sort_unstable_by_key(|segment| segment.offset);
-    Ok(segments)
+    segments
+}
+
+/// Appends what a layer says, grown together with what it said before.
+fn push(segments: &mut Vec<Segment>, found: Extent, content: Content) {
+    match segments.last_mut() {
+        Some(last) if last.end() == found.offset && last.content == content => last.length += found.length,
+        _ => segments.push(Segment { offset: found.offset, length: found.length, content }),
+    }
 }
 
 /// Opens a stream and proves that it is the one the catalogue means.
@@ -285,31 +313,39 @@ mod tests {
 
     proptest! {
         #[test]
-        fn resolution_equals_a_naive_overlay(layers in layers()) {
+        fn resolution_equals_a_naive_overlay(layers in layers(), start: u64, end: u64) {
             let size = layers[0].0;
-            let mut expected = vec![None; size as usize];
+            let mut expected = vec![Content::Zero; size as usize];
             for (index, (layer_size, content)) in layers.iter().enumerate().rev() {
                 for extent in content {
                     for position in extent.range().filter(|&position| position < size) {
                         match extent.kind {
-                            Kind::Data => expected[position as usize] = Some(index as u16),
-                            Kind::Zero => expected[position as usize] = None,
+                            Kind::Data => expected[position as usize] = Content::Layer(index),
+                            Kind::Zero => expected[position as usize] = Content::Zero,
                             Kind::Clean => {}
                         }
                     }
                 }
                 // What lay beyond a smaller disk's end is gone when the disk grows again.
                 for position in *layer_size..size {
-                    expected[position as usize] = None;
+                    expected[position as usize] = Content::Zero;
                 }
             }
-            let segments = resolve(size, layers.into_iter()).unwrap();
-            let mut found = Vec::new();
-            for segment in &segments {
-                prop_assert_eq!(segment.offset, found.len() as u64);
-                found.extend(std::iter::repeat_n(segment.layer, segment.length as usize));
+            let (start, end) = (start % (size + 1), end % (size + 1));
+            for range in [0..size, start.min(end)..start.max(end)] {
+                let visits = layers.iter().map(|(size, content)| {
+                    let visit = move |range: Range<u64>, found: &mut dyn FnMut(Extent)| {
+                        extent::clip(content, range).for_each(|extent| found(extent));
+                    };
+                    (*size, visit)
+                });
+                let mut found = Vec::new();
+                for segment in &resolve(range.clone(), visits) {
+                    prop_assert_eq!(segment.offset, range.start + found.len() as u64);
+                    found.extend(std::iter::repeat_n(segment.content, segment.length as usize));
+                }
+                prop_assert_eq!(&found, &expected[range.start as usize..range.end as usize]);
             }
-            prop_assert_eq!(found, expected);
         }
     }
 }

@@ -129,6 +129,23 @@ impl Error {
         false
     }
 
+    /// Whether the cause is that no space is left.
+    pub fn is_full(&self) -> bool {
+        let mut next: Option<&(dyn StdError + 'static)> = Some(self);
+        while let Some(current) = next {
+            if let Some(error) = current.downcast_ref::<std::io::Error>() {
+                return matches!(
+                    error.kind(),
+                    std::io::ErrorKind::StorageFull
+                        | std::io::ErrorKind::QuotaExceeded
+                        | std::io::ErrorKind::FileTooLarge
+                );
+            }
+            next = current.source();
+        }
+        false
+    }
+
     /// Adds the target name of the disk concerned, unless a deeper layer has said it.
     pub fn disk(mut self, target: &str) -> Self {
         self.disk.get_or_insert_with(|| target.into());

@@ -17,6 +17,8 @@ pub enum Exit {
     Damage,
     /// `status`: 0 OK, 1 warning, 2 critical, 3 unknown, as monitoring plugins end.
     Plugin(u8),
+    /// Done as far as the program is concerned; the status is that of the command that it ran.
+    Passed(i32),
     /// Ended by this signal; rolled back, or recorded for the next run to roll back.
     Signal(i32),
 }
@@ -31,6 +33,7 @@ impl Exit {
             Self::Look => 3,
             Self::Damage => 4,
             Self::Plugin(status) => status.into(),
+            Self::Passed(status) => status,
             Self::Signal(signal) => 128 + signal,
         }
     }

@@ -8,7 +8,7 @@
 //! | base | [`units`], [`error`], [`fault`], [`cancel`], [`lock`], [`proc_locks`], [`extent`], [`phrases`] |
 //! | formats | [`stored`] (a file where it lies: a directory, a zip file), [`stream`] (one disk in one backup), [`set`] (all files of a domain) |
 //! | drivers | [`host`], [`libvirt`], [`nbd`], [`qemu`]: one outside system each; `unsafe` only in their `sys` files |
-//! | engine | [`block`], [`chain_device`], [`pipeline`], [`target`] |
+//! | engine | [`block`], [`chain_device`], [`pipeline`], [`mapped`] |
 //! | front | [`cli`], [`commands`], [`ui`], [`signals`], [`exit`] |
 //!
 //! `docs/architecture.md` says what each of them owns.
@@ -25,6 +25,7 @@ pub mod fault;
 pub mod host;
 pub mod libvirt;
 pub mod lock;
+pub mod mapped;
 pub mod nbd;
 pub mod phrases;
 pub mod pipeline;

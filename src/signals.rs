@@ -3,7 +3,7 @@
 //! terminals send two.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,15 @@ const SAME: Duration = Duration::from_secs(1);
 /// Time to clean up. A daemon, a QEMU or a file server that does not answer can hold up any call for
 /// ever; what is not done by then is left to the next run, which finds it in the intent.
 const CLEAN_UP: Duration = Duration::from_millis(4500);
+
+/// Whether a signal is the usual way to end what is done.
+static SERVING: AtomicBool = AtomicBool::new(false);
+
+/// From here on a signal is no interruption but the way to end: it sets the flag, and the end may take its
+/// time. A second one ends the process all the same.
+pub fn is_the_end() {
+    SERVING.store(true, Ordering::SeqCst);
+}
 
 /// Remembers which signal came.
 #[derive(Debug, Clone, Default)]
@@ -53,6 +62,11 @@ pub fn watch(cancel: &Cancel) -> Result<Received> {
             begin.get_or_insert_with(Instant::now);
             if first.0.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_err() {
                 leave(signal);
+            }
+            if SERVING.load(Ordering::SeqCst) {
+                tracing::info!("ending: what is in flight is answered first (again to leave at once)");
+                cancel.cancel();
+                continue;
             }
             tracing::warn!("interrupted: stopping and cleaning up (again to leave at once)");
             cancel.cancel();

@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod doctor;
 pub mod dropin;
+pub mod map;
 pub mod read;
 pub mod status;
 
@@ -42,6 +43,10 @@ pub enum Command {
     Verify(read::Verify),
     /// List the restore points of a set.
     Dump(read::Dump),
+    /// Serve a restore point's disks over NBD, at once and without restoring them.
+    Map(Box<map::Map>),
+    /// End a map.
+    Unmap(map::Unmap),
     /// Say for monitoring whether the newest backups are young and whole.
     Status(status::Status),
     /// Show what earlier runs left behind and what stands in the way of the next, and mend it.
@@ -74,9 +79,14 @@ impl Command {
             Self::Backup(args) => Some(&args.hypervisor),
             Self::Restore(args) => Some(&args.hypervisor),
             Self::Doctor(args) => Some(&args.hypervisor),
-            Self::Verify(_) | Self::Dump(_) | Self::Status(_) | Self::BackupOne(_) | Self::Guard | Self::Bound(_) => {
-                None
-            }
+            Self::Verify(_)
+            | Self::Dump(_)
+            | Self::Map(_)
+            | Self::Unmap(_)
+            | Self::Status(_)
+            | Self::BackupOne(_)
+            | Self::Guard
+            | Self::Bound(_) => None,
         }
     }
 
@@ -88,6 +98,8 @@ impl Command {
             Self::Restore(args) => &args.talk,
             Self::Verify(args) => &args.talk,
             Self::Dump(args) => &args.talk,
+            Self::Map(args) => &args.talk,
+            Self::Unmap(args) => &args.talk,
             Self::Status(args) => &args.talk,
             Self::Doctor(args) => &args.talk,
             Self::BackupOne(talk) => talk,

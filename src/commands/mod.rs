@@ -9,6 +9,7 @@ mod dump;
 pub(crate) mod guard;
 mod link;
 mod many;
+mod map;
 mod restore;
 mod status;
 mod tpm;
@@ -46,6 +47,8 @@ pub fn run(command: &Command, session: &Session) -> Result<Exit> {
         Command::Restore(args) => restore::run(args, session),
         Command::Verify(args) => verify::run(args, session),
         Command::Dump(args) => dump::run(args),
+        Command::Map(args) => map::run(args, session),
+        Command::Unmap(args) => map::unmap::run(args),
         Command::Status(args) => status::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Guard => guard::run(),

@@ -76,7 +76,8 @@ pub struct Disk {
     pub virtual_size: u64,
     /// Guest bytes that the stream carries.
     pub data_size: u64,
-    /// Guest bytes that changed and read as zeroes (inc, diff).
+    /// Guest bytes that are recorded as zeroes (inc, diff): they changed; on standard output, where it can't be told
+    /// what the chain holds, also those that did not.
     pub zeroed_size: u64,
     /// Size of the data file.
     pub stored_size: u64,

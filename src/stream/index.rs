@@ -14,7 +14,7 @@ use crate::extent::{self, Extent};
 use crate::stream::digest::{self, DIGEST_LEN};
 use crate::stream::frame::{HEADER_LEN as FRAME_HEADER_LEN, TERMINATOR};
 use crate::stream::meta::Meta;
-use crate::stream::varint::get_varint;
+use crate::stream::varint::{MAX_VARINT, get_varint, varint_of};
 use crate::stream::{BLOCK, COMPRESSED_LIMIT, codec};
 
 /// First bytes of an index.
@@ -211,7 +211,8 @@ impl Pieces {
 pub struct Index {
     /// The pieces of payload, ascending.
     pub pieces: Vec<Piece>,
-    /// Ranges that read as zero: in an inc or diff those that were dirty, in a full all the rest.
+    /// Ranges that read as zero: in an inc or diff those that were dirty; in a full of virtnbdbackup all the
+    /// rest; in one of ours none: whatever the pieces leave is zero.
     pub zeros: Vec<Extent>,
     /// Position of the `stop` header in the file.
     pub stop: u64,
@@ -232,30 +233,43 @@ pub struct OwnIndex {
     pub hash: [u8; HASH_LEN],
 }
 
-/// Decodes the tables; `next` gives the bytes after the fixed part one by one, `position` is where
-/// the index begins in the file. Everything is checked against the disk's and the file's bounds.
+/// The bytes of an index, in order.
+pub(super) trait Bytes {
+    /// The next bytes, at least one.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`](crate::error::Kind::Corrupt) at the end.
+    fn chunk(&mut self) -> Result<&[u8]>;
+
+    /// Passes over `len` bytes of the chunk.
+    fn consume(&mut self, len: usize);
+}
+
+impl Bytes for &[u8] {
+    fn chunk(&mut self) -> Result<&[u8]> {
+        if self.is_empty() { Err(Error::corrupt("index ends early")) } else { Ok(self) }
+    }
+
+    fn consume(&mut self, len: usize) {
+        *self = &self[len..];
+    }
+}
+
+/// Decodes the tables; `bytes` begins after the fixed part, `position` is where the index begins in the file. Everything is checked against the disk's and the file's bounds.
 ///
 /// # Errors
 /// [`Kind::Corrupt`](crate::error::Kind::Corrupt) for anything the writer would not write.
-pub(super) fn decode_tables(
-    header: &Header,
-    meta: &Meta,
-    position: u64,
-    next: &mut dyn FnMut() -> Result<u8>,
-) -> Result<Index> {
+pub(super) fn decode_tables<B: Bytes>(header: &Header, meta: &Meta, position: u64, bytes: &mut B) -> Result<Index> {
     let stop = position.checked_sub(FRAME_HEADER_LEN as u64).ok_or_else(|| Error::corrupt("index overlaps meta"))?;
-    let mut counted = Counted { next, left: header.frames_len };
+    let mut counted = Counted { bytes, left: header.frames_len };
     let pieces = decode_frames(header, meta, stop, &mut counted)?;
     counted.expect_end("frame table")?;
     counted.left = header.zeros_len;
-    let mut zeros = decode_zeros(header, &mut counted)?;
+    let zeros = decode_zeros(header, &mut counted)?;
     counted.expect_end("zero table")?;
     check_disjoint(&pieces.list, &zeros)?;
-    if meta.incremental {
-        // Zero frames of a full and the zero table exclude each other.
-    } else if zeros.is_empty() {
-        zeros = complement(&pieces.list, header.virtual_size);
-    } else {
+    // Zero frames of a full and the zero table exclude each other.
+    if !meta.incremental && !zeros.is_empty() {
         return Err(Error::corrupt("index of a full has a zero table"));
     }
     if pieces.blocks != header.digests {
@@ -270,7 +284,7 @@ pub(super) fn decode_tables(
     Ok(Index { pieces: pieces.list, zeros, stop, own: None })
 }
 
-fn decode_frames(header: &Header, meta: &Meta, stop: u64, bytes: &mut Counted<'_>) -> Result<Pieces> {
+fn decode_frames<B: Bytes>(header: &Header, meta: &Meta, stop: u64, bytes: &mut Counted<'_, B>) -> Result<Pieces> {
     // The list grows with the bytes read: a sparse file can claim any size.
     let mut pieces = Pieces { list: Vec::with_capacity(header.frames.min(RESERVED) as usize), ..Pieces::default() };
     let mut end = header.first_frame;
@@ -318,7 +332,7 @@ fn check_stored(meta: &Meta, length: u64, stored: u64) -> Result<()> {
     if fits { Ok(()) } else { Err(Error::corrupt(format!("frame of {length} bytes is stored in {stored}"))) }
 }
 
-fn decode_zeros(header: &Header, bytes: &mut Counted<'_>) -> Result<Vec<Extent>> {
+fn decode_zeros<B: Bytes>(header: &Header, bytes: &mut Counted<'_, B>) -> Result<Vec<Extent>> {
     let mut zeros = Vec::with_capacity(header.zeros.min(RESERVED) as usize);
     let mut end = 0u64;
     for _ in 0..header.zeros {
@@ -350,30 +364,28 @@ fn check_disjoint(pieces: &[Piece], zeros: &[Extent]) -> Result<()> {
     Ok(())
 }
 
-/// What `pieces` leave of `0..size`, as zero extents.
-pub(super) fn complement(pieces: &[Piece], size: u64) -> Vec<Extent> {
-    let mut zeros = Vec::new();
-    let mut position = 0;
-    for piece in pieces {
-        extent::push(&mut zeros, Extent::zero(position, piece.offset - position));
-        position = piece.end();
-    }
-    extent::push(&mut zeros, Extent::zero(position, size - position));
-    zeros
-}
-
 /// The bytes of one table.
-struct Counted<'n> {
-    next: &'n mut dyn FnMut() -> Result<u8>,
+struct Counted<'n, B> {
+    bytes: &'n mut B,
     left: u64,
 }
 
-impl Counted<'_> {
+impl<B: Bytes> Counted<'_, B> {
     fn varint(&mut self) -> Result<u64> {
-        let Self { next, left } = self;
+        // Most numbers lie in one piece in memory; a million of them in a moment.
+        let chunk = self.bytes.chunk()?;
+        if chunk.len() >= MAX_VARINT && self.left >= MAX_VARINT as u64 {
+            let (value, len) = varint_of(chunk)?;
+            self.bytes.consume(len);
+            self.left -= len as u64;
+            return Ok(value);
+        }
+        let Self { bytes, left } = self;
         get_varint(&mut || {
             *left = left.checked_sub(1).ok_or_else(|| Error::corrupt("table in the index ends early"))?;
-            next()
+            let byte = bytes.chunk()?[0];
+            bytes.consume(1);
+            Ok(byte)
         })
     }
 

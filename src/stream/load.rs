@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::stream::digest::{DIGEST_LEN, Digest};
 use crate::stream::frame::{HEADER_LEN as FRAME_HEADER_LEN, Header as FrameHeader, Kind};
-use crate::stream::index::{self, HASH_LEN, HEADER_LEN, Header, Index, OwnIndex};
+use crate::stream::index::{self, Bytes, HASH_LEN, HEADER_LEN, Header, Index, OwnIndex};
 use crate::stream::source::{MetaFrame, StreamFile};
 
 /// Unit of reading the index.
@@ -50,7 +50,7 @@ pub(super) fn load(file: &StreamFile, frame: &MetaFrame) -> Result<(Index, Tail)
     }
     let mut bytes = Hashed::new(file, tail.index.start, tail.index.end - HASH_LEN as u64);
     bytes.skip(HEADER_LEN)?;
-    let mut index = index::decode_tables(&header, &frame.meta, tail.index.start, &mut || bytes.next()).map_err(at)?;
+    let mut index = index::decode_tables(&header, &frame.meta, tail.index.start, &mut bytes).map_err(at)?;
     let computed = bytes.finish()?;
     let mut hash = [0; HASH_LEN];
     file.read_at(&mut hash, tail.index.end - HASH_LEN as u64)?;
@@ -75,7 +75,7 @@ pub(super) fn read_digests(file: &StreamFile, own: &OwnIndex, rank: u64, digests
     file.read_at(digests.as_flattened_mut(), own.digests + rank * DIGEST_LEN as u64)
 }
 
-/// Bytes of the index one by one, all of them hashed.
+/// Bytes of the index, all of them hashed.
 struct Hashed<'f> {
     file: &'f StreamFile,
     position: u64,
@@ -90,17 +90,13 @@ impl<'f> Hashed<'f> {
         Self { file, position, end, buffer: Vec::new(), next: 0, hasher: blake3::Hasher::new() }
     }
 
-    fn next(&mut self) -> Result<u8> {
-        if self.next == self.buffer.len() && !self.refill()? {
-            return Err(Error::corrupt("index ends early"));
+    fn skip(&mut self, mut count: usize) -> Result<()> {
+        while count > 0 {
+            let len = self.chunk()?.len().min(count);
+            self.consume(len);
+            count -= len;
         }
-        let byte = self.buffer[self.next];
-        self.next += 1;
-        Ok(byte)
-    }
-
-    fn skip(&mut self, count: usize) -> Result<()> {
-        (0..count).try_for_each(|_| self.next().map(drop))
+        Ok(())
     }
 
     /// The hash of everything, what was not asked for included.
@@ -117,5 +113,18 @@ impl<'f> Hashed<'f> {
         self.hasher.update(&self.buffer);
         self.position += len;
         Ok(len > 0)
+    }
+}
+
+impl Bytes for Hashed<'_> {
+    fn chunk(&mut self) -> Result<&[u8]> {
+        if self.next == self.buffer.len() && !self.refill()? {
+            return Err(Error::corrupt("index ends early"));
+        }
+        Ok(&self.buffer[self.next..])
+    }
+
+    fn consume(&mut self, len: usize) {
+        self.next += len;
     }
 }

@@ -25,6 +25,7 @@ use crate::stream::index::{HASH_LEN, Index, OwnIndex, Piece};
 use crate::stream::meta::Meta;
 use crate::stream::source::{StreamFile, Sums, Watch, read_meta};
 use crate::stream::{BLOCK, load, scan};
+use crate::units::{align_down, align_up};
 
 /// How far the bytes of a stream can be proven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +50,13 @@ pub struct Scratch {
     cached: Option<(u64, usize)>,
     /// Reader and piece whose header was checked last.
     checked: Option<(u64, usize)>,
+}
+
+impl Scratch {
+    /// Bytes of memory that it holds.
+    pub fn memory(&self) -> usize {
+        self.stored.capacity() + self.content.capacity()
+    }
 }
 
 /// A stream open for reading. Reads are positioned: threads share it, each with its own [`Scratch`].
@@ -133,15 +141,41 @@ impl StreamReader {
     /// that read as zero, and, in an inc or diff, ranges that are clean.
     pub fn content(&self) -> Vec<Extent> {
         let mut list = Vec::new();
-        let mut zeros = self.index.zeros.iter().peekable();
-        for piece in &self.index.pieces {
-            while let Some(zero) = zeros.next_if(|zero| zero.offset < piece.offset) {
-                extent::push(&mut list, *zero);
+        self.visit(0..self.meta.virtual_size, &mut |extent| extent::push(&mut list, extent));
+        list
+    }
+
+    /// [`StreamReader::content`] of `range` alone, as far as the stream's disk reaches: `found` gets its
+    /// extents in order, and equal ones may follow each other. Takes time in what is found.
+    pub fn visit(&self, range: Range<u64>, found: &mut dyn FnMut(Extent)) {
+        let end = range.end.min(self.meta.virtual_size);
+        // What pieces leave of a full of ours is zero; virtnbdbackup's says it all.
+        let gap = if self.index.own.is_some() && !self.meta.incremental { ExtentKind::Zero } else { ExtentKind::Clean };
+        let (pieces, zeros) = (&self.index.pieces, &self.index.zeros);
+        let mut pieces = pieces[pieces.partition_point(|piece| piece.end() <= range.start)..].iter().peekable();
+        let mut zeros = zeros[zeros.partition_point(|zero| zero.end() <= range.start)..].iter().peekable();
+        let mut position = range.start;
+        while position < end {
+            let zero = zeros.peek().map_or(u64::MAX, |zero| zero.offset);
+            let next = match pieces.peek() {
+                Some(piece) if piece.offset < zero => {
+                    let next = Extent::data(piece.offset, piece.length);
+                    pieces.next();
+                    next
+                }
+                _ => zeros.next().copied().unwrap_or(Extent::clean(end, 0)),
+            };
+            if next.offset > position {
+                let stop = next.offset.min(end);
+                found(Extent::new(position, stop - position, gap));
+                position = stop;
             }
-            extent::push(&mut list, Extent::data(piece.offset, piece.length));
+            let stop = next.end().min(end);
+            if stop > position {
+                found(Extent::new(position, stop - position, next.kind));
+                position = stop;
+            }
         }
-        zeros.for_each(|zero| extent::push(&mut list, *zero));
-        extent::fill(&list, 0..self.meta.virtual_size, ExtentKind::Clean)
     }
 
     /// Puts every guest byte that the stream carries in `range` at its place in `buffer`, whose first
@@ -157,10 +191,82 @@ impl StreamReader {
     /// [`Kind::Io`](crate::error::Kind::Io); [`Kind::Usage`](crate::error::Kind::Usage) for another
     /// `range` or a `buffer` of other size.
     pub fn read(&self, range: Range<u64>, buffer: &mut [u8], scratch: &mut Scratch) -> Result<Vec<Extent>> {
-        self.read_range(range, buffer, scratch).map_err(|error| error.disk(&self.meta.disk_name).path(&self.file.path))
+        self.read_blocks(range, buffer, scratch, true)
     }
 
-    fn read_range(&self, range: Range<u64>, buffer: &mut [u8], scratch: &mut Scratch) -> Result<Vec<Extent>> {
+    /// [`StreamReader::read`] that compares digests only if told to `prove`: for blocks that this reader has
+    /// proven before. LZ4's own checksums are looked at all the same.
+    ///
+    /// # Errors
+    /// As for [`StreamReader::read`].
+    pub fn read_blocks(
+        &self,
+        range: Range<u64>,
+        buffer: &mut [u8],
+        scratch: &mut Scratch,
+        prove: bool,
+    ) -> Result<Vec<Extent>> {
+        let read = self.read_range(range, buffer, scratch, prove);
+        read.map_err(|error| error.disk(&self.meta.disk_name).path(&self.file.path))
+    }
+
+    /// Fills `buffer` from guest `offset` without any proof: for blocks of a stream that is not compressed
+    /// which this reader has proven before.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`](crate::error::Kind::Usage) where the stream does not carry all of it, or is
+    /// compressed; [`Kind::Io`](crate::error::Kind::Io);
+    /// [`Kind::Incomplete`](crate::error::Kind::Incomplete) when the file has become shorter.
+    pub fn read_again(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        let pieces = &self.index.pieces;
+        let mut number = pieces.partition_point(|piece| piece.end() <= offset);
+        let mut filled = 0;
+        while filled < buffer.len() {
+            let position = offset + filled as u64;
+            let piece = pieces.get(number).filter(|piece| piece.offset <= position && !self.meta.compression.is_lz4());
+            let Some(piece) = piece else {
+                return Err(Error::usage("the stream does not carry this as it is").path(&self.file.path).at(position));
+            };
+            let len = ((piece.end() - position) as usize).min(buffer.len() - filled);
+            self.file.read_at(&mut buffer[filled..filled + len], piece.position + (position - piece.offset))?;
+            filled += len;
+            number += 1;
+        }
+        Ok(())
+    }
+
+    /// The whole blocks that the frames touching `blocks` lie in, as far as `limit` bytes allow: read
+    /// together, each frame is decompressed once.
+    pub fn frames_around(&self, blocks: &Range<u64>, limit: u64) -> Range<u64> {
+        let pieces = &self.index.pieces;
+        let first = pieces.partition_point(|piece| piece.end() <= blocks.start);
+        let last = pieces.partition_point(|piece| piece.offset < blocks.end);
+        let touching = pieces.get(first..last).unwrap_or_default();
+        let (Some(first), Some(last)) = (touching.first(), touching.last()) else { return blocks.clone() };
+        let start = align_down(first.offset, BLOCK).min(blocks.start);
+        let end = align_up(last.end(), BLOCK).min(self.meta.virtual_size).max(blocks.end);
+        if end - start <= limit { start..end } else { blocks.clone() }
+    }
+
+    /// Guest bytes of the longest frame that touches `blocks`.
+    pub fn longest_frame(&self, blocks: &Range<u64>) -> u64 {
+        let first = self.index.pieces.partition_point(|piece| piece.end() <= blocks.start);
+        let touching = self.index.pieces[first..].iter().take_while(|piece| piece.offset < blocks.end);
+        touching.map(|piece| piece.length).max().unwrap_or(0)
+    }
+
+    /// Tells open streams apart, within this process.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    fn read_range(
+        &self,
+        range: Range<u64>,
+        buffer: &mut [u8],
+        scratch: &mut Scratch,
+        prove: bool,
+    ) -> Result<Vec<Extent>> {
         let ends_well = range.end % BLOCK == 0 || range.end == self.meta.virtual_size;
         if range.start % BLOCK != 0
             || !ends_well
@@ -181,7 +287,7 @@ impl StreamReader {
                 .map_err(|error| self.locate(error, piece, part.range()))?;
             extent::push(&mut carried, part);
         }
-        if let (Some(own), Some(piece)) = (&self.index.own, pieces.get(first)) {
+        if let (Some(own), Some(piece), true) = (&self.index.own, pieces.get(first), prove) {
             self.prove(own, piece, range.start, buffer, &carried)?;
         }
         Ok(carried)

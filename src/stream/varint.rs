@@ -31,6 +31,28 @@ pub fn get_varint(next: &mut dyn FnMut() -> Result<u8>) -> Result<u64> {
     Err(Error::corrupt("number in the index is malformed"))
 }
 
+/// Most bytes of a varint.
+pub const MAX_VARINT: usize = 10;
+
+/// [`get_varint`] from memory that holds it: the number, and its bytes.
+///
+/// # Errors
+/// As for [`get_varint`]; also for `bytes` that end within it.
+pub fn varint_of(bytes: &[u8]) -> Result<(u64, usize)> {
+    let mut value = 0u64;
+    for (index, &byte) in bytes.iter().take(MAX_VARINT).enumerate() {
+        let bits = u64::from(byte & 0x7f);
+        if index == MAX_VARINT - 1 && bits > 1 || index > 0 && byte == 0 {
+            break;
+        }
+        value |= bits << (7 * index);
+        if byte & 0x80 == 0 {
+            return Ok((value, index + 1));
+        }
+    }
+    Err(Error::corrupt("number in the index is malformed"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,7 +66,7 @@ mod tests {
     #[test]
     fn long_and_wide_forms_are_refused() {
         for bad in [&[][..], &[0x80], &[0x80, 0], &[0xff, 0x80, 0], &[0xff; 10], &[0xff; 11]] {
-            assert!(get(bad).is_err(), "{bad:?}");
+            assert!(get(bad).is_err() && varint_of(bad).is_err(), "{bad:?}");
         }
         let wide = [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 2];
         assert!(get(&wide).is_err());
@@ -57,6 +79,10 @@ mod tests {
             let mut bytes = Vec::new();
             put_varint(&mut bytes, value >> shift);
             prop_assert_eq!(get(&bytes).unwrap(), value >> shift);
+            prop_assert_eq!(varint_of(&bytes).unwrap(), (value >> shift, bytes.len()));
+            bytes.push(7);
+            prop_assert_eq!(varint_of(&bytes).unwrap(), (value >> shift, bytes.len() - 1));
+            bytes.pop();
             prop_assert!(get(&bytes[..bytes.len() - 1]).is_err());
         }
     }

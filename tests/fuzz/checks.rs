@@ -5,13 +5,23 @@
 #![allow(dead_code, reason = "each target uses one of them")]
 
 use std::cell::OnceCell;
+use std::ops::Range;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use virtkeep::cancel::Cancel;
-use virtkeep::extent::Kind as ExtentKind;
+use virtkeep::error::Result;
+use virtkeep::extent::{Extent, Kind as ExtentKind};
 use virtkeep::libvirt::backup_job::job_server;
 use virtkeep::libvirt::checkpoint::Checkpoint;
 use virtkeep::libvirt::domain_xml::{Adjustment, DomainConfig, NewSource, adjust};
+use virtkeep::nbd::server::export::{Export, Exports, Named};
+use virtkeep::nbd::server::gate::Turn;
+use virtkeep::nbd::server::handshake::{self, Outcome};
+use virtkeep::nbd::server::option::{Options, Tls};
+use virtkeep::nbd::server::request::{Action, Request, Rules};
+use virtkeep::nbd::server::stream::Stream;
 use virtkeep::qemu::img::ImageInfo;
 use virtkeep::set::catalogue::Catalogue;
 use virtkeep::set::intent::Intent;
@@ -237,4 +247,108 @@ fn in_directory(look: impl FnOnce(&Path)) {
         std::fs::create_dir(&directory).unwrap();
         look(&directory);
     });
+}
+
+/// What an NBD client sends: the flags and options of a handshake, then requests.
+pub fn nbd_server(bytes: &[u8]) {
+    let name = |name: &str| Named { name: name.into(), description: "zeroes".into(), export: Arc::new(Zeroes) };
+    let exports = Exports::new(vec![name("vda"), name("vdb")]);
+    for tls in [Tls::None, Tls::Required] {
+        let stream = Fed { input: Mutex::new(bytes.to_vec()), output: Mutex::default() };
+        let mut options = Options::new(&exports, tls);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let mut outcome = handshake::begin(&stream, &mut options, deadline);
+        if let Ok(Outcome::StartTls) = outcome {
+            assert_eq!(tls, Tls::Required);
+            outcome = handshake::resume(&stream, &mut options, deadline);
+        }
+        // A reply is never much longer than what asked for it.
+        assert!(stream.output.lock().unwrap().len() <= 1000 + 100 * bytes.len());
+        let Ok(Outcome::Agreed(agreed)) = outcome else { continue };
+        let rules = Rules {
+            size: agreed.export.export.size(),
+            writable: bytes.len() % 2 == 0,
+            structured: agreed.structured,
+            status: agreed.status,
+        };
+        let rest = stream.input.into_inner().unwrap();
+        for header in rest.chunks_exact(28) {
+            let Some(request) = Request::decode(header.try_into().unwrap()) else { continue };
+            match request.check(&rules) {
+                Ok(Action::Read { range, .. } | Action::Cache(range) | Action::Status { range, .. }) => {
+                    assert!(range.start <= range.end && range.end <= rules.size);
+                }
+                Ok(Action::Write { range, .. } | Action::Zero { range, .. }) => {
+                    assert!(rules.writable && range.start <= range.end && range.end <= rules.size);
+                }
+                Ok(Action::Flush | Action::Disconnect) => {}
+                Err(error) => assert_ne!(error, 0),
+            }
+        }
+    }
+}
+
+/// A disk of zeroes.
+struct Zeroes;
+
+impl Export for Zeroes {
+    fn size(&self) -> u64 {
+        1 << 40
+    }
+
+    fn is_writable(&self) -> bool {
+        false
+    }
+
+    fn preferred_block(&self) -> u32 {
+        4096
+    }
+
+    fn read(&self, buffer: &mut [u8], _: u64, _: Option<&Turn<'_>>) -> Result<bool> {
+        buffer.fill(0);
+        Ok(true)
+    }
+
+    fn extents(&self, range: Range<u64>, _: usize) -> Vec<Extent> {
+        vec![Extent::zero(range.start, range.end - range.start)]
+    }
+
+    fn write(&self, _: &[u8], _: u64, _: &Turn<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn write_zeroes(&self, _: Range<u64>, _: &Turn<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A connection whose client has said all that it will.
+struct Fed {
+    input: Mutex<Vec<u8>>,
+    output: Mutex<Vec<u8>>,
+}
+
+impl Stream for Fed {
+    fn receive(&self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let mut input = self.input.lock().unwrap();
+        let len = buffer.len().min(input.len());
+        buffer[..len].copy_from_slice(&input[..len]);
+        input.drain(..len);
+        Ok(len)
+    }
+
+    fn send(&self, bytes: &[u8]) -> std::io::Result<()> {
+        self.output.lock().unwrap().extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn shutdown(&self, _: std::net::Shutdown) {}
+
+    fn set_limit(&self, _: Option<Duration>) -> std::io::Result<()> {
+        Ok(())
+    }
 }

@@ -59,6 +59,11 @@ fn xml_of_the_corpus() {
     stands("checkpoint_xml", checks::checkpoint_xml);
 }
 
+#[test]
+fn clients_of_the_corpus() {
+    stands("nbd_server", checks::nbd_server);
+}
+
 /// A target that nobody calls here would not be replayed.
 #[test]
 fn all_targets_are_replayed() {
@@ -66,6 +71,6 @@ fn all_targets_are_replayed() {
     let mut targets: Vec<&str> =
         manifest.lines().filter_map(|line| line.strip_prefix("path = \"fuzz_targets/")).collect();
     targets.sort_unstable();
-    let known = ["checkpoint_xml", "domain_xml", "intent", "manifest", "meta", "stream", "stream_sealed"];
+    let known = ["checkpoint_xml", "domain_xml", "intent", "manifest", "meta", "nbd_server", "stream", "stream_sealed"];
     assert_eq!(targets, known.map(|name| format!("{name}.rs\"")));
 }

@@ -15,6 +15,7 @@ mod guest;
 mod interop;
 mod lab;
 mod many;
+mod map;
 mod offline;
 mod random;
 mod rebuild;

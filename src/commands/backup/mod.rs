@@ -101,6 +101,8 @@ pub fn run(args: &Backup, session: &Session, done: &mut dyn FnMut(&Outcome)) -> 
     let run = Context { args, session, link: &link, layout: &layout, catalogue: &catalogue, zip: zip.as_ref() };
     if estimate::is_below_threshold(args, &*link.reach()?, &plan, &session.cancel)? {
         hold.end();
+        // A zip file without members: it can stand in the list of those that are restored from.
+        zip.as_ref().map_or(Ok(()), |zip| zip.finish(&session.cancel))?;
         return Ok(Exit::Done);
     }
     locks.begin(plan.run)?;

@@ -37,7 +37,7 @@ pub fn status(dropin: &Dropin, exit: Exit) -> i32 {
         Exit::Look if strict => 2,
         Exit::Look => 0,
         Exit::Failed | Exit::Usage | Exit::Damage | Exit::Signal(INTERRUPT) => 1,
-        Exit::Signal(_) | Exit::Plugin(_) => exit.code(),
+        Exit::Signal(_) | Exit::Plugin(_) | Exit::Passed(_) => exit.code(),
     }
 }
 

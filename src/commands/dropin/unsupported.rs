@@ -36,7 +36,7 @@ pub fn check_restore(options: &Restore) -> Result<()> {
 /// Refuses virtnbdmap.
 pub fn map(tool: Tool) -> Error {
     missing(&format!("{}: map a backup to a block device", tool.name()))
-        .hint("`virtkeep restore` writes the disks to images, which `qemu-nbd` maps")
+        .hint("`virtkeep map -f FULL,INC,...` does it, under its own options")
 }
 
 /// Refuses to restore a raw disk, whose image is `file`.

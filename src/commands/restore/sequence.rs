@@ -1,8 +1,9 @@
 //! Streams named one by one, the full first.
 
+use std::path::PathBuf;
+
 use super::source::watched;
 use crate::chain_device::ChainDevice;
-use crate::cli::read::Restore;
 use crate::commands::Session;
 use crate::error::{self, Error, Result};
 use crate::set::files::Files;
@@ -16,18 +17,18 @@ use crate::stream::reader::StreamReader;
 ///
 /// # Errors
 /// As for [`Files::open`].
-pub fn files(args: &Restore) -> Result<Vec<StoredFile>> {
-    if args.input.is_empty() {
-        return Ok(args.sequence.iter().map(StoredFile::from).collect());
+pub fn files(input: &[PathBuf], sequence: &[PathBuf]) -> Result<Vec<StoredFile>> {
+    if input.is_empty() {
+        return Ok(sequence.iter().map(StoredFile::from).collect());
     }
     let named = |set: &Files| {
-        let file = |path: &std::path::PathBuf| match set {
+        let file = |path: &PathBuf| match set {
             Files::Directory(layout) => Ok(layout.directory().join(path).into()),
             Files::Zips(zips) => Ok(zips.file_called(&path.to_string_lossy())),
         };
-        args.sequence.iter().map(file).collect()
+        sequence.iter().map(file).collect()
     };
-    named(&Files::open(&args.input)?)
+    named(&Files::open(input)?)
 }
 
 /// The chain of `files`, each building on the one before.

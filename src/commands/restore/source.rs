@@ -42,7 +42,7 @@ impl Source {
     /// Finds what the options name.
     pub fn open(args: &Restore) -> Result<Self> {
         if !args.sequence.is_empty() {
-            return Ok(Self::Sequence(sequence::files(args)?));
+            return Ok(Self::Sequence(sequence::files(&args.input, &args.sequence)?));
         }
         let catalogue = Catalogue::open(Files::open(&args.input)?)?.with_data()?;
         for problem in &catalogue.problems {
@@ -176,7 +176,7 @@ pub fn watched<T>(
 }
 
 /// Opens a chain; virtnbdbackup's streams are read as a whole for that.
-fn open_chain(catalogue: &Catalogue, point: &Run, target: &str, session: &Session) -> error::Result<ChainDevice> {
+pub fn open_chain(catalogue: &Catalogue, point: &Run, target: &str, session: &Session) -> error::Result<ChainDevice> {
     let own = |file: &str| {
         let mut runs = catalogue.runs.iter().filter(|run| run.manifest.is_some());
         runs.any(|run| run.streams.iter().any(|stream| stream.file == file))

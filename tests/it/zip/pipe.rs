@@ -90,6 +90,11 @@ fn files_and_copies() {
     piped.case.is_as_before(&["virtnbdbackup.0"]);
     piped.restores(&["another.zip"], &[], &["vda"], &references);
 
+    // Nothing to do is a zip file without members.
+    piped.send_to("cat >empty.zip", &["-T", "1G"]).succeeds().says(&["threshold"]);
+    piped.restores(&["full.zip", "empty.zip"], &[], &["vda"], &references);
+    piped.case.is_as_before(&["virtnbdbackup.0"]);
+
     // A reader that takes its time is waited for.
     piped.case.domain.write("vda", 0x12, MIB, MIB);
     let references = piped.case.domain.snapshot_references(&["vda"]);

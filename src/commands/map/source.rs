@@ -1,0 +1,50 @@
+//! The chains to map: a point of a set, or streams named one by one.
+
+use anyhow::Result;
+
+use crate::chain_device::ChainDevice;
+use crate::cli::map::Map;
+use crate::commands::restore::sequence;
+use crate::commands::restore::source::open_chain;
+use crate::commands::{Session, whole};
+use crate::error::{self, Error, Kind};
+use crate::set::catalogue::Catalogue;
+use crate::set::chain;
+use crate::set::files::Files;
+use crate::stream::reader::Proof;
+
+/// Opens them, without reading data of streams that have an index.
+pub fn chains(args: &Map, session: &Session) -> Result<Vec<ChainDevice>> {
+    let chains = if args.file.is_empty() {
+        of_point(args, session)?
+    } else {
+        vec![sequence::open(&sequence::files(&args.input, &args.file)?, session)?]
+    };
+    session.cancel.check()?;
+    for layer in chains.iter().flat_map(ChainDevice::layers) {
+        if layer.proof() == Proof::Unproven {
+            tracing::warn!("{}: there is no checksum for it: its content is unproven", layer.path().display());
+        }
+    }
+    Ok(chains)
+}
+
+fn of_point(args: &Map, session: &Session) -> Result<Vec<ChainDevice>> {
+    let catalogue = Catalogue::open(Files::open(&args.input)?)?;
+    for problem in &catalogue.problems {
+        tracing::warn!("{}", error::report(&problem.error));
+    }
+    let point = chain::find_point(&catalogue, args.until.as_deref())?;
+    whole::check(&catalogue, point, &args.disk)?;
+    let targets: Vec<&String> = point.streams.iter().map(|stream| &stream.target).collect();
+    if let Some(unknown) = args.disk.iter().find(|disk| !targets.contains(disk)) {
+        let known: Vec<&str> = targets.iter().map(|target| target.as_str()).collect();
+        return Err(Error::new(Kind::NotFound, format!("the restore point has no disk {unknown:?}"))
+            .path(catalogue.files.place())
+            .hint(format!("it has {}", known.join(", ")))
+            .into());
+    }
+    let wanted = targets.into_iter().filter(|target| args.disk.is_empty() || args.disk.contains(target));
+    let chains = wanted.map(|target| open_chain(&catalogue, point, target, session));
+    Ok(chains.collect::<error::Result<Vec<_>>>()?)
+}
