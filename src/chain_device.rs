@@ -9,6 +9,7 @@ use crate::extent::{self, Extent, Kind};
 use crate::set::catalogue::{Catalogue, Run, Stream};
 use crate::set::chain;
 use crate::stream::BLOCK;
+use crate::stream::raw::RawImage;
 use crate::stream::reader::{Scratch, StreamReader};
 use crate::units::{align_down, align_up};
 
@@ -122,6 +123,11 @@ impl ChainDevice {
     /// Target name of the disk.
     pub fn target(&self) -> &str {
         &self.target
+    }
+
+    /// Whether it is one raw image of which nobody knows where it is zero.
+    pub fn is_plain_image(&self) -> bool {
+        matches!(self.layers.as_slice(), [layer] if layer.is_raw() && layer.index_digest().is_none())
     }
 
     /// The streams, newest first.
@@ -251,7 +257,13 @@ fn open_layer(catalogue: &Catalogue, stream: &Stream, progress: &dyn Fn(u64), ca
     let recorded = catalogue.record_of(&stream.file);
     let file = catalogue.stream_file(stream)?;
     let path = file.path();
-    let reader = StreamReader::open_watched(&file, progress, cancel).map_err(|error| match error.kind() {
+    let opened = if stream.raw {
+        let index = recorded.is_some().then(|| catalogue.index_file(stream)).transpose()?;
+        StreamReader::open_raw(&RawImage { target: &stream.target, file: &file, index: index.as_ref() })
+    } else {
+        StreamReader::open_watched(&file, progress, cancel)
+    };
+    let reader = opened.map_err(|error| match error.kind() {
         ErrorKind::NotFound => Error::incomplete("is missing from the set").path(path).disk(&stream.target),
         // Its manifest is of a version that we know: so was the stream, once.
         ErrorKind::Unsupported if recorded.is_some() => {
@@ -270,7 +282,8 @@ fn open_layer(catalogue: &Catalogue, stream: &Stream, progress: &dyn Fn(u64), ca
         return Err(swapped());
     }
     if let Some((manifest, disk)) = recorded {
-        let same_run = meta.own.is_some_and(|own| own.run == manifest.run);
+        // The index, which the manifest names, is of this image and no other.
+        let same_run = stream.raw || meta.own.is_some_and(|own| own.run == manifest.run);
         if !same_run
             || reader.stored_size() != disk.stored_size
             || reader.index_digest().map(|digest| blake3::Hash::from(digest).to_hex().to_string()).as_ref()

@@ -138,7 +138,7 @@ rm "$work/fragments.raw"
 chmod 666 "$work/fragments.qcow2"
 tests/lab.sh domain "$lab" fragments "vda:8G:path=$work/fragments.qcow2" >/dev/null
 measure fragments "$bin" backup -U "$uri" -d fragments -o "$work/fragments" -l copy --scratchdir "$lab/scratch" -n
-measure fragments-restore "$bin" restore -i "$work/fragments" -o "$work/out" -n --raw
+measure fragments-restore "$bin" restore -i "$work/fragments" -o "$work/out" -n -t raw
 
 # ---- the table
 
@@ -168,5 +168,5 @@ $(row "virtkeep verify (compressed)" verify)
 $(row "virtkeep restore to qcow2 (compressed)" restore)
 $(row "virtkeep backup -l inc, nothing changed" no-change)
 $(row "virtkeep backup, $extents extents of 4 KiB" fragments)
-$(row "virtkeep restore --raw of it" fragments-restore)
+$(row "virtkeep restore -t raw of it" fragments-restore)
 END

@@ -34,7 +34,7 @@ usage: tests/lab.sh COMMAND DIR [ARGUMENT...]
 
   DISK is TARGET:SIZE[:OPTION,...]: vda:64M, sdb:17826304:cluster_size=2M, vdc:64M:raw
   The target's prefix gives the bus: vd virtio, sd scsi, hd ide, fd floppy.
-  Options: raw (format), volume (through a storage pool), cdrom, readonly, nodiscard,
+  Options: raw (format), volume (through a storage pool), block (path= is a device), cdrom, readonly, nodiscard,
   dir=NAME (subdirectory of the image), name=NAME (its file name), path=FILE (an existing
   image; SIZE is not used), any other KEY=VALUE is an option of qcow2.
 END
@@ -256,6 +256,7 @@ disk_xml() {
         case $option in
         raw) format=raw ;;
         volume) type=volume ;;
+        block) type=block ;;
         cdrom) device=cdrom format=raw extra="<readonly/>" discard='' ;;
         readonly) extra="<readonly/>" ;;
         nodiscard) discard='' ;;
@@ -298,7 +299,10 @@ make_image() {
 }
 
 source_xml() {
-    [ "$1" = volume ] || { echo "<source file='$2'/>" && return; }
+    case $1 in
+    file) echo "<source file='$2'/>" && return ;;
+    block) echo "<source dev='$2'/>" && return ;;
+    esac
     virsh pool-info lab >/dev/null 2>&1 || {
         virsh pool-define-as lab dir --target "$dir/disks" >/dev/null
         virsh pool-start lab >/dev/null
@@ -355,6 +359,7 @@ domain() {
 image() {
     local path
     path=$(virsh dumpxml --inactive "$1" | disk_field "$2" file)
+    [ -n "$path" ] || path=$(virsh dumpxml --inactive "$1" | disk_field "$2" dev)
     if [ -z "$path" ]; then
         path=$(virsh dumpxml --inactive "$1" | disk_field "$2" volume)
         [ -z "$path" ] || path=$dir/disks/$path

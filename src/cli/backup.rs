@@ -55,6 +55,11 @@ pub struct Backup {
     #[arg(short = 'x', long, value_name = "DISK", value_delimiter = ',')]
     pub exclude: Vec<String>,
 
+    /// Full and copy runs: raw disks too, on files and block devices, as verbatim images. They can't keep a
+    /// bitmap: increments and diffs leave them out and say so, and a restore tells from which run they are.
+    #[arg(short, long)]
+    pub raw: bool,
+
     /// Compress with LZ4: level 1-2 fast, 3-16 high compression [without a level: 2]
     #[arg(
         short = 'z', long, value_name = "LEVEL", num_args = 0..=1, require_equals = true,

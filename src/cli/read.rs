@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::{Hypervisor, Talk};
 
@@ -14,10 +14,15 @@ pub struct Restore {
     #[arg(short, long, value_name = "SET", required_unless_present = "sequence")]
     pub input: Vec<PathBuf>,
 
-    /// Directory for the images and the configuration; or, with one disk and --raw, an existing
-    /// block device, an existing file, or a new file that is called .raw or .img.
-    #[arg(short, long, value_name = "DIR|FILE")]
-    pub output: PathBuf,
+    /// Directory for the images and the configuration; or, with one disk and -t raw, an existing file, or a
+    /// new one that is called .raw or .img. Not needed where all disks go to devices.
+    #[arg(short, long, value_name = "DIR|FILE", required_unless_present = "to_device")]
+    pub output: Option<PathBuf>,
+
+    /// Write this disk straight onto an existing block device, as raw data; repeatable. The device must not be
+    /// in use; one that is not empty is overwritten with --force only.
+    #[arg(long, value_name = "DISK=DEVICE", value_parser = parse_place)]
+    pub to_device: Vec<(String, PathBuf)>,
 
     /// Restore point: a checkpoint, a run id (its first 4 characters will do), or a date in local time
     /// (YYYY-MM-DD, or with HH:MM too), which means the newest run started by then [default: the
@@ -52,14 +57,24 @@ pub struct Restore {
 
     /// Compress the qcow2 images. A disk whose size is no multiple of the cluster size takes the
     /// space of the uncompressed image, too, until it is done.
-    #[arg(long, conflicts_with = "raw")]
+    #[arg(long)]
     pub compress: bool,
 
-    /// Write raw images, whatever the originals were.
-    #[arg(long)]
-    pub raw: bool,
+    /// Format of all images; qcow2 holds all data in one file [default: like the originals]
+    #[arg(short = 't', long, value_enum)]
+    pub format: Option<Format>,
 
-    /// Overwrite existing images, configuration or devices, as long as no domain that runs uses them.
+    /// Where the data file of a qcow2 image that has one goes: a new file, or an existing block device;
+    /// repeatable [default: beside the image, under its old name]
+    #[arg(long, value_name = "DISK=PATH", value_parser = parse_place)]
+    pub relocate_data_file: Vec<(String, PathBuf)>,
+
+    /// Restore raw disks that the point does not have, too, from the newest run before it that has them. They
+    /// are of that time, the other disks of the point's.
+    #[arg(long, conflicts_with = "sequence")]
+    pub older_raw: bool,
+
+    /// Overwrite existing images, configuration or devices, as long as nobody uses them.
     #[arg(long)]
     pub force: bool,
 
@@ -75,6 +90,30 @@ pub struct Restore {
     /// How much is said.
     #[command(flatten)]
     pub talk: Talk,
+}
+
+/// What `-t` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// The disk byte for byte.
+    Raw,
+    /// A qcow2 image that holds all data itself.
+    Qcow2,
+}
+
+impl Restore {
+    /// Whether raw images are asked for.
+    pub fn wants_raw(&self) -> bool {
+        self.format == Some(Format::Raw)
+    }
+}
+
+/// `DISK=PATH`
+fn parse_place(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((disk, path)) if !disk.is_empty() && !path.is_empty() => Ok((disk.to_owned(), path.into())),
+        _ => Err("a disk and a path, such as vda=/dev/vg0/web".to_owned()),
+    }
 }
 
 /// Prove that a set is whole and undamaged.
@@ -117,8 +156,8 @@ const RESTORE_EXAMPLES: &str = "Examples:
   virtkeep restore -i full.zip,inc1.zip,inc2.zip -o /restore        from zip files, as they are
   virtkeep restore -i /backup/web -o /restore -u virtnbdbackup.3 -d vda
   virtkeep restore -i /backup/web -o /var/lib/libvirt/images/new -D -N web-restored
-  virtkeep restore -i /backup/web -o /dev/vg0/web -d vda --raw --force
-  virtkeep restore -i /backup/web -o /restore/web.raw -d vda --raw
+  virtkeep restore -i /backup/web -d vda --to-device vda=/dev/vg0/web --force
+  virtkeep restore -i /backup/web -o /restore/web.raw -d vda -t raw
   virtkeep restore -i /backup/web -o /var/lib/libvirt/images -D --to-host -U qemu+ssh://root@host/system
   virtkeep restore -o /restore -s vda.full.data,vda.inc.virtnbdbackup.1.data
 

@@ -6,7 +6,7 @@ use anyhow::Result;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
-use super::whole;
+use super::{foreign_raw, whole};
 use crate::cli::read::Dump;
 use crate::error::{self, Error};
 use crate::exit::Exit;
@@ -18,7 +18,7 @@ use crate::units::format_bytes;
 
 /// Prints the restore points.
 pub fn run(args: &Dump) -> Result<Exit> {
-    let catalogue = Catalogue::open(Files::open(&args.input)?)?;
+    let catalogue = foreign_raw::open_set(Files::open(&args.input)?)?;
     let text = if args.json { format!("{:#}\n", to_json(&catalogue)) } else { to_table(&catalogue) };
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         // Nobody reads on: `dump | head` is no failure.
@@ -48,7 +48,7 @@ fn to_table(catalogue: &Catalogue) -> String {
             run.started.strftime("%Y-%m-%d %H:%M:%S").to_string(),
             run.level.to_string(),
             run.checkpoint.clone().unwrap_or_else(|| "-".to_owned()),
-            run.streams.iter().map(|stream| stream.target.as_str()).collect::<Vec<_>>().join(","),
+            run.streams.iter().map(named).collect::<Vec<_>>().join(","),
             sum(run, |stream| stream.virtual_size),
             sum(run, |stream| stream.data_size),
             sum(run, |stream| stream.stored_size),
@@ -71,6 +71,11 @@ fn short_id(id: &str) -> String {
     }
 }
 
+/// The disk, and what the set has of it where that is no stream.
+fn named(stream: &Stream) -> String {
+    if stream.raw { format!("{} (raw)", stream.target) } else { stream.target.clone() }
+}
+
 fn sum(run: &Run, size: impl Fn(&Stream) -> u64) -> String {
     format_bytes(run.streams.iter().map(size).fold(0, u64::saturating_add))
 }
@@ -90,11 +95,18 @@ pub(super) fn chain_length(catalogue: &Catalogue, run: &Run) -> Result<usize, &'
             match size {
                 None => return Err("MISSING FILES"),
                 Some(size) if size != link.stored_size => return Err("DAMAGED FILES"),
+                Some(_) if lacks_index(catalogue, link) => return Err("MISSING FILES"),
                 Some(_) => {}
             }
         }
     }
     Ok(longest)
+}
+
+/// Whether it is a raw image of ours whose index is gone.
+fn lacks_index(catalogue: &Catalogue, stream: &Stream) -> bool {
+    let is_own = stream.raw && catalogue.record_of(&stream.file).is_some();
+    is_own && !catalogue.index_file(stream).is_ok_and(|file| file.exists())
 }
 
 fn needs(catalogue: &Catalogue, run: &Run) -> String {
@@ -145,6 +157,7 @@ fn disk(catalogue: &Catalogue, run: &Run, stream: &Stream) -> Value {
         "virtual_size": stream.virtual_size,
         "data_size": stream.data_size,
         "stored_size": stream.stored_size,
+        "raw": stream.raw,
         "chain": chain,
         "broken": broken,
     })

@@ -5,6 +5,7 @@ mod bound;
 mod connect;
 mod doctor;
 mod dump;
+mod foreign_raw;
 pub(crate) mod guard;
 mod link;
 mod many;

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use super::{Session, whole};
+use super::{Session, foreign_raw, whole};
 use crate::cli::read::Verify;
 use crate::error::{self, Error, Kind};
 use crate::exit::Exit;
@@ -23,6 +23,7 @@ use crate::set::intent::Intent;
 use crate::set::layout::{checkpoint_name, checkpoint_position};
 use crate::set::manifest::{FileRecord, Manifest};
 use crate::stored::StoredFile;
+use crate::stream::raw::{self, RawImage};
 use crate::stream::reader::Proof;
 use crate::stream::verify::{Expected, verify};
 use crate::ui::progress::{Meter, format_duration};
@@ -35,6 +36,9 @@ struct Stream {
     file: StoredFile,
     size: u64,
     expected: Option<Expected>,
+    raw: bool,
+    /// Of a raw image of ours.
+    index: Option<StoredFile>,
 }
 
 /// What was looked at, and what was found.
@@ -65,7 +69,7 @@ impl Verdict {
 /// Verifies.
 pub fn run(args: &Verify, session: &Session) -> Result<Exit> {
     let begin = Instant::now();
-    let mut catalogue = Catalogue::open(Files::open(&args.input)?)?.with_data()?;
+    let mut catalogue = foreign_raw::open_set(Files::open(&args.input)?)?.with_data()?;
     let mut verdict = Verdict::default();
     for problem in std::mem::take(&mut catalogue.problems) {
         if problem.is_damage() {
@@ -239,7 +243,8 @@ fn streams(catalogue: &Catalogue) -> Result<Vec<Stream>> {
                     index_digest: blake3::Hash::from_hex(&disk.index_digest).ok().map(|hash| *hash.as_bytes()),
                 });
             let (target, file) = (stream.target.clone(), catalogue.stream_file(stream)?);
-            streams.push(Stream { target, file, size: stream.stored_size, expected });
+            let index = (stream.raw && expected.is_some()).then(|| catalogue.index_file(stream)).transpose()?;
+            streams.push(Stream { target, file, size: stream.stored_size, expected, raw: stream.raw, index });
         }
     }
     Ok(streams)
@@ -253,8 +258,13 @@ fn check_stream(
     shared: &Mutex<&mut Verdict>,
 ) -> error::Result<()> {
     let path = stream.file.path();
-    let result =
-        verify(&stream.file, stream.expected.as_ref(), args.quick, &|bytes| meter.advance(bytes), &session.cancel);
+    let (expected, progress) = (stream.expected.as_ref(), |bytes| meter.advance(bytes));
+    let result = if stream.raw {
+        let image = RawImage { target: &stream.target, file: &stream.file, index: stream.index.as_ref() };
+        raw::verify(&image, expected, args.quick, &progress, &session.cancel)
+    } else {
+        verify(&stream.file, expected, args.quick, &progress, &session.cancel)
+    };
     let mut verdict = shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     verdict.files += 1;
     verdict.bytes = verdict.bytes.saturating_add(stream.size);
@@ -268,7 +278,8 @@ fn check_stream(
         Ok(report) => report,
     };
     if stream.expected.is_none() && report.proof == Proof::Unproven {
-        tracing::warn!("disk {}: {}: no checksum, unproven", stream.target, path.display());
+        let what = if stream.raw { "a raw image without a checksum" } else { "no checksum" };
+        tracing::warn!("disk {}: {}: {what}, unproven", stream.target, path.display());
         verdict.unproven += 1;
     }
     if !report.findings.is_empty() {

@@ -20,6 +20,14 @@ impl Host {
     /// # Errors
     /// [`Kind::Io`] where that can't be seen.
     pub fn exists(&self, path: &Path) -> Result<bool> {
+        use std::io::ErrorKind::{NotADirectory, NotFound};
+        if self.is_local() {
+            return match path.metadata() {
+                Ok(_) => Ok(true),
+                Err(error) if matches!(error.kind(), NotFound | NotADirectory) => Ok(false),
+                Err(error) => Err(Error::io("open", error).path(path)),
+            };
+        }
         match self.file(path) {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == Kind::NotFound => Ok(false),
@@ -118,14 +126,19 @@ impl Host {
         if self.is_local() {
             return lock::refuse_used(path);
         }
-        // Any format: qemu-img takes the lock that a domain does not share.
-        let args = ["info", "-f", "raw", "--"].map(OsString::from).into_iter().chain([path.into()]).collect::<Vec<_>>();
-        self.run("qemu-img", &args).map(drop).map_err(|error| {
-            Error::new(Kind::Busy, "the image is in use, or it can't be found out whether it is")
-                .path(path)
-                .hint("shut the domain down first, or restore to another place with -o")
-                .caused_by(error)
-        })
+        // QEMU's locks are in the kernel's list. To take one, as is done here, there is no program there.
+        match self.is_locked(path) {
+            Some(false) => Ok(()),
+            held => {
+                let message = match held {
+                    Some(_) => "the image is in use by a running domain",
+                    None => "can't find out whether the image is in use",
+                };
+                Err(Error::new(Kind::Busy, message)
+                    .path(path)
+                    .hint("shut the domain down first, or restore to another place with -o"))
+            }
+        }
     }
 
     fn change(&self, operation: &str, script: &str, words: &[OsString], input: &[u8]) -> Result<()> {

@@ -1,4 +1,4 @@
-//! One disk of a running job into one stream.
+//! One disk of a running job into one stream, or into a raw image.
 
 use std::io::{BufWriter, Write};
 use std::ops::Range;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::turnstile::Turnstile;
 use super::work::{Item, Queue};
-use super::{Failures, Progress};
+use super::{Failures, Progress, zeroes};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, Kind};
@@ -14,6 +14,7 @@ use crate::nbd::client::{Client, Limits, ReadPiece};
 use crate::stream::codec::Compressor;
 use crate::stream::digest::{Digest, digest_blocks};
 use crate::stream::meta::Meta;
+use crate::stream::raw::{RawWriter, Sparse};
 use crate::stream::writer::{Finished, StreamWriter};
 use crate::units::KIB;
 
@@ -45,9 +46,86 @@ pub fn copy<O: Write + Send>(
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<(O, Finished)> {
-    let queue = Queue::new(source.extents);
     let out = BufWriter::with_capacity(WRITE_BUFFER, out);
-    let stream = Turnstile::new(StreamWriter::new(out, source.meta, spool)?);
+    let stream = run(source, clients, StreamWriter::new(out, source.meta, spool)?, progress, cancel)?;
+    let (out, finished) = stream.finish()?;
+    let out = out.into_inner().map_err(|error| Error::io("write", error.into_error()))?;
+    Ok((out, finished))
+}
+
+/// As [`copy`], into a raw image in `out`, which should be buffered; its index goes into `index`. Zeroes are found
+/// in what is read.
+///
+/// # Errors
+/// As for [`copy`].
+pub fn copy_raw<O: Sparse + Send>(
+    source: &Source<'_>,
+    clients: Vec<Client>,
+    out: O,
+    index: &mut dyn Write,
+    spool: &Path,
+    progress: &dyn Progress,
+    cancel: &Cancel,
+) -> Result<(O, Finished)> {
+    let image = run(source, clients, RawWriter::new(out, source.meta.virtual_size, spool)?, progress, cancel)?;
+    image.finish(&mut BufWriter::new(index))
+}
+
+/// What the threads write to, in the order of the disk.
+trait Output: Send {
+    /// Data of `length` guest bytes, `stored` as it goes into the file.
+    fn data(&mut self, offset: u64, length: u64, stored: &[u8]) -> Result<()>;
+    /// A range that reads as zeroes.
+    fn zero(&mut self, offset: u64, length: u64) -> Result<()>;
+    /// The digest of a block's data.
+    fn digest(&mut self, block: u64, digest: Digest) -> Result<()>;
+    /// Whether zeroes are looked for in the data.
+    const FINDS_ZEROES: bool;
+}
+
+impl<W: Write + Send> Output for StreamWriter<W> {
+    fn data(&mut self, offset: u64, length: u64, stored: &[u8]) -> Result<()> {
+        self.data_frame(offset, length, stored)
+    }
+
+    fn zero(&mut self, offset: u64, length: u64) -> Result<()> {
+        if self.is_incremental() { self.zero_extent(offset, length) } else { self.zero_frame(offset, length) }
+    }
+
+    fn digest(&mut self, block: u64, digest: Digest) -> Result<()> {
+        StreamWriter::digest(self, block, digest)
+    }
+
+    // The meta in front announces how much data there is.
+    const FINDS_ZEROES: bool = false;
+}
+
+impl<W: Sparse + Send> Output for RawWriter<W> {
+    fn data(&mut self, offset: u64, _length: u64, stored: &[u8]) -> Result<()> {
+        RawWriter::data(self, offset, stored)
+    }
+
+    fn zero(&mut self, offset: u64, length: u64) -> Result<()> {
+        RawWriter::zero(self, offset, length)
+    }
+
+    fn digest(&mut self, block: u64, digest: Digest) -> Result<()> {
+        RawWriter::digest(self, block, digest)
+    }
+
+    const FINDS_ZEROES: bool = true;
+}
+
+/// Copies everything into `output` and returns that, not yet finished.
+fn run<O: Output>(
+    source: &Source<'_>,
+    clients: Vec<Client>,
+    output: O,
+    progress: &dyn Progress,
+    cancel: &Cancel,
+) -> Result<O> {
+    let queue = Queue::new(source.extents);
+    let stream = Turnstile::new(output);
     let stopped = cancel.child();
     let failures = Failures::default();
     std::thread::scope(|scope| {
@@ -74,9 +152,7 @@ pub fn copy<O: Write + Send>(
     });
     failures.into_result()?;
     cancel.check()?;
-    let (out, finished) = stream.into_inner().finish()?;
-    let out = out.into_inner().map_err(|error| Error::io("write", error.into_error()))?;
-    Ok((out, finished))
+    Ok(stream.into_inner())
 }
 
 /// The steps of one thread, with the buffers that it reuses.
@@ -96,17 +172,21 @@ impl<'s> Worker<'s> {
         Self { source, client, compressor, window: Vec::new(), stored: Vec::new() }
     }
 
-    fn run<W: Write + Send>(
+    fn run<O: Output>(
         mut self,
         queue: &Queue<'_>,
-        stream: &Turnstile<StreamWriter<W>>,
+        stream: &Turnstile<O>,
         progress: &dyn Progress,
         stopped: &Cancel,
     ) -> Result<()> {
-        while let Some(item) = queue.take() {
+        while let Some(mut item) = queue.take() {
             stopped.check()?;
-            let work = Work::of(&item, self.source.meta.virtual_size);
+            let mut work = Work::of(&item, self.source.meta.virtual_size);
             self.read(&work)?;
+            if O::FINDS_ZEROES {
+                item.extents = zeroes::split(&item.extents, &self.window, work.start);
+                work.data = data_of(&item);
+            }
             let digests = digest_blocks(work.start, &self.window, &work.data)?;
             self.compress(&work)?;
             stream.pass(item.number, |stream| self.write(stream, &item, &work, &digests))?;
@@ -143,30 +223,27 @@ impl<'s> Worker<'s> {
         Ok(())
     }
 
-    fn write<W: Write>(
-        &self,
-        stream: &mut StreamWriter<W>,
-        item: &Item,
-        work: &Work,
-        digests: &[(u64, Digest)],
-    ) -> Result<()> {
+    fn write<O: Output>(&self, stream: &mut O, item: &Item, work: &Work, digests: &[(u64, Digest)]) -> Result<()> {
         let mut compressed = self.stored.iter();
         for extent in &item.extents {
             match extent.kind {
-                Kind::Zero if self.source.meta.incremental => stream.zero_extent(extent.offset, extent.length)?,
-                Kind::Zero => stream.zero_frame(extent.offset, extent.length)?,
+                Kind::Zero => stream.zero(extent.offset, extent.length)?,
                 Kind::Data => {
                     let stored = match compressed.next() {
                         Some(stored) => stored.as_slice(),
                         None => &self.window[work.place(extent)],
                     };
-                    stream.data_frame(extent.offset, extent.length, stored)?;
+                    stream.data(extent.offset, extent.length, stored)?;
                 }
                 Kind::Clean => {}
             }
         }
         digests.iter().try_for_each(|&(block, digest)| stream.digest(block, digest))
     }
+}
+
+fn data_of(item: &Item) -> Vec<Extent> {
+    item.extents.iter().filter(|extent| extent.kind == Kind::Data).copied().collect()
 }
 
 /// The data of an item and the window it lies in.
@@ -179,8 +256,7 @@ struct Work {
 impl Work {
     fn of(item: &Item, size: u64) -> Self {
         let window = item.window(size);
-        let data = item.extents.iter().filter(|extent| extent.kind == Kind::Data).copied().collect();
-        Self { data, start: window.start, length: (window.end - window.start) as usize }
+        Self { data: data_of(item), start: window.start, length: (window.end - window.start) as usize }
     }
 
     /// Where an extent's bytes are in the window's buffer.

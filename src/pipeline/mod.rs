@@ -11,6 +11,7 @@ pub mod backup;
 pub mod restore;
 pub mod turnstile;
 pub mod work;
+pub mod zeroes;
 
 use std::sync::{Mutex, PoisonError};
 

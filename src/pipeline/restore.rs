@@ -2,7 +2,7 @@
 //! order.
 
 use super::work::{Item, Queue};
-use super::{Failures, Progress};
+use super::{Failures, Progress, zeroes};
 use crate::block::BlockSink;
 use crate::cancel::Cancel;
 use crate::chain_device::{Buffers, ChainDevice};
@@ -74,7 +74,9 @@ fn work(
     while let Some(item) = queue.take() {
         stopped.check()?;
         let start = read(chain, &item, &mut window, &mut buffers)?;
-        for extent in &item.extents {
+        // Nobody looked for zeroes when such an image was written.
+        let found = if chain.is_plain_image() { zeroes::split(&item.extents, &window, start) } else { Vec::new() };
+        for extent in if chain.is_plain_image() { &found } else { &item.extents } {
             write(sink, extent, &window, start)?;
         }
         progress.advance(item.length());

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -124,6 +124,9 @@ pub struct CreateOptions {
     pub compression_type: Option<String>,
     /// Space to set aside.
     pub preallocation: Preallocation,
+    /// A file for the guest's data apart, and whether that is a raw image of the disk. A file is made, or
+    /// emptied; a block device must be there.
+    pub data_file: Option<(PathBuf, bool)>,
 }
 
 impl From<&ImageInfo> for CreateOptions {
@@ -139,13 +142,23 @@ impl From<&ImageInfo> for CreateOptions {
             compat: qcow2.compat.clone(),
             compression_type: qcow2.compression_type.clone(),
             preallocation: Preallocation::Off,
+            data_file: None,
         }
     }
 }
 
 impl CreateOptions {
     /// The value of `-o`. Version 2 images take none of the newer options.
-    fn option_list(&self) -> String {
+    fn option_list(&self) -> OsString {
+        let mut list = OsString::from(self.plain_options());
+        if let Some((path, raw)) = &self.data_file {
+            list.push(format!(",data_file_raw={},data_file=", if *raw { "on" } else { "off" }));
+            list.push(doubled_commas(path));
+        }
+        list
+    }
+
+    fn plain_options(&self) -> String {
         let old = self.compat.as_deref() == Some("0.10");
         let switch = |on: bool| if on { "on" } else { "off" };
         let mut options = vec![format!("preallocation={}", self.preallocation.name())];
@@ -217,6 +230,19 @@ pub fn create(path: &Path, size: u64, options: &CreateOptions) -> Result<()> {
     })
 }
 
+/// Writes into the qcow2 image at `path` that its data file is called `data_file` from now on. The one it names
+/// so far must still be there.
+///
+/// # Errors
+/// What `qemu-img` complains about.
+pub fn rename_data_file(path: &Path, data_file: &Path) -> Result<()> {
+    let mut options = OsString::from("data_file=");
+    options.push(doubled_commas(data_file));
+    let mut command = process::command(TOOL);
+    command.args(["amend", "-q", "-f", "qcow2", "-o"]).arg(options).arg("--").arg(file_name(path));
+    process::run_until(command, &Cancel::new()).map_err(|error| error.path(path))
+}
+
 /// As [`create`], on `host`.
 ///
 /// # Errors
@@ -233,13 +259,13 @@ pub fn create_on(host: &Host, path: &Path, size: u64, options: &CreateOptions) -
 /// # Errors
 /// As for [`create`].
 pub fn create_raw_on(host: &Host, path: &Path, size: u64, preallocation: Preallocation) -> Result<()> {
-    create_there(host, path, size, "raw", format!("preallocation={}", preallocation.name()))
+    create_there(host, path, size, "raw", format!("preallocation={}", preallocation.name()).into())
 }
 
-fn create_there(host: &Host, path: &Path, size: u64, format: &str, options: String) -> Result<()> {
+fn create_there(host: &Host, path: &Path, size: u64, format: &str, options: OsString) -> Result<()> {
     host.reserve(path)?;
     let mut args = ["create", "-q", "-f", format, "-o"].map(OsString::from).to_vec();
-    args.extend([options.into(), "--".into(), file_name(path), size.to_string().into()]);
+    args.extend([options, "--".into(), file_name(path), size.to_string().into()]);
     host.run(TOOL, &args).map(drop).map_err(|error| {
         // The empty file is ours.
         let _ = host.remove(path);
@@ -386,12 +412,17 @@ fn protocol_opts(path: &Path, format: &str, compress: bool, protocol: &str) -> O
     } else {
         format!("driver={format},file.driver={protocol},file.filename=")
     });
+    options.push(doubled_commas(path));
+    options
+}
+
+/// A path within QEMU's lists.
+fn doubled_commas(path: &Path) -> OsString {
     let mut name = Vec::with_capacity(path.as_os_str().len());
     for &byte in path.as_os_str().as_bytes() {
         name.extend(std::iter::repeat_n(byte, if byte == b',' { 2 } else { 1 }));
     }
-    options.push(OsString::from_vec(name));
-    options
+    OsString::from_vec(name)
 }
 
 #[cfg(test)]

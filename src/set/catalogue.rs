@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::Level;
 use super::files::Files;
-use super::layout::{CHKSUM, DataName, Layout, PARTIAL, checkpoint_position};
+use super::layout::{CHKSUM, DataName, Layout, PARTIAL, checkpoint_position, index_name};
 use super::manifest::{self, Manifest};
 use super::records;
 use crate::error::{Error, Kind, Result};
@@ -78,6 +78,8 @@ pub struct Stream {
     pub data_size: u64,
     /// Size of the data file.
     pub stored_size: u64,
+    /// It is no stream, but the disk's image as the guest sees it.
+    pub raw: bool,
 }
 
 /// Something in the set that is not part of a committed run.
@@ -140,6 +142,12 @@ impl Catalogue {
         Ok(catalogue)
     }
 
+    /// Adds a run that was found otherwise.
+    pub fn insert(&mut self, run: Run) {
+        self.runs.push(run);
+        self.sort();
+    }
+
     /// Puts the runs in the order of the chain. Runs with a checkpoint go by its position, whatever
     /// the clock said; others come after the last of those that had started before them, and in any
     /// case after what they build on.
@@ -162,9 +170,9 @@ impl Catalogue {
         let manifest = self.files.file(name).and_then(|file| Manifest::read(&file));
         match manifest {
             Ok(manifest) if Layout::manifest_name(manifest.run) == name => {
-                for disk in &manifest.disks {
-                    claimed.insert(disk.file.clone());
-                    claimed.insert(format!("{}{PARTIAL}", disk.file));
+                for name in manifest.disks.iter().flat_map(manifest::Disk::files) {
+                    claimed.insert(format!("{name}{PARTIAL}"));
+                    claimed.insert(name);
                 }
                 self.runs.push(run_of_manifest(manifest));
             }
@@ -194,6 +202,9 @@ impl Catalogue {
         let file = self.files.file(name)?;
         let stored_size = file.size()?;
         let path = file.path();
+        if self.files.file(&index_name(name))?.exists() {
+            return Err(Error::incomplete("the manifest that names this raw image is missing or damaged").path(path));
+        }
         let meta = head::read(&file).map_err(|error| self.unless_raw_image(parsed, error))?;
         if let Some(own) = &meta.own {
             let manifest = Layout::manifest_name(own.run);
@@ -218,7 +229,7 @@ impl Catalogue {
         }
         Error::unsupported("no stream: virtnbdbackup copies raw disks as they are")
             .path(self.files.place().join(format!("{}.copy.data", name.target)))
-            .hint("if it is one, it is the disk's image itself: copy it")
+            .hint("if it is one, it is the disk's image itself, but nothing in the set says so: copy it")
     }
 
     fn problem(&mut self, file: &str, error: Error) {
@@ -257,8 +268,17 @@ impl Catalogue {
     /// The file of a stream: under its name, or still under its partial name where a crash came
     /// between the commit and the renames.
     pub fn stream_file(&self, stream: &Stream) -> Result<StoredFile> {
-        let file = self.files.file(&stream.file)?;
-        let partial = self.files.file(&format!("{}{PARTIAL}", stream.file))?;
+        self.data_file(&stream.file)
+    }
+
+    /// The index of a raw image of ours, as for [`Catalogue::stream_file`].
+    pub fn index_file(&self, stream: &Stream) -> Result<StoredFile> {
+        self.data_file(&index_name(&stream.file))
+    }
+
+    fn data_file(&self, name: &str) -> Result<StoredFile> {
+        let file = self.files.file(name)?;
+        let partial = self.files.file(&format!("{name}{PARTIAL}"))?;
         Ok(if !file.exists() && partial.exists() { partial } else { file })
     }
 }
@@ -280,6 +300,7 @@ fn run_of_manifest(manifest: Manifest) -> Run {
             virtual_size: disk.virtual_size,
             data_size: disk.data_size,
             stored_size: disk.stored_size,
+            raw: disk.raw,
         })
         .collect();
     Run {
@@ -385,6 +406,7 @@ fn foreign_stream(foreign: Foreign) -> Stream {
         virtual_size: meta.virtual_size,
         data_size: meta.data_size,
         stored_size: foreign.stored_size,
+        raw: false,
     }
 }
 
@@ -402,6 +424,7 @@ pub(crate) mod tests {
             virtual_size: 1,
             data_size: 1,
             stored_size: 1,
+            raw: false,
         };
         Run {
             id: id.into(),

@@ -140,6 +140,7 @@ mod tests {
             virtual_size: 1,
             data_size: 1,
             stored_size: 1,
+            raw: false,
         }
     }
 }

@@ -23,6 +23,8 @@ const TEMPORARY: &str = ".virtkeep-";
 pub const PARTIAL: &str = ".partial";
 /// Ending of the file that holds a data file's Adler-32.
 pub const CHKSUM: &str = ".chksum";
+/// Ending of the file that holds the index of a raw image.
+const INDEX: &str = ".index";
 /// First part of every checkpoint's name; the position in the chain follows.
 pub const CHECKPOINT_PREFIX: &str = "virtnbdbackup.";
 
@@ -51,6 +53,11 @@ pub fn data_name(target: &str, level: Level, checkpoint: &str, unixtime: i64) ->
         Level::Inc => format!("{target}.inc.{checkpoint}.data"),
         Level::Diff => format!("{target}.diff.{unixtime}.data"),
     }
+}
+
+/// The index of the raw image in data file `name`.
+pub fn index_name(name: &str) -> String {
+    format!("{name}{INDEX}")
 }
 
 /// What a data file's name says; the stream's meta decides where the two differ.

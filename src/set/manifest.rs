@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Level;
-use super::layout::Layout;
+use super::layout::{Layout, index_name};
 use super::moment;
 use crate::error::{Error, Result};
 use crate::stored::StoredFile;
@@ -76,7 +76,8 @@ pub struct Disk {
     pub virtual_size: u64,
     /// Guest bytes that the stream carries.
     pub data_size: u64,
-    /// Guest bytes that changed and read as zeroes (inc, diff).
+    /// Guest bytes that are recorded as zeroes (inc, diff): they changed; on standard output, where it can't be told
+    /// what the chain holds, also those that did not.
     pub zeroed_size: u64,
     /// Size of the data file.
     pub stored_size: u64,
@@ -86,6 +87,21 @@ pub struct Disk {
     pub index_digest: String,
     /// Path of the guest's image on the host.
     pub image: String,
+    /// The data file is the disk's image as the guest sees it, and its index is in a file beside it.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub raw: bool,
+}
+
+impl Disk {
+    /// The files with the disk's data.
+    pub fn files(&self) -> Vec<String> {
+        data_files(&self.file, self.raw)
+    }
+}
+
+/// The files of a disk whose data file is `file`.
+pub fn data_files(file: &str, raw: bool) -> Vec<String> {
+    [file.to_owned()].into_iter().chain(raw.then(|| index_name(file))).collect()
 }
 
 /// A disk that the run left out.
@@ -271,6 +287,7 @@ pub(crate) mod tests {
                 adler32: 1,
                 index_digest: "00".into(),
                 image: "/images/web.qcow2".into(),
+                raw: false,
             }],
             skipped: vec![],
             files: vec![FileRecord::of("vmconfig.virtnbdbackup.0.xml", Role::DomainXml, b"<domain/>")],

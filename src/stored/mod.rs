@@ -18,6 +18,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::{SeekFrom, seek};
+use rustix::io::Errno;
+
 use self::zips::Zips;
 use crate::error::{Error, Result};
 
@@ -206,5 +209,31 @@ impl OpenFile {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
         }
         self.file.read_exact_at(buffer, self.start + position)
+    }
+
+    /// Where the next bytes are at or behind `position` that are no hole; none up to the end. Where holes can't be
+    /// told there are none.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub fn next_data(&self, position: u64) -> std::io::Result<Option<u64>> {
+        match seek(&self.file, SeekFrom::Data(self.start + position)) {
+            Ok(data) => Ok(Some(data.saturating_sub(self.start)).filter(|data| *data < self.size)),
+            Err(Errno::NXIO) => Ok(None),
+            Err(Errno::INVAL | Errno::NOTSUP) => Ok(Some(position).filter(|data| *data < self.size)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Where the next hole is behind `position`, at the latest the end.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub fn next_hole(&self, position: u64) -> std::io::Result<u64> {
+        match seek(&self.file, SeekFrom::Hole(self.start + position)) {
+            Ok(hole) if hole > self.start + position => Ok((hole - self.start).min(self.size)),
+            Ok(_) | Err(Errno::NXIO | Errno::INVAL | Errno::NOTSUP) => Ok(self.size),
+            Err(error) => Err(error.into()),
+        }
     }
 }

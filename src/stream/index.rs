@@ -23,6 +23,9 @@ pub const MAGIC: [u8; 8] = *b"VKINDEX\0";
 /// Version of the index written and read.
 pub const VERSION: u16 = 1;
 
+/// Flag of an index that belongs to a raw image.
+const FLAG_RAW: u16 = 1;
+
 /// Bytes of the fixed part.
 pub const HEADER_LEN: usize = 136;
 
@@ -39,6 +42,8 @@ const RESERVED: u64 = 1 << 16;
 /// The fixed part of an index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
+    /// Whether it is the index of a raw image (see [`crate::stream::raw`]), not of a stream.
+    pub raw: bool,
     /// Bytes of the guest's disk, as in the meta.
     pub virtual_size: u64,
     /// Position in the file of the first frame after the meta frame.
@@ -65,7 +70,7 @@ impl Header {
         let mut bytes = Vec::with_capacity(HEADER_LEN);
         bytes.extend(MAGIC);
         bytes.extend(VERSION.to_le_bytes());
-        bytes.extend([0; 2]);
+        bytes.extend(if self.raw { FLAG_RAW } else { 0 }.to_le_bytes());
         bytes.extend((BLOCK as u32).to_le_bytes());
         for value in [
             self.virtual_size,
@@ -96,7 +101,7 @@ impl Header {
             return Err(Error::corrupt("no index"));
         }
         let (version, flags) = (u16::from_le_bytes(rest.take()), u16::from_le_bytes(rest.take()));
-        if version != VERSION || flags != 0 {
+        if version != VERSION || flags & !FLAG_RAW != 0 {
             return Err(Error::unsupported(format!("index version {version}, flags {flags:#x}"))
                 .hint("use the virtkeep release that wrote it, or a newer one"));
         }
@@ -106,6 +111,7 @@ impl Header {
         }
         let mut number = || u64::from_le_bytes(rest.take());
         let header = Self {
+            raw: flags & FLAG_RAW != 0,
             virtual_size: number(),
             first_frame: number(),
             frames: number(),
@@ -123,7 +129,7 @@ impl Header {
                 .checked_add(header.zeros_len)
         });
         if filled != Some(len)
-            || header.frames > header.frames_len / MIN_FRAME_ENTRY
+            || header.frames > header.frames_len / if header.raw { MIN_ZERO_ENTRY } else { MIN_FRAME_ENTRY }
             || header.zeros > header.zeros_len / MIN_ZERO_ENTRY
         {
             return Err(Error::corrupt("index tables don't fit their counts"));

@@ -42,7 +42,8 @@ pub(super) fn load(file: &StreamFile, frame: &MetaFrame) -> Result<(Index, Tail)
     let mut fixed = [0; HEADER_LEN];
     file.read_at(&mut fixed, tail.index.start)?;
     let header = Header::decode(&fixed, len).map_err(at)?;
-    if header.virtual_size != frame.meta.virtual_size
+    if header.raw
+        || header.virtual_size != frame.meta.virtual_size
         || header.first_frame != frame.end
         || header.meta_hash != frame.hash
     {
@@ -76,7 +77,7 @@ pub(super) fn read_digests(file: &StreamFile, own: &OwnIndex, rank: u64, digests
 }
 
 /// Bytes of the index, all of them hashed.
-struct Hashed<'f> {
+pub(super) struct Hashed<'f> {
     file: &'f StreamFile,
     position: u64,
     end: u64,
@@ -86,11 +87,18 @@ struct Hashed<'f> {
 }
 
 impl<'f> Hashed<'f> {
-    fn new(file: &'f StreamFile, position: u64, end: u64) -> Self {
+    pub(super) fn new(file: &'f StreamFile, position: u64, end: u64) -> Self {
         Self { file, position, end, buffer: Vec::new(), next: 0, hasher: blake3::Hasher::new() }
     }
 
-    fn skip(&mut self, mut count: usize) -> Result<()> {
+    /// The next byte.
+    pub(super) fn next(&mut self) -> Result<u8> {
+        let byte = self.chunk()?[0];
+        self.consume(1);
+        Ok(byte)
+    }
+
+    pub(super) fn skip(&mut self, mut count: usize) -> Result<()> {
         while count > 0 {
             let len = self.chunk()?.len().min(count);
             self.consume(len);
@@ -100,7 +108,7 @@ impl<'f> Hashed<'f> {
     }
 
     /// The hash of everything, what was not asked for included.
-    fn finish(mut self) -> Result<[u8; HASH_LEN]> {
+    pub(super) fn finish(mut self) -> Result<[u8; HASH_LEN]> {
         while self.refill()? {}
         Ok(*self.hasher.finalize().as_bytes())
     }

@@ -17,6 +17,7 @@
 //! | [`index`] | the index: table of frames, zero extents, digests |
 //! | [`writer`] | writing a stream, front to back |
 //! | [`reader`] | positioned, proven reading |
+//! | [`raw`] | raw images of disks, with an index in a file of its own |
 //! | [`verify`] | every byte of a stream against everything known of it |
 //! | `source` | the file: positioned and sequential reads, what is found from its ends |
 //! | `load` | an index from the end of a file of ours |
@@ -30,6 +31,7 @@ pub mod head;
 pub mod index;
 mod load;
 pub mod meta;
+pub mod raw;
 pub mod reader;
 mod scan;
 mod source;

@@ -18,11 +18,12 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::extent::{self, Extent, Kind as ExtentKind};
 use crate::stored::StoredFile;
-use crate::stream::codec::{self, Blocks, Decompressor, FRAME_START};
+use crate::stream::codec::{self, Blocks, Compression, Decompressor, FRAME_START};
 use crate::stream::digest::{self, Digest};
 use crate::stream::frame::{HEADER_LEN, Header, Kind};
 use crate::stream::index::{HASH_LEN, Index, OwnIndex, Piece};
 use crate::stream::meta::Meta;
+use crate::stream::raw::{self, RawImage};
 use crate::stream::source::{StreamFile, Sums, Watch, read_meta};
 use crate::stream::{BLOCK, load, scan};
 use crate::units::{align_down, align_up};
@@ -67,10 +68,53 @@ pub struct StreamReader {
     file: StreamFile,
     meta: Meta,
     index: Index,
+    /// The file with the digests, where that is another.
+    index_file: Option<StreamFile>,
     proof: Proof,
+    /// There are no frames: the file is the disk's image.
+    raw: bool,
 }
 
 impl StreamReader {
+    /// Opens a raw image, and proves its index, where it has one. Without, all of it is taken for data but the
+    /// holes of the file, and nothing proves it.
+    ///
+    /// # Errors
+    /// As for [`StreamReader::open`].
+    pub fn open_raw(image: &RawImage<'_>) -> Result<Self> {
+        let located = |error: Error| error.disk(image.target).path(image.file.path());
+        let file = StreamFile::open(image.file.into())?;
+        let (index_file, index) = match image.index {
+            Some(index) => raw::open(index).map(|(file, index)| (Some(file), index)).map_err(located)?,
+            None => (None, raw::pieces_of_holes(&file).map_err(located)?),
+        };
+        let size = index.own.as_ref().map_or(file.size, |own| own.header.virtual_size);
+        if size != file.size {
+            let message = format!("file has {} bytes, the disk {size}", file.size);
+            return Err(located(Error::incomplete(message)));
+        }
+        let proof = if index.own.is_some() { Proof::Digests } else { Proof::Unproven };
+        let meta = Meta {
+            virtual_size: size,
+            data_size: index.pieces.iter().map(|piece| piece.length).sum(),
+            date: String::new(),
+            disk_name: image.target.to_owned(),
+            disk_format: "raw".to_owned(),
+            checkpoint_name: String::new(),
+            parent_checkpoint: String::new(),
+            incremental: false,
+            compression: Compression::None,
+            stream_version: 2,
+            own: None,
+        };
+        Ok(Self { id: next_id(), file, meta, index, index_file, proof, raw: true })
+    }
+
+    /// Whether it is a raw image, not a stream.
+    pub fn is_raw(&self) -> bool {
+        self.raw
+    }
+
     /// Opens `file` and proves its structure: by its index, or, for a stream without one, by reading
     /// all of it once.
     ///
@@ -99,7 +143,7 @@ impl StreamReader {
                 .and_then(|scanned| Ok((scanned.index, foreign_proof(&file, scanned.sums)?)))
         };
         let (index, proof) = opened.map_err(|error| error.disk(&frame.meta.disk_name).path(&file.path))?;
-        Ok(Self { id: next_id(), file, meta: frame.meta, index, proof })
+        Ok(Self { id: next_id(), file, meta: frame.meta, index, index_file: None, proof, raw: false })
     }
 
     /// What the stream says about itself.
@@ -301,7 +345,7 @@ impl StreamReader {
     fn read_part(&self, number: usize, skip: u64, buffer: &mut [u8], scratch: &mut Scratch) -> Result<()> {
         let piece = &self.index.pieces[number];
         let key = Some((self.id, number));
-        if self.index.own.is_some() && scratch.checked != key {
+        if self.index.own.is_some() && !self.raw && scratch.checked != key {
             let header = self.file.header_at(piece.position - HEADER_LEN as u64)?;
             if header != Header::new(Kind::Data, piece.offset, piece.length) {
                 return Err(Error::corrupt("frame header is not the one in the index"));
@@ -388,7 +432,12 @@ impl StreamReader {
         let computed = digest::digest_blocks(start, buffer, carried)?;
         let Some(&(first, _)) = computed.first() else { return Ok(()) };
         let mut known: Vec<Digest> = vec![[0; digest::DIGEST_LEN]; computed.len()];
-        load::read_digests(&self.file, own, piece.rank + (first - piece.offset / BLOCK), &mut known)?;
+        load::read_digests(
+            self.index_file.as_ref().unwrap_or(&self.file),
+            own,
+            piece.rank + (first - piece.offset / BLOCK),
+            &mut known,
+        )?;
         for ((block, computed), known) in computed.iter().zip(&known) {
             if computed != known {
                 let block = block * BLOCK..((block + 1) * BLOCK).min(self.meta.virtual_size);

@@ -51,6 +51,22 @@ impl StreamFile {
         })
     }
 
+    /// Where the next bytes are at or behind `position` that are no hole; none up to the end. A file system
+    /// without holes has none.
+    pub(super) fn next_data(&self, position: u64) -> Result<Option<u64>> {
+        if position >= self.size {
+            return Ok(None);
+        }
+        let found = self.file.next_data(position);
+        found.map_err(|error| Error::io("look for holes", error).path(&self.path).at(position))
+    }
+
+    /// Where the next hole is behind `position`, at the latest the end.
+    pub(super) fn next_hole(&self, position: u64) -> Result<u64> {
+        let found = self.file.next_hole(position);
+        found.map_err(|error| Error::io("look for holes", error).path(&self.path).at(position))
+    }
+
     /// The frame header at `position`.
     pub(super) fn header_at(&self, position: u64) -> Result<Header> {
         let mut bytes = [0; HEADER_LEN];

@@ -59,6 +59,11 @@ pub struct Report {
 }
 
 impl Report {
+    /// Of a file of `size` bytes, nothing found yet.
+    pub(super) fn new(size: u64) -> Self {
+        Self { meta: None, proof: Proof::Unproven, stored_size: size, adler32: None, findings: Vec::new(), omitted: 0 }
+    }
+
     /// Whether nothing is wrong with the stream.
     pub fn is_sound(&self) -> bool {
         self.findings.is_empty()
@@ -86,14 +91,7 @@ pub fn verify(
     cancel: &Cancel,
 ) -> Result<Report> {
     let file = StreamFile::open(file.into())?;
-    let mut report = Report {
-        meta: None,
-        proof: Proof::Unproven,
-        stored_size: file.size,
-        adler32: None,
-        findings: Vec::new(),
-        omitted: 0,
-    };
+    let mut report = Report::new(file.size);
     let watch = Watch { progress, cancel };
     if let Err(error) = check(&file, expected, quick, watch, &mut report) {
         if error.kind() == ErrorKind::Cancelled {

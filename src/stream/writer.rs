@@ -70,6 +70,7 @@ impl<W: Write> StreamWriter<W> {
         out.put(&TERMINATOR)?;
         let first_frame = out.position;
         let index = index::Header {
+            raw: false,
             virtual_size: meta.virtual_size,
             first_frame,
             frames: 0,
@@ -96,6 +97,11 @@ impl<W: Write> StreamWriter<W> {
             sizes: spool()?,
             scratch: Vec::new(),
         })
+    }
+
+    /// Whether zeroes are declared, not written as frames.
+    pub fn is_incremental(&self) -> bool {
+        self.meta.incremental
     }
 
     /// Bytes written so far.
@@ -316,26 +322,26 @@ impl<W: Write> Summed<W> {
 }
 
 /// Bytes for the end of the stream, in an unnamed file.
-struct Spool {
+pub(super) struct Spool {
     file: BufWriter<File>,
-    len: u64,
+    pub(super) len: u64,
     /// Where the next entry's delta starts.
     last: u64,
 }
 
 impl Spool {
-    fn new(dir: &Path) -> Result<Self> {
+    pub(super) fn new(dir: &Path) -> Result<Self> {
         let file = tempfile::tempfile_in(dir).map_err(|error| spool_failed(error).path(dir))?;
         Ok(Self { file: BufWriter::new(file), len: 0, last: 0 })
     }
 
-    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+    pub(super) fn put(&mut self, bytes: &[u8]) -> Result<()> {
         self.len += bytes.len() as u64;
         self.file.write_all(bytes).map_err(spool_failed)
     }
 
     /// Gives everything to `put`, in order.
-    fn replay(&mut self, put: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    pub(super) fn replay(&mut self, put: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         self.file.flush().map_err(spool_failed)?;
         let file = self.file.get_mut();
         file.rewind().map_err(spool_failed)?;

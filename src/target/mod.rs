@@ -44,7 +44,10 @@ impl ZipTarget {
         let mut guard = self.lock();
         let zip = guard.as_mut().ok_or_else(finished)?;
         zip.output().heed(cancel);
-        zip.begin(name).and_then(|()| write(zip)).and_then(|done| zip.end().map(|()| done)).map_err(explain)
+        zip.begin(name)?;
+        let done = write(zip)?;
+        zip.end()?;
+        Ok(done)
     }
 
     /// Writes a small member.
@@ -52,7 +55,7 @@ impl ZipTarget {
     /// # Errors
     /// [`Io`](crate::error::Kind::Io) where nobody reads on.
     pub fn store(&self, name: &str, content: &[u8]) -> Result<()> {
-        self.lock().as_mut().ok_or_else(finished)?.store(name, content).map_err(explain)
+        self.lock().as_mut().ok_or_else(finished)?.store(name, content)
     }
 
     /// Ends the zip file and closes standard output: a file is durable then, and a pipe's reader has taken
@@ -63,7 +66,7 @@ impl ZipTarget {
     pub fn finish(&self, cancel: &Cancel) -> Result<()> {
         let mut zip = self.lock().take().ok_or_else(finished)?;
         zip.output().heed(cancel);
-        zip.finish().and_then(Stdout::settle).map_err(explain)
+        zip.finish()?.settle()
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<ZipWriter<Stdout>>> {
@@ -73,10 +76,4 @@ impl ZipTarget {
 
 fn finished() -> Error {
     Error::usage("the zip file has been finished")
-}
-
-fn explain(error: Error) -> Error {
-    error
-        .path("standard output")
-        .hint("what reads the backup ended early or failed: look at what it said; the next run goes on from the last one that was committed")
 }

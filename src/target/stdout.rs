@@ -25,6 +25,10 @@ const POLL: Duration = Duration::from_millis(5);
 /// So much can be written to a pipe without waiting, once it has room at all.
 const ATOMIC: usize = 4096;
 
+/// What messages call it.
+const NAME: &str = "standard output";
+const LOST: &str = "what reads the backup ended early or failed: look at what it said; the next run goes on from the last \
+                    one that was committed";
 const REMEDY: &str = "send it somewhere: `-o - > web.zip`, or `-o - | ssh host 'cat > web.zip'`";
 
 /// Standard output, taken over.
@@ -99,7 +103,7 @@ impl Stdout {
                 {
                     Ok(())
                 }
-                other => other.map_err(|error| Error::io("sync", error)),
+                other => other.map_err(|error| lost("sync", error)),
             },
             Sink::Pipe | Sink::SlowPipe => self.drain(),
             Sink::Other => Ok(()),
@@ -108,16 +112,15 @@ impl Stdout {
 
     fn drain(&self) -> Result<()> {
         loop {
-            let left = rustix::io::ioctl_fionread(&self.file).map_err(|error| Error::io("look at the pipe", error))?;
+            let left =
+                rustix::io::ioctl_fionread(&self.file).map_err(|error| lost("look at the pipe", error.into()))?;
             if left == 0 {
                 return Ok(());
             }
-            if self
-                .wait(PollFlags::empty())
-                .map_err(|error| Error::io("look at the pipe", error))?
-                .contains(PollFlags::ERR)
+            if self.wait(PollFlags::empty()).map_err(|error| lost("look at the pipe", error))?.contains(PollFlags::ERR)
             {
-                return Err(Error::new(Kind::Io, format!("its reader went away and left {left} bytes unread")));
+                let message = format!("its reader went away and left {left} bytes unread");
+                return Err(Error::new(Kind::Io, message).path(NAME).hint(LOST));
             }
             self.cancel.check()?;
             thread::sleep(POLL);
@@ -145,6 +148,10 @@ fn pipe(file: File) -> (File, Sink) {
     }
 }
 
+fn lost(operation: &str, error: std::io::Error) -> Error {
+    Error::io(operation, error).path(NAME).hint(LOST)
+}
+
 impl Write for Stdout {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let bytes = if self.kind == Sink::SlowPipe { &bytes[..bytes.len().min(ATOMIC)] } else { bytes };
@@ -155,8 +162,10 @@ impl Write for Stdout {
                 continue;
             }
             match self.file.write(bytes) {
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                other => return other,
+                Err(error)
+                    if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted) => {}
+                // By way of std, for whoever writes through it: what it is stays known.
+                other => return other.map_err(|error| std::io::Error::other(lost("write", error))),
             }
         }
     }

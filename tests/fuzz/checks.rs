@@ -206,7 +206,12 @@ pub fn domain_xml(bytes: &[u8]) {
         ..Adjustment::default()
     };
     for disk in domain.disks.iter().step_by(2) {
-        let source = NewSource { path: format!("/new/{}", disk.target).into(), format: "qcow2".to_owned() };
+        let source = NewSource {
+            path: format!("/new/{}", disk.target).into(),
+            format: "qcow2".to_owned(),
+            block: false,
+            data_file: disk.data_store.as_ref().map(|_| ("/new/data".into(), false)),
+        };
         plan.disks.insert(disk.target.clone(), source);
     }
     let Ok(adjusted) = adjust(text, &plan) else { return };

@@ -80,7 +80,8 @@ fn stored_size(set: &Path, ending: &str) -> u64 {
 
 fn restore(lab: &Lab, set: &Path, until: Option<&str>) -> std::path::PathBuf {
     let out = lab.fresh_directory().join("restored");
-    let mut arguments: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"restore", &"-n", &"-i", &set, &"-o", &out, &"--raw"];
+    let mut arguments: Vec<&dyn AsRef<std::ffi::OsStr>> =
+        vec![&"restore", &"-n", &"-i", &set, &"-o", &out, &"--format=raw"];
     if let Some(until) = &until {
         arguments.extend([&"--until" as &dyn AsRef<std::ffi::OsStr>, until]);
     }

@@ -17,6 +17,7 @@ mod many;
 mod map;
 mod offline;
 mod random;
+mod raw;
 mod rebuild;
 mod remote;
 mod restore;

@@ -183,7 +183,7 @@ impl<'lab> Sequence<'lab> {
         let mut arguments: Vec<&dyn AsRef<std::ffi::OsStr>> =
             vec![&"restore", &"-n", &"-i", &point.set, &"-o", &out, &"--until", &point.id];
         if raw {
-            arguments.push(&"--raw");
+            arguments.push(&"--format=raw");
         }
         virtkeep(&arguments).succeeds();
         for disk in &self.disks {

@@ -69,42 +69,24 @@ fn one_raw_disk_goes_into_a_file() {
     let (domain, set) = make(&lab);
     let out = lab.fresh_directory();
     let file = out.join("new disk.img");
-    restore(&set, &file, &["--raw"]).ends_with(2).says(&["new disk.img", "hint: ", "-d"]);
+    restore(&set, &file, &["--format=raw"]).ends_with(2).says(&["new disk.img", "hint: ", "-d"]);
     for option in ["-c", "-D"] {
-        restore(&set, &file, &["--raw", "-d", "vda", option]).ends_with(2).says(&["hint: ", "-o"]);
+        restore(&set, &file, &["--format=raw", "-d", "vda", option]).ends_with(2).says(&["hint: ", "-o"]);
     }
-    restore(&set, &file, &["--raw", "-d", "vda", "-N", "other"]).ends_with(2).says(&["hint: ", "-o"]);
+    restore(&set, &file, &["--format=raw", "-d", "vda", "-N", "other"]).ends_with(2).says(&["hint: ", "-o"]);
     assert_eq!(listing(&out), [""; 0], "a refused restore left something");
-    restore(&set, &file, &["--raw", "-d", "vda"]).succeeds();
+    restore(&set, &file, &["--format=raw", "-d", "vda"]).succeeds();
     assert_eq!(listing(&out), ["new disk.img"]);
     compare(&file, "raw", &domain.snapshot_reference("vda"));
 
     // Any name will do where the file exists; only by force.
     let file = out.join("kept");
     fs::write(&file, vec![0xff; 20 << 20]).unwrap();
-    restore(&set, &file, &["--raw", "-d", "vdb"]).ends_with(1).says(&["exists", "hint: ", "--force"]);
+    restore(&set, &file, &["--format=raw", "-d", "vdb"]).ends_with(1).says(&["exists", "hint: ", "--force"]);
     assert!(fs::read(&file).unwrap().iter().all(|byte| *byte == 0xff), "a refused restore wrote");
-    restore(&set, &file, &["--raw", "-d", "vdb", "--force"]).succeeds();
+    restore(&set, &file, &["--format=raw", "-d", "vdb", "--force"]).succeeds();
     compare(&file, "raw", &domain.snapshot_reference("vdb"));
     assert_eq!(listing(&out), ["kept", "new disk.img"]);
-}
-
-#[test]
-fn options_that_a_device_cannot_have_are_refused() {
-    let lab = Lab::up();
-    let (_domain, set) = make(&lab);
-    let file = lab.fresh_directory().join("device");
-    fs::write(&file, vec![0xff; 2 << 20]).unwrap();
-    let device: PathBuf = run("losetup", &[&"-f", &"--show", &file]).succeeds().stdout.trim().into();
-    let runs = [&["-A"][..], &["-c"], &["-D"], &["-N", "other"]].map(|option| {
-        let run = restore(&set, &device, &[&["--raw", "--force", "-d", "vdb"], option].concat());
-        (option, run)
-    });
-    run("losetup", &[&"-d", &device]).succeeds();
-    for (option, run) in runs {
-        run.ends_with(2).says(&["hint: "]);
-        assert!(fs::read(&file).unwrap().iter().all(|byte| *byte == 0xff), "{option:?}");
-    }
 }
 
 #[test]
@@ -118,7 +100,7 @@ fn images_in_use_are_not_overwritten() {
     for options in [&["--force"][..], &["--force", "-d", "vdb"]] {
         restore(&set, images, options).ends_with(1).says(&["in use", "hint: "]);
     }
-    restore(&set, &image, &["--raw", "--force", "-d", "vdb"]).ends_with(1).says(&["in use"]);
+    restore(&set, &image, &["--format=raw", "--force", "-d", "vdb"]).ends_with(1).says(&["in use"]);
     assert_eq!(listing(images), before, "a refused restore left something");
     domain.stop();
     compare(&image, "qcow2", &reference);
@@ -271,7 +253,7 @@ fn the_soft_limit_of_open_files_does_not_matter() {
     let lab = Lab::up();
     let (domain, set) = make(&lab);
     let out = lab.fresh_directory();
-    let limited = "ulimit -Sn 7 && exec \"$0\" restore -n --raw -i \"$1\" -o \"$2\"";
+    let limited = "ulimit -Sn 7 && exec \"$0\" restore -n --format=raw -i \"$1\" -o \"$2\"";
     run("sh", &[&"-c", &limited, &env!("CARGO_BIN_EXE_virtkeep"), &set, &out]).succeeds();
     compare(&out.join("d-vda.raw"), "raw", &domain.snapshot_reference("vda"));
 }

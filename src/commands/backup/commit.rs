@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use super::config::Extra;
 use super::job::Copied;
-use super::plan::Plan;
+use super::plan::{Plan, PlannedDisk};
 use super::{Context, old_chain, outlived, output, undo};
 use crate::commands::Session;
 use crate::error::{self, Error, Kind};
@@ -72,7 +72,8 @@ pub fn run(run: &Context<'_>, plan: &mut Plan, copied: Copied) -> Result<Outcome
 /// Everything of the run that is not a stream: configuration and sums.
 fn extras(layout: &Layout, plan: &Plan, copied: &Copied) -> Result<Vec<Extra>> {
     let mut extras = copied.config.clone();
-    for (planned, disk) in plan.disks.iter().zip(&copied.disks) {
+    // A raw image has none, as in virtnbdbackup's sets: its index proves it.
+    for (planned, disk) in plan.disks.iter().zip(&copied.disks).filter(|(planned, _)| !planned.raw) {
         let sum = disk.finished.adler32.to_string().into_bytes();
         let mut extra = Extra::new(format!("{}{CHKSUM}", planned.file), Role::Checksum, sum);
         extra.record = extra.record.of_disk(&disk.target);
@@ -141,6 +142,7 @@ fn assemble(run: &Context<'_>, plan: &Plan, copied: Copied, files: Vec<FileRecor
         adler32: copied.finished.adler32,
         index_digest: blake3::Hash::from(copied.finished.index_digest).to_hex().to_string(),
         image: planned.image.to_string_lossy().into_owned(),
+        raw: planned.raw,
     });
     Manifest {
         virtkeep_manifest: manifest::VERSION,
@@ -184,9 +186,9 @@ fn after_commit(run: &Context<'_>, plan: &Plan, manifest: &Manifest) -> Result<(
 /// Gives a committed run's files their names; done again after a crash, it completes the rest.
 pub fn roll_forward(layout: &Layout, manifest: &Manifest) -> Result<()> {
     let here = if records::is_of_stdout(layout) { &[][..] } else { &manifest.disks };
-    for disk in here {
-        let path = layout.file(&disk.file)?;
-        let partial = layout.file(&format!("{}{PARTIAL}", disk.file))?;
+    for name in here.iter().flat_map(Disk::files) {
+        let path = layout.file(&name)?;
+        let partial = layout.file(&format!("{name}{PARTIAL}"))?;
         match std::fs::rename(&partial, &path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && path.exists() => {}
             other => other.map_err(|error| Error::io("rename", error).path(&partial))?,
@@ -215,9 +217,9 @@ fn copy_checkpoint(layout: &Layout, manifest: &Manifest, directory: &Path) -> Re
 /// Files that must not be there for the run's data to be written. Before the intent: what it names is
 /// the run's to remove.
 pub fn refuse_existing(layout: &Layout, plan: &Plan) -> Result<()> {
-    for disk in &plan.disks {
-        let path = layout.file(&disk.file)?;
-        let partial = layout.file(&format!("{}{PARTIAL}", disk.file))?;
+    for name in plan.disks.iter().flat_map(PlannedDisk::files) {
+        let path = layout.file(&name)?;
+        let partial = layout.file(&format!("{name}{PARTIAL}"))?;
         // What can't be looked at may be there.
         if partial.try_exists().unwrap_or(true) {
             return Err(Error::new(Kind::Busy, "exists already")

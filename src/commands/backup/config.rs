@@ -75,7 +75,8 @@ pub fn gather(reached: &Reached, plan: &Plan, options: &Guest, cancel: &Cancel) 
 
 fn image_infos(plan: &Plan) -> impl Iterator<Item = Extra> {
     plan.disks.iter().filter_map(|disk| {
-        let info = disk.info.as_ref()?;
+        // Of a raw image there is nothing to tell, and virtnbdbackup saves nothing.
+        let info = disk.info.as_ref().filter(|_| !disk.raw)?;
         let name = format!("{}.{}.qcow.json", disk.target, plan.ident);
         let mut extra = Extra::new(name, Role::ImageInfo, info.json.clone().into_bytes());
         extra.record = extra.record.of_disk(&disk.target).copied_from(&disk.image.to_string_lossy());

@@ -1,6 +1,7 @@
 //! From a running job to its disks' partial files, or to members of a zip file.
 
 use std::fs::File;
+use std::io::{BufWriter, Seek};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -16,11 +17,12 @@ use crate::extent::{self, Extent, Kind as ExtentKind, align_data};
 use crate::fault;
 use crate::nbd::block_status::{self, ALLOCATION};
 use crate::nbd::client::Client;
-use crate::pipeline::backup::{Source, copy};
-use crate::set::layout::{Layout, PARTIAL};
+use crate::pipeline::backup::{Source, copy, copy_raw};
+use crate::set::layout::{Layout, PARTIAL, index_name};
 use crate::stream::FRAME_ALIGNMENT;
 use crate::stream::codec::Compression;
 use crate::stream::meta::{Meta, Own};
+use crate::stream::raw::Unseekable;
 use crate::stream::writer::Finished;
 use crate::units::format_bytes;
 
@@ -125,7 +127,32 @@ fn one(
     let meter = run.session.display.meter(&disk.target, data_size);
     let source = Source { extents: &extents, meta: &meta };
     let finished = match run.zip {
+        None if disk.raw => into_file(layout, disk, |file| {
+            let index = layout.file(&format!("{}{PARTIAL}", index_name(&disk.file)))?;
+            let mut index = layout.create_new(&index)?;
+            let copied =
+                copy_raw(&source, clients, BufWriter::new(file), &mut index, &layout.private(), &meter, cancel)?;
+            index.sync_all().map_err(|error| Error::io("sync", error))?;
+            let file = copied.0.into_inner().map_err(|error| Error::io("write", error.into_error()))?;
+            Ok((file, copied.1))
+        })?,
         None => into_file(layout, disk, |file| copy(&source, clients, file, &layout.private(), &meter, cancel))?,
+        Some(zip) if disk.raw => {
+            // A member of its own, and as long as that of the image may be: it waits in a file.
+            let spooled = |error| Error::io("write a temporary file", error).path(layout.private());
+            let mut index = tempfile::tempfile_in(layout.private()).map_err(spooled)?;
+            let finished = zip.stream(&disk.file, cancel, |out| {
+                fault::point("stream-created")?;
+                let out = Unseekable(BufWriter::new(out));
+                copy_raw(&source, clients, out, &mut index, &layout.private(), &meter, cancel)
+                    .map(|(_, finished)| finished)
+            })?;
+            index.rewind().map_err(spooled)?;
+            zip.stream(&index_name(&disk.file), cancel, |out| {
+                std::io::copy(&mut index, out).map(drop).map_err(|error| Error::io("write", error))
+            })?;
+            finished
+        }
         Some(zip) => zip.stream(&disk.file, cancel, |out| {
             fault::point("stream-created")?;
             copy(&source, clients, out, &layout.private(), &meter, cancel).map(|(_, finished)| finished)
@@ -185,6 +212,8 @@ fn meta(args: &Backup, plan: &Plan, disk: &PlannedDisk, virtual_size: u64, data_
         parent_checkpoint: disk.base.as_ref().map(|base| base.checkpoint.clone()).unwrap_or_default(),
         incremental: disk.base.is_some(),
         compression: match args.compress {
+            // The file is the disk itself.
+            _ if disk.raw => Compression::None,
             Some(level) => Compression::Lz4 { level },
             None => Compression::None,
         },

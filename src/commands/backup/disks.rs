@@ -12,6 +12,7 @@ use crate::host::Host;
 use crate::libvirt::domain::Domain;
 use crate::libvirt::domain_xml::{Device, Disk, DomainConfig};
 use crate::qemu::img::{self, ImageInfo};
+use crate::set::Level;
 use crate::set::catalogue::{Catalogue, Run};
 use crate::set::config;
 use crate::set::manifest::{Role, Skipped};
@@ -25,6 +26,8 @@ pub struct Selected {
     pub image: PathBuf,
     /// What the image is; none where that can't be found out.
     pub info: Option<ImageInfo>,
+    /// It is copied as a raw image.
+    pub raw: bool,
 }
 
 impl Selected {
@@ -90,8 +93,13 @@ impl Selection {
             if !included || args.exclude.contains(&disk.target) {
                 tracing::info!("Excluding disk [{}]: as asked", disk.target);
                 selection.others.push(disk.target.clone());
-            } else if let Err(skip) = disk.eligibility() {
+            } else if let Err(skip) = if args.raw { disk.raw_eligibility() } else { disk.eligibility() } {
                 selection.skip(args, disk, &skip.reason, &skip.remedy);
+            } else if disk.is_raw() {
+                let image = domain.image(disk)?;
+                // Never guessed from the content, which is the guest's.
+                let info = img::info_as(domain.host(), &image, "raw").ok();
+                selection.disks.push(Selected { disk: disk.clone(), image, info, raw: true });
             } else {
                 let image = domain.image(disk)?;
                 let info = info(domain.host(), disk, &image);
@@ -103,20 +111,76 @@ impl Selection {
                     );
                     selection.skip(args, disk, "its qcow2 image is of version 2, which can't keep a bitmap", &remedy);
                 } else {
-                    selection.disks.push(Selected { disk: disk.clone(), image, info });
+                    selection.disks.push(Selected { disk: disk.clone(), image, info, raw: false });
                 }
             }
         }
-        if selection.disks.is_empty() {
-            let hint = if selection.skipped.is_empty() {
-                "-i and -x leave none of its disks"
-            } else {
-                "the lines above say why each disk was left out, and what to do"
-            };
-            let message = format!("domain {} has no disk to back up", config.name);
-            return Err(Error::unsupported(message).hint(hint).into());
-        }
+        selection.refuse_empty(config)?;
         Ok(selection)
+    }
+
+    /// # Errors
+    /// [`Kind::Unsupported`] where nothing is left to copy.
+    fn refuse_empty(&self, config: &DomainConfig) -> Result<()> {
+        if !self.disks.is_empty() {
+            return Ok(());
+        }
+        let hint = if self.skipped.is_empty() {
+            "-i and -x leave none of its disks"
+        } else {
+            "the lines above say why each disk was left out, and what to do"
+        };
+        let message = format!("domain {} has no disk to back up", config.name);
+        Err(Error::unsupported(message).hint(hint).into())
+    }
+
+    /// Sorts raw disks out that a run of this level can't have: they keep no bitmap, so an increment of one
+    /// does not exist, and a chain can't begin with them alone.
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`] where nothing is left to copy.
+    pub fn for_level(
+        mut self,
+        args: &Backup,
+        level: Level,
+        catalogue: &Catalogue,
+        config: &DomainConfig,
+    ) -> Result<Self> {
+        if level == Level::Full && self.disks.iter().all(|selected| selected.raw) {
+            let message = format!("domain {} has raw disks alone: no chain can begin with them", config.name);
+            return Err(Error::unsupported(message).hint("-l copy copies them as they are").into());
+        }
+        if level.needs_base() {
+            let (raw, others): (Vec<_>, Vec<_>) = self.disks.into_iter().partition(|selected| selected.raw);
+            self.disks = others;
+            for Selected { disk, .. } in raw {
+                self.leave_out(args, &disk, level, catalogue);
+            }
+            self.refuse_empty(config)?;
+        }
+        Ok(self)
+    }
+
+    /// Leaves a raw disk out of an increment. That is what -r means there, as long as some run of the set has it.
+    fn leave_out(&mut self, args: &Backup, disk: &Disk, level: Level, catalogue: &Catalogue) {
+        let target = &disk.target;
+        let mut runs = catalogue.runs.iter().rev();
+        let newest = runs.find(|run| run.stream(target).is_some_and(|stream| stream.raw));
+        let reason = match newest {
+            Some(run) => format!(
+                "it is raw and not part of an {level} run; its newest image in the set is of {} (run {})",
+                run.started.strftime("%Y-%m-%d %H:%M:%S"),
+                run.id
+            ),
+            None => format!("it is raw and not part of an {level} run, and no run of the set has it"),
+        };
+        if newest.is_some() && !args.include.contains(target) {
+            tracing::info!("Excluding disk [{target}]: {reason}");
+            self.skipped.push(Skipped { target: target.clone(), reason });
+            self.others.push(target.clone());
+        } else {
+            self.skip(args, disk, &reason, "copy it with -l copy -r into a directory of its own");
+        }
     }
 
     fn skip(&mut self, args: &Backup, disk: &Disk, reason: &str, remedy: &str) {

@@ -10,6 +10,7 @@ use super::plan::{Plan, domain_uuid};
 use super::way::Way;
 use crate::cancel::Cancel;
 use crate::cli::backup::{Backup, LevelArg};
+use crate::commands::foreign_raw;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::libvirt::checkpoint;
@@ -17,7 +18,6 @@ use crate::libvirt::connection::Connection;
 use crate::libvirt::domain::Domain;
 use crate::libvirt::domain_xml::DomainConfig;
 use crate::libvirt::probe;
-use crate::set::catalogue::Catalogue;
 use crate::set::layout::Layout;
 use crate::units::format_bytes;
 
@@ -42,6 +42,7 @@ pub fn print(
         (Some(name), Way::Images) => selection
             .disks
             .iter()
+            .filter(|selected| !selected.raw)
             .filter_map(|Selected { disk, image, .. }| {
                 Some((disk.target.clone(), offline::changed_size(domain.host(), image, name, cancel).ok()?))
             })
@@ -50,7 +51,8 @@ pub fn print(
     };
     let mut out = std::io::stdout().lock();
     let mut total = 0_u64;
-    for selected in &selection.disks {
+    // Increments leave raw disks out.
+    for selected in selection.disks.iter().filter(|selected| base.is_none() || !selected.raw) {
         let disk = &selected.disk;
         let since = changed.iter().find(|(target, _)| *target == disk.target);
         let (level, bytes) = match (since, &base) {
@@ -71,7 +73,7 @@ fn newest_checkpoint(args: &Backup, domain: &Domain, layout: &Layout) -> Result<
     if matches!(args.level, LevelArg::Full | LevelArg::Copy) || !layout.directory().exists() {
         return Ok(None);
     }
-    let catalogue = Catalogue::open(layout.clone())?;
+    let catalogue = foreign_raw::open_set(layout.clone())?;
     refuse_other_domain(&catalogue, domain_uuid(domain)?)?;
     let known = checkpoint::list(domain)?;
     let newest = args.base.clone().or_else(|| catalogue.newest_base().and_then(|run| run.checkpoint.clone()));

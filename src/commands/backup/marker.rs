@@ -56,7 +56,7 @@ pub fn place(domain: &Domain, plan: &mut Plan) -> error::Result<()> {
     if plan.made_checkpoint().is_none() {
         return Ok(());
     }
-    let full = plan.disks.iter().filter(|disk| disk.base.is_none()).map(|disk| disk.target.clone());
+    let full = plan.disks.iter().filter(|disk| disk.base.is_none() && !disk.raw).map(|disk| disk.target.clone());
     let new: Vec<String> = full.filter(|target| !plan.marked.contains(target)).collect();
     if new.is_empty() {
         return Ok(());

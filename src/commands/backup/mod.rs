@@ -51,8 +51,8 @@ pub(super) use self::output::is_stdout;
 use self::plan::{Plan, domain_uuid};
 use self::undo::Keep;
 use self::way::Way;
-use super::Session;
 use super::link::Link;
+use super::{Session, foreign_raw};
 use crate::cli::backup::Backup;
 use crate::exit::Exit;
 use crate::fault;
@@ -88,7 +88,7 @@ pub fn run(args: &Backup, session: &Session, done: &mut dyn FnMut(&Outcome)) -> 
     locks.forget_dead();
     // What others do meanwhile would make a plan wrong.
     job::wait_until_idle(&link, &patience)?;
-    let mut catalogue = Catalogue::open(layout.clone())?;
+    let mut catalogue = foreign_raw::open_set(layout.clone())?;
     records::check(&layout, &mut catalogue, zip.is_some())?;
     let plan = Plan::make(args, &reached.connection, &reached.domain, &catalogue)?;
     drop(reached);
@@ -96,6 +96,8 @@ pub fn run(args: &Backup, session: &Session, done: &mut dyn FnMut(&Outcome)) -> 
     let run = Context { args, session, link: &link, layout: &layout, catalogue: &catalogue, zip: zip.as_ref() };
     if estimate::is_below_threshold(args, &*link.reach()?, &plan, &session.cancel)? {
         hold.end();
+        // A zip file without members: it can stand in the list of those that are restored from.
+        zip.as_ref().map_or(Ok(()), |zip| zip.finish(&session.cancel))?;
         return Ok(Exit::Done);
     }
     locks.begin(plan.run)?;
@@ -158,9 +160,10 @@ fn tell(outcome: &Outcome, begin: Instant) {
             bytes => format!(", {} zeroed", format_bytes(bytes)),
         };
         tracing::info!(
-            "{}: {}: {} of {} read{zeroed}, {} stored in {}",
+            "{}: {}{}: {} of {} read{zeroed}, {} stored in {}",
             disk.target,
             disk.level,
+            if disk.raw { ", raw image" } else { "" },
             format_bytes(disk.data_size),
             format_bytes(disk.virtual_size),
             format_bytes(disk.stored_size),

@@ -80,7 +80,7 @@ pub fn run(run: &Context<'_>, plan: &mut Plan) -> Result<Copied> {
 pub fn changed_size(host: &Host, image: &Path, bitmap: &str, cancel: &Cancel) -> error::Result<u64> {
     let bound_to = Some(Uuid::new_v4());
     let options = ServeOptions { bitmap: Some(bitmap.to_owned()), bound_to, ..ServeOptions::default() };
-    let server = Server::start(host, image, &options, cancel)?;
+    let server = Server::start(host, image, "qcow2", &options, cancel)?;
     let context = context_of(bitmap);
     let extents =
         block_status::changed(&mut Client::connect(&server.uri(), &[ALLOCATION, &context], cancel)?, &context)?;
@@ -114,7 +114,7 @@ fn quiet(options: &Guest, domain: &Domain) -> Result<Quiet> {
 fn prepare(run: &Context<'_>, plan: &mut Plan) -> Result<()> {
     let reached = run.link.reach()?;
     let images = Images::of_stopped(&reached)?.ok_or_else(|| was_started(&reached))?;
-    let targets: Vec<String> = plan.disks.iter().map(|disk| disk.target.clone()).collect();
+    let targets = plan.bitmap_targets();
     let images = images.refuse_unreadable(&targets)?;
     // First: an image in use shows here, before the old chain loses anything.
     marker::place(&reached, plan)?;
@@ -148,7 +148,8 @@ fn serve(run: &Context<'_>, plan: &Plan, disk: &PlannedDisk) -> Result<Server> {
         bound_to: Some(plan.run),
         ..ServeOptions::default()
     };
-    let served = Server::start(run.link.host(), &disk.image, &options, &run.session.cancel);
+    let format = if disk.raw { "raw" } else { "qcow2" };
+    let served = Server::start(run.link.host(), &disk.image, format, &options, &run.session.cancel);
     Ok(served.map_err(|error| {
         let error = if error.kind() == Kind::Busy { error.hint(IN_USE) } else { error };
         match run.link.reach() {

@@ -55,7 +55,7 @@ pub fn free_orphans(domain: &Domain, plan: &Plan, error: &Error) -> Result<bool>
 /// By libvirt's code.
 pub fn remove_orphans(domain: &Domain, plan: &Plan) -> Result<bool> {
     let Some(name) = plan.made_checkpoint() else { return Ok(false) };
-    let targets: Vec<String> = plan.disks.iter().map(|disk| disk.target.clone()).collect();
+    let targets = plan.bitmap_targets();
     let found = bitmap::remove(domain, name, &plan.description(), &targets)?;
     if !found.is_empty() {
         tracing::info!("removed bitmap {name} on {}, which no checkpoint on this host goes with", found.join(", "));

@@ -25,7 +25,7 @@ use crate::set::catalogue::Catalogue;
 use crate::set::intent::{Held, Intent};
 use crate::set::job_files;
 use crate::set::layout::{checkpoint_name, data_name};
-use crate::set::manifest::Skipped;
+use crate::set::manifest::{Skipped, data_files};
 use crate::set::moment;
 
 /// Begin of the description of our checkpoints; the run and its directory follow.
@@ -102,6 +102,15 @@ pub struct PlannedDisk {
     pub base: Option<Base>,
     /// Name of its data file.
     pub file: String,
+    /// It is copied as a raw image: it has no bitmap.
+    pub raw: bool,
+}
+
+impl PlannedDisk {
+    /// The files with the disk's data.
+    pub fn files(&self) -> Vec<String> {
+        data_files(&self.file, self.raw)
+    }
 }
 
 /// Where a disk can be read.
@@ -127,7 +136,7 @@ impl Plan {
             old_chain::refuse_ended(layout)?;
         }
         let way = Way::of(connection, domain)?;
-        let selection = Selection::of(args, domain, &config)?;
+        let selection = Selection::of(args, domain, &config)?.for_level(args, level, catalogue, &config)?;
         let known = marker::forget_stray(domain, checkpoint::list(domain)?)?;
         if level != Level::Copy {
             level::refuse_foreign(&known, domain)?;
@@ -193,7 +202,7 @@ impl Plan {
         plan.intent.checkpoint = plan.made_checkpoint().map(str::to_owned);
         plan.intent.scratch = plan.disks.iter().map(|disk| plan.scratch_file(&disk.target)).collect();
         if !catalogue.is_of_stdout {
-            plan.intent.files = plan.disks.iter().map(|disk| disk.file.clone()).collect();
+            plan.intent.files = plan.disks.iter().flat_map(PlannedDisk::files).collect();
         }
         if level.makes_checkpoint() {
             // Those that this run leaves out may be in the next one.
@@ -209,8 +218,14 @@ impl Plan {
 
     fn add(&mut self, selected: Selected, bases: &Bases, domain: &Domain, catalogue: &Catalogue) -> Result<()> {
         let virtual_size = selected.size(domain, self.way)?;
-        let Selected { disk, image, info } = selected;
+        let Selected { disk, image, info, raw } = selected;
         let target = disk.target.clone();
+        if raw {
+            let (level, base) = (Level::Copy, None);
+            let file = data_name(&target, level, &self.checkpoint, self.unixtime);
+            self.disks.push(PlannedDisk { target, disk, image, info, level, virtual_size, base, file, raw });
+            return Ok(());
+        }
         let base = if self.level.needs_base() {
             bases.of_disk(catalogue, domain, &target, &image, virtual_size)?
         } else {
@@ -230,7 +245,7 @@ impl Plan {
         // Where a base was lost the name stays that of an increment: the meta says that it is full.
         let named = if level == Level::Full && is_new { Level::Full } else { self.level };
         let file = data_name(&target, named, &self.checkpoint, self.unixtime);
-        self.disks.push(PlannedDisk { target, disk, image, info, level, virtual_size, base, file });
+        self.disks.push(PlannedDisk { target, disk, image, info, level, virtual_size, base, file, raw });
         Ok(())
     }
 
@@ -240,6 +255,7 @@ impl Plan {
         for disk in &self.disks {
             match &disk.base {
                 Some(base) => tracing::info!("{}: {} since {}", disk.target, disk.level, base.checkpoint),
+                None if disk.raw => tracing::info!("{}: copy, as a raw image", disk.target),
                 None => tracing::info!("{}: {}", disk.target, disk.level),
             }
         }
@@ -291,8 +307,18 @@ impl Plan {
     /// The XML of the checkpoint that the run makes.
     pub fn checkpoint_xml(&self) -> Result<Option<String>> {
         let Some(name) = self.made_checkpoint() else { return Ok(None) };
-        let targets: Vec<String> = self.disks.iter().map(|disk| disk.target.clone()).collect();
-        Ok(Some(checkpoint::new_xml(name, &self.description(), &targets, &self.others)?))
+        Ok(Some(checkpoint::new_xml(name, &self.description(), &self.bitmap_targets(), &self.without_bitmap())?))
+    }
+
+    /// The disks of the run that have a bitmap.
+    pub fn bitmap_targets(&self) -> Vec<String> {
+        self.disks.iter().filter(|disk| !disk.raw).map(|disk| disk.target.clone()).collect()
+    }
+
+    /// All other disks of the domain.
+    fn without_bitmap(&self) -> Vec<String> {
+        let raw = self.disks.iter().filter(|disk| disk.raw).map(|disk| &disk.target);
+        raw.chain(&self.others).cloned().collect()
     }
 
     /// The set's directory.

@@ -20,18 +20,18 @@ pub enum Server {
 }
 
 impl Server {
-    /// Serves a qcow2 image read-only.
+    /// Serves an image of that format read-only.
     ///
     /// # Errors
     /// As for [`QemuNbd::serve`] and [`Served::start`].
-    pub fn start(host: &Host, image: &Path, options: &ServeOptions, cancel: &Cancel) -> Result<Self> {
+    pub fn start(host: &Host, image: &Path, format: &str, options: &ServeOptions, cancel: &Cancel) -> Result<Self> {
         match host {
-            Host::Local => Ok(Self::Here(QemuNbd::serve(image, "qcow2", options, cancel)?)),
+            Host::Local => Ok(Self::Here(QemuNbd::serve(image, format, options, cancel)?)),
             Host::Ssh(ssh) => {
                 let mut arguments = ["--persistent", "--read-only"].map(OsString::from).to_vec();
                 arguments.push(format!("--shared={}", options.connections.max(1)).into());
                 arguments.extend(options.bitmap.as_ref().map(|bitmap| format!("--bitmap={bitmap}").into()));
-                arguments.extend(["--image-opts".into(), "--".into(), img::file_opts(image, "qcow2", false)]);
+                arguments.extend(["--image-opts".into(), "--".into(), img::file_opts(image, format, false)]);
                 Ok(Self::There(Served::start(ssh, &arguments, cancel).map_err(|error| error.path(image))?))
             }
             Host::Closed(_) => Err(Error::unsupported("the images of a host whose files can't be got at").path(image)),

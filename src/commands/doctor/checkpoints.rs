@@ -75,7 +75,11 @@ impl Bitmaps {
 fn disks(facts: &Facts<'_>, checkpoint: &Checkpoint) -> Vec<CheckpointDisk> {
     let mut disks = checkpoint.disks.clone();
     if let Owner::Run(run) = facts.owner(checkpoint) {
-        let lost = run.streams.iter().filter(|stream| checkpoint.disks.iter().all(|disk| disk.target != stream.target));
+        let lost = run
+            .streams
+            .iter()
+            .filter(|stream| !stream.raw)
+            .filter(|stream| checkpoint.disks.iter().all(|disk| disk.target != stream.target));
         disks.extend(
             lost.map(|stream| CheckpointDisk { target: stream.target.clone(), bitmap: checkpoint.name.clone() }),
         );

@@ -179,7 +179,7 @@ impl<'f> Facts<'f> {
 
 impl SetFacts {
     fn gather(layout: &Layout, uuid: Uuid, we_hold_it: bool) -> Result<Self> {
-        let catalogue = Catalogue::open(layout.clone())?;
+        let catalogue = crate::commands::foreign_raw::open_set(layout.clone())?;
         let other_domain = disks::refuse_other_domain(&catalogue, uuid).err();
         let in_use = if we_hold_it { Some(false) } else { proc_locks::is_locked(&lock::path(layout)) };
         Ok(Self {

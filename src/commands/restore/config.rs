@@ -112,11 +112,11 @@ impl Plan {
             let Some(target) = &file.disk else { continue };
             let own = directory.join(original_name(file));
             let taken = self.files.iter().any(|other| other.path == own)
-                || restored.values().any(|other| other.path == own)
+                || restored.values().any(|other| other.is_at(&own))
                 || own == directory.join(CONFIG);
             let path = if taken { directory.join(format!("{target}-{}", original_name(file))) } else { own };
             self.files.push(File::private(path.clone(), file.read()?));
-            restored.insert(target.clone(), NewSource { path, format: "raw".to_owned() });
+            restored.insert(target.clone(), NewSource::file(path, "raw"));
         }
         Ok(())
     }

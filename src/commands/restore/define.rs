@@ -47,11 +47,12 @@ pub fn define(args: &Restore, source: &Source, xml: &str) -> Result<()> {
 
 /// Lets libvirt see the new images as volumes, where their directory is a storage pool.
 fn refresh_pool(args: &Restore, connection: &Connection) {
-    let refreshed = std::path::absolute(&args.output)
-        .map_err(|error| Error::io("resolve", error).path(&args.output))
+    let Some(output) = &args.output else { return };
+    let refreshed = std::path::absolute(output)
+        .map_err(|error| Error::io("resolve", error).path(output))
         .and_then(|directory| connection.refresh_pool_at(&directory));
     match refreshed {
-        Ok(true) => tracing::info!("the storage pool of {} is refreshed", args.output.display()),
+        Ok(true) => tracing::info!("the storage pool of {} is refreshed", output.display()),
         Ok(false) => {}
         Err(error) => tracing::warn!("the new images are not shown as volumes yet: {}", error::report(&error)),
     }

@@ -11,8 +11,10 @@
 
 mod config;
 mod define;
+mod device;
 mod foreign;
 mod image;
+mod older_raw;
 mod output;
 pub(super) mod sequence;
 pub(super) mod source;
@@ -48,24 +50,24 @@ pub fn run(args: &Restore, session: &Session) -> Result<Exit> {
     let source = Source::open(args)?;
     tracing::info!("restoring {}", source.describe());
     define::check(args, &source)?;
-    let chains = source.chains(args, session)?;
+    let older = older_raw::find(&source);
+    let left_out = older_raw::tell(args, &source, &older);
+    let chains = source.chains(args, session, &older)?;
     let targets = image::plan(args, &output, &source, &chains)?;
-    let restored: BTreeMap<String, NewSource> = chains
-        .iter()
-        .zip(&targets)
-        .map(|(chain, target)| {
-            let new = NewSource { path: target.path().to_owned(), format: target.format().to_owned() };
-            (chain.target().to_owned(), new)
-        })
-        .collect();
+    let restored: BTreeMap<String, NewSource> =
+        chains.iter().zip(&targets).map(|(chain, target)| (chain.target().to_owned(), target.source())).collect();
     let config = plan_config(args, &host, &output, &source, &restored)?;
-    image::prepare(args, &host, &targets)?;
+    image::prepare(args, &host, &targets, &chains)?;
 
     for (chain, target) in chains.iter().zip(&targets) {
         write::write(args, session, &host, chain, target).map_err(|error| error.disk(chain.target()))?;
     }
     publish(&host, &targets)?;
-    let whole = config.as_ref().map(|_| Exit::Done).unwrap_or(Exit::Damage);
+    let whole = match &config {
+        Err(_) => Exit::Damage,
+        Ok(_) if left_out => Exit::Look,
+        Ok(_) => Exit::Done,
+    };
     match config {
         Ok(config) => {
             config.write(&host, args.force)?;
@@ -80,9 +82,9 @@ pub fn run(args: &Restore, session: &Session) -> Result<Exit> {
     let bytes = chains.iter().map(|chain| chain.size()).sum();
     tracing::info!(
         "{}: {} restored to {} ({}) in {}",
-        if whole == Exit::Done { "Finished successfully" } else { "Finished" },
+        if whole == Exit::Damage { "Finished" } else { "Finished successfully" },
         chains.iter().map(|chain| chain.target()).collect::<Vec<_>>().join(", "),
-        args.output.display(),
+        args.output.as_ref().map_or_else(|| "the devices".to_owned(), |path| path.display().to_string()),
         format_bytes(bytes),
         format_duration(begin.elapsed())
     );
@@ -104,10 +106,10 @@ fn place(args: &Restore) -> error::Result<Host> {
 /// Images among backups would be taken for part of the set.
 fn refuse_set(args: &Restore) -> error::Result<()> {
     let place = |path: &std::path::Path| path.canonicalize().ok();
-    let output = place(&args.output);
+    let output = args.output.as_deref().and_then(place);
     match args.input.iter().find_map(|input| place(input)) {
         Some(set) if output.as_ref() == Some(&set) => {
-            Err(Error::usage("is the set itself").path(&args.output).hint("-o takes another directory for the images"))
+            Err(Error::usage("is the set itself").path(set).hint("-o takes another directory for the images"))
         }
         _ => Ok(()),
     }

@@ -1,10 +1,10 @@
-//! What `-o` names: a directory, or for one raw disk a file or a device. Options that make no sense
-//! there are refused before anything is read.
+//! What `-o` names: a directory, or for one raw disk a file. Options that make no sense there are refused
+//! before anything is read.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::cli::read::Restore;
+use crate::cli::read::{Format, Restore};
 use crate::error::{Error, Result};
 use crate::host::{FileKind, Host};
 
@@ -18,8 +18,8 @@ pub enum Output {
     Directory(PathBuf),
     /// A raw image, new or to be replaced.
     File(PathBuf),
-    /// An existing block device.
-    Device(PathBuf),
+    /// Devices alone (`--to-device`).
+    Devices,
 }
 
 impl Output {
@@ -28,25 +28,32 @@ impl Output {
     /// # Errors
     /// [`Usage`](crate::error::Kind::Usage) for options that don't go together.
     pub fn of(args: &Restore, host: &Host) -> Result<Self> {
-        if !host.is_local() && !args.output.is_absolute() {
-            return Err(Error::usage("must be an absolute path: it is one of the host").path(&args.output));
-        }
-        let path = std::path::absolute(&args.output).map_err(|error| Error::io("resolve", error).path(&args.output))?;
-        let output = match host.file(&path).map(|facts| facts.kind) {
-            Ok(FileKind::Block) => Self::Device(path),
-            Ok(FileKind::File) if args.raw => Self::File(path),
-            Err(_) if args.raw && is_new_image(host, &path) => Self::File(path),
-            _ => Self::Directory(path),
+        check_formats(args)?;
+        refuse_there(args, host)?;
+        let Some(output) = &args.output else {
+            Self::Devices.check(args)?;
+            return Ok(Self::Devices);
         };
-        output.check(args)?;
-        match &output {
-            Self::Device(path) if !host.is_local() => {
+        if !host.is_local() && !output.is_absolute() {
+            return Err(Error::usage("must be an absolute path: it is one of the host").path(output));
+        }
+        let path = std::path::absolute(output).map_err(|error| Error::io("resolve", error).path(output))?;
+        let output = match host.file(&path).map(|facts| facts.kind) {
+            Ok(FileKind::Block) if !host.is_local() => {
                 return Err(Error::unsupported("a block device of another host can't be written")
                     .path(path)
                     .hint("restore to a directory there, and copy with `qemu-img convert -n`; or run virtkeep there"));
             }
-            _ => {}
-        }
+            Ok(FileKind::Block) => {
+                return Err(Error::usage("is a block device, -o takes files and directories")
+                    .hint(format!("--to-device DISK={} writes a disk onto it", path.display()))
+                    .path(path));
+            }
+            Ok(FileKind::File) if args.wants_raw() => Self::File(path),
+            Err(_) if args.wants_raw() && is_new_image(host, &path) => Self::File(path),
+            _ => Self::Directory(path),
+        };
+        output.check(args)?;
         Ok(output)
     }
 
@@ -54,41 +61,78 @@ impl Output {
     pub fn directory(&self) -> Option<&Path> {
         match self {
             Self::Directory(path) => Some(path),
-            Self::File(_) | Self::Device(_) => None,
+            Self::File(_) | Self::Devices => None,
         }
     }
 
     /// # Errors
-    /// [`Usage`](crate::error::Kind::Usage) where several disks would go to one place.
-    pub fn check_disks(&self, count: usize) -> Result<()> {
-        let (Self::File(path) | Self::Device(path)) = self else { return Ok(()) };
-        if count == 1 {
-            return Ok(());
+    /// [`Usage`](crate::error::Kind::Usage) where several of the disks that don't go to devices, called
+    /// `targets`, would go to one place, or one to none.
+    pub fn check_disks(&self, targets: &[&str]) -> Result<()> {
+        match self {
+            Self::File(path) if targets.len() != 1 => {
+                Err(Error::usage(format!("takes one disk, not {}", targets.len()))
+                    .path(path)
+                    .hint("choose the disk with -d, or name a directory with -o"))
+            }
+            Self::Devices if !targets.is_empty() => {
+                Err(Error::usage(format!("no place is given for {}", targets.join(", ")))
+                    .hint("name a directory with -o, a device with --to-device, or choose the disks with -d"))
+            }
+            _ => Ok(()),
         }
-        Err(Error::usage(format!("takes one disk, not {count}"))
-            .path(path)
-            .hint("choose the disk with -d, or name a directory with -o"))
     }
 
     fn check(&self, args: &Restore) -> Result<()> {
-        let (Self::File(path) | Self::Device(path)) = self else { return Ok(()) };
-        if args.adjust_config || args.define || args.name.is_some() {
-            return Err(Error::usage("there is no place beside it for the domain's XML (-c, -D, -N)")
-                .path(path)
-                .hint("name a directory with -o; or leave these options away and give the disk to a domain yourself"));
+        if self.directory().is_none() && (args.adjust_config || args.define || args.name.is_some()) {
+            let error = Error::usage("there is no place for the domain's XML (-c, -D, -N)")
+                .hint("name a directory with -o; or leave these options away and give the disk to a domain yourself");
+            return Err(match self {
+                Self::File(path) => error.path(path),
+                _ => error,
+            });
         }
-        if let Self::Device(_) = self {
-            if !args.raw {
-                return Err(Error::usage("a block device takes one disk, as raw data")
-                    .path(path)
-                    .hint("choose the disk with -d and add --raw"));
-            }
+        if *self == Self::Devices {
             if args.preallocate {
-                return Err(Error::usage("a block device can't be preallocated").path(path).hint("leave -A away"));
+                return Err(Error::usage("a block device can't be preallocated").hint("leave -A away"));
+            }
+            if args.compress {
+                return Err(Error::usage("a block device takes raw data").hint("leave --compress away"));
             }
         }
         Ok(())
     }
+}
+
+/// Devices and data files are written on this machine only.
+fn refuse_there(args: &Restore, host: &Host) -> Result<()> {
+    if host.is_local() || args.to_device.is_empty() && args.relocate_data_file.is_empty() {
+        return Ok(());
+    }
+    Err(Error::usage("--to-device and --relocate-data-file are for this machine, not for another host")
+        .hint("run the restore there, or leave --to-host away"))
+}
+
+fn check_formats(args: &Restore) -> Result<()> {
+    if args.compress && args.wants_raw() {
+        return Err(Error::usage("raw images can't be compressed").hint("leave --compress away, or -t raw"));
+    }
+    for (disk, _) in &args.relocate_data_file {
+        if args.to_device.iter().any(|(other, _)| other == disk) || args.format.is_some() {
+            return Err(Error::usage("an image without a data file is asked for").disk(disk).hint(match args.format {
+                Some(Format::Raw | Format::Qcow2) => "leave --relocate-data-file away, or -t",
+                None => "leave --relocate-data-file away, or --to-device of this disk",
+            }));
+        }
+    }
+    for list in [&args.to_device, &args.relocate_data_file] {
+        for (number, (disk, _)) in list.iter().enumerate() {
+            if list[..number].iter().any(|(other, _)| other == disk) {
+                return Err(Error::usage("has two places").disk(disk).hint("a disk can be named once"));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Whether a name that does not exist is meant for an image.
@@ -119,14 +163,24 @@ mod tests {
     fn options_without_a_meaning_are_refused() {
         let directory = tempfile::tempdir().unwrap();
         let new = directory.path().join("disk.img");
-        for options in [&["--raw", "-c"][..], &["--raw", "-D"], &["--raw", "-N", "other"]] {
+        for options in [&["-t", "raw", "-c"][..], &["-t", "raw", "-D"], &["-t", "raw", "-N", "other"]] {
             let error = of(&new, options).unwrap_err();
             assert_eq!(error.kind(), Kind::Usage, "{options:?}");
             assert!(error.hint_text().unwrap().contains("-o"), "{error}");
         }
-        let file = of(&new, &["--raw"]).unwrap();
-        assert_eq!(file.check_disks(2).unwrap_err().kind(), Kind::Usage);
-        file.check_disks(1).unwrap();
+        let file = of(&new, &["-t", "raw"]).unwrap();
+        assert_eq!(file.check_disks(&["vda", "vdb"]).unwrap_err().kind(), Kind::Usage);
+        file.check_disks(&["vda"]).unwrap();
+        assert_eq!(Output::Devices.check_disks(&["vda"]).unwrap_err().kind(), Kind::Usage);
+        Output::Devices.check_disks(&[]).unwrap();
+        for options in [
+            &["--to-device", "vda=/dev/x", "--to-device", "vda=/dev/y"][..],
+            &["--relocate-data-file", "vda=/x", "-t", "qcow2"],
+            &["--relocate-data-file", "vda=/x", "--to-device", "vda=/dev/x"],
+            &["-t", "raw", "--compress"],
+        ] {
+            assert_eq!(of(directory.path(), options).unwrap_err().kind(), Kind::Usage, "{options:?}");
+        }
     }
 
     #[test]
@@ -136,11 +190,11 @@ mod tests {
         std::fs::write(at("exists"), "").unwrap();
         std::fs::create_dir(at("folder.img")).unwrap();
         for name in ["exists", "new.raw", "new.IMG"] {
-            assert_eq!(of(&at(name), &["--raw"]).unwrap(), Output::File(at(name)));
+            assert_eq!(of(&at(name), &["-t", "raw"]).unwrap(), Output::File(at(name)));
             assert_eq!(of(&at(name), &[]).unwrap(), Output::Directory(at(name)));
         }
         for name in ["folder.img", "new", "new.qcow2", "nowhere/new.img", "new.img/"] {
-            assert_eq!(of(&at(name), &["--raw"]).unwrap(), Output::Directory(at(name)), "{name}");
+            assert_eq!(of(&at(name), &["-t", "raw"]).unwrap(), Output::Directory(at(name)), "{name}");
         }
     }
 }

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
+use super::older_raw::Older;
 use super::{foreign, sequence};
 use crate::chain_device::ChainDevice;
 use crate::cli::read::Restore;
-use crate::commands::{Session, whole};
+use crate::commands::{Session, foreign_raw, whole};
 use crate::error::{self, Error, Kind};
 use crate::libvirt::domain_xml::DomainConfig;
 use crate::pipeline::Progress;
@@ -44,7 +45,7 @@ impl Source {
         if !args.sequence.is_empty() {
             return Ok(Self::Sequence(sequence::files(&args.input, &args.sequence)?));
         }
-        let catalogue = Catalogue::open(Files::open(&args.input)?)?.with_data()?;
+        let catalogue = foreign_raw::open_set(Files::open(&args.input)?)?.with_data()?;
         for problem in &catalogue.problems {
             tracing::warn!("{}", error::report(&problem.error));
         }
@@ -78,18 +79,28 @@ impl Source {
     ///
     /// # Errors
     /// Where one is not whole; [`Kind::NotFound`] for a disk that the point does not have.
-    pub fn chains(&self, args: &Restore, session: &Session) -> Result<Vec<ChainDevice>> {
+    pub fn chains(&self, args: &Restore, session: &Session, older: &[Older<'_>]) -> Result<Vec<ChainDevice>> {
         let chains = match self {
             Self::Point { catalogue, point, .. } => {
-                let targets: Vec<String> = point.streams.iter().map(|stream| stream.target.clone()).collect();
-                if let Some(unknown) = args.disk.iter().find(|disk| !targets.contains(disk)) {
+                let mut places: Vec<(&Run, &str)> =
+                    point.streams.iter().map(|stream| (&**point, stream.target.as_str())).collect();
+                if args.older_raw {
+                    places.extend(older.iter().map(|older| (older.run, older.target)));
+                }
+                if let Some(unknown) = args.disk.iter().find(|disk| places.iter().all(|(_, target)| target != disk)) {
+                    let targets: Vec<&str> = places.iter().map(|(_, target)| *target).collect();
+                    let hint = match older.iter().find(|older| older.target == unknown) {
+                        Some(older) => older.remedy(),
+                        None => format!("it has {}", targets.join(", ")),
+                    };
                     return Err(Error::new(Kind::NotFound, format!("the restore point has no disk {unknown:?}"))
                         .path(catalogue.files.place())
-                        .hint(format!("it has {}", targets.join(", ")))
+                        .hint(hint)
                         .into());
                 }
-                let wanted = targets.iter().filter(|target| args.disk.is_empty() || args.disk.contains(target));
-                let open = |target: &String| open_chain(catalogue, point, target, session);
+                let is_wanted = |target: &str| args.disk.is_empty() || args.disk.iter().any(|disk| disk == target);
+                let wanted = places.into_iter().filter(|(_, target)| is_wanted(target));
+                let open = |(run, target)| open_chain(catalogue, run, target, session);
                 wanted.map(open).collect::<error::Result<Vec<_>>>()?
             }
             Self::Sequence(files) => vec![sequence::open(files, session)?],
@@ -179,7 +190,7 @@ pub fn open_chain(catalogue: &Catalogue, point: &Run, target: &str, session: &Se
         runs.any(|run| run.streams.iter().any(|stream| stream.file == file))
     };
     let streams = chain::resolve(catalogue, point, target)?;
-    let foreign = streams.iter().filter(|stream| !own(&stream.file));
+    let foreign = streams.iter().filter(|stream| !own(&stream.file) && !stream.raw);
     let total = foreign.map(|stream| stream.stored_size).sum();
     watched(session, target, total, |progress| {
         ChainDevice::open_watched(catalogue, point, target, progress, &session.cancel)

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::image::Target;
+use super::image::{DataFile, Target};
 use super::there;
 use crate::block::BlockSink;
 use crate::block::file::FileSink;
@@ -27,6 +27,7 @@ pub fn write(args: &Restore, session: &Session, host: &Host, chain: &ChainDevice
         Target::Raw(_) => raw(args, session, chain, FileSink::create(&partial, chain.size())?),
         Target::Device(path) => raw(args, session, chain, FileSink::open_existing(path, chain.size())?),
         Target::Qcow2(_, options) => qcow2(args, session, chain, &partial, options),
+        Target::WithDataFile(_, data, options) => with_data_file(session, chain, &partial, data, options),
     };
     match result {
         // Refused before the first byte.
@@ -36,6 +37,11 @@ pub fn write(args: &Restore, session: &Session, host: &Host, chain: &ChainDevice
             if !matches!(error.kind(), Kind::Corrupt | Kind::Incomplete) && !matches!(target, Target::Device(_)) =>
         {
             let _ = host.remove(&partial);
+            if let Target::WithDataFile(_, data, _) = target {
+                if !data.block {
+                    let _ = host.remove(&data.partial());
+                }
+            }
             Err(error)
         }
         Err(error) => {
@@ -54,21 +60,36 @@ fn raw(args: &Restore, session: &Session, chain: &ChainDevice, sink: FileSink) -
     copy(chain, &sink, THREADS, &meter, &session.cancel)
 }
 
+/// Writes a qcow2 image and its data file. What a raw one on a device held before would show where nothing is
+/// written.
+fn with_data_file(
+    session: &Session,
+    chain: &ChainDevice,
+    path: &Path,
+    data: &DataFile,
+    options: &CreateOptions,
+) -> Result<()> {
+    img::create(path, chain.size(), options)?;
+    fill(session, chain, path, None, !(data.block && data.raw))?;
+    sync(&data.partial())?;
+    sync(path)
+}
+
 /// Writes a qcow2 image. QEMU can't write a disk compressed whose size is no multiple of the cluster
 /// size: such an image is written plain first, and compressed from there, which takes the space of both
 /// for a while.
 fn qcow2(args: &Restore, session: &Session, chain: &ChainDevice, path: &Path, options: &CreateOptions) -> Result<()> {
     img::create(path, chain.size(), options)?;
     if !args.compress {
-        fill(session, chain, path, None)?;
+        fill(session, chain, path, None, true)?;
         return sync(path);
     }
     let cluster = img::info_as(&Host::Local, path, "qcow2")?.cluster_size.unwrap_or(crate::units::MIB);
     if chain.size() % cluster.max(1) == 0 {
-        fill(session, chain, path, Some(cluster))?;
+        fill(session, chain, path, Some(cluster), true)?;
         return sync(path);
     }
-    fill(session, chain, path, None)?;
+    fill(session, chain, path, None, true)?;
     let plain = Plain::from(path)?;
     tracing::info!("{}: compressing", chain.target());
     img::compress(&plain.0, path, options, &session.cancel)?;
@@ -101,8 +122,8 @@ pub fn plain_name(partial: &Path) -> PathBuf {
     partial.with_file_name(name)
 }
 
-/// Fills a new image, compressed in clusters of `compress` bytes.
-fn fill(session: &Session, chain: &ChainDevice, path: &Path, compress: Option<u64>) -> Result<()> {
+/// Fills a new image, compressed in clusters of `compress` bytes; `zeroed` says that it reads as zeroes.
+fn fill(session: &Session, chain: &ChainDevice, path: &Path, compress: Option<u64>, zeroed: bool) -> Result<()> {
     let serve = ServeOptions {
         read_only: false,
         connections: THREADS,
@@ -110,7 +131,7 @@ fn fill(session: &Session, chain: &ChainDevice, path: &Path, compress: Option<u6
         ..ServeOptions::default()
     };
     let server = QemuNbd::serve(path, "qcow2", &serve, &session.cancel)?;
-    let mut sink = NbdSink::connect(&server.uri(), THREADS, true, &session.cancel)?;
+    let mut sink = NbdSink::connect(&server.uri(), THREADS, zeroed, &session.cancel)?;
     if let Some(cluster) = compress {
         sink = sink.aligned_to(cluster)?;
     }
@@ -126,7 +147,8 @@ fn fill(session: &Session, chain: &ChainDevice, path: &Path, compress: Option<u6
     server.finish()
 }
 
-fn sync(path: &Path) -> Result<()> {
+/// Makes a file durable.
+pub fn sync(path: &Path) -> Result<()> {
     let file = std::fs::File::open(path).map_err(|error| Error::io("open", error).path(path))?;
     file.sync_all().map_err(|error| Error::io("sync", error).path(path))
 }

@@ -10,10 +10,11 @@ use anyhow::Result;
 
 use self::health::{Condition, Health};
 use crate::cli::status::Status;
+use crate::commands::foreign_raw;
 use crate::error::{self, Error};
 use crate::exit::Exit;
 use crate::set::layout::Layout;
-use crate::set::{catalogue::Catalogue, moment};
+use crate::set::moment;
 
 /// Prints a line for all sets, one for each if there are several, and the figures as plugins have them.
 ///
@@ -46,7 +47,7 @@ pub fn run(args: &Status) -> Result<Exit> {
 }
 
 fn look(args: &Status, directory: &Path, now: &jiff::Zoned) -> Health {
-    match Catalogue::open(Layout::new(directory)) {
+    match foreign_raw::open_set(Layout::new(directory)) {
         Ok(catalogue) => Health::of(args, directory, &catalogue, now),
         Err(error) => Health::unknown(directory, error::report(&error)),
     }

@@ -49,6 +49,22 @@ pub struct NewSource {
     pub path: PathBuf,
     /// Its format: `qcow2` or `raw`.
     pub format: String,
+    /// It is a block device.
+    pub block: bool,
+    /// Its data file, if it has one, and whether that is a block device.
+    pub data_file: Option<(PathBuf, bool)>,
+}
+
+impl NewSource {
+    /// A file without a data file apart.
+    pub fn file(path: impl Into<PathBuf>, format: &str) -> Self {
+        Self { path: path.into(), format: format.to_owned(), block: false, data_file: None }
+    }
+
+    /// Whether the image or its data file is at `path`.
+    pub fn is_at(&self, path: &std::path::Path) -> bool {
+        self.path == path || self.data_file.as_ref().is_some_and(|(data, _)| data == path)
+    }
 }
 
 /// The changed XML.
@@ -197,7 +213,8 @@ fn eject(drive: &mut Element<'_>) -> Result<()> {
 }
 
 fn set_source(disk: &mut Element<'_>, new: &NewSource) -> Result<()> {
-    disk.set_attribute("type", "file")?;
+    let named_data_file = disk.child("source").is_some_and(|source| source.child("dataStore").is_some());
+    disk.set_attribute("type", kind(new.block))?;
     // A file is no SCSI device that the guest could talk to itself.
     if disk.attribute("device").as_deref() == Some("lun") {
         disk.set_attribute("device", "disk")?;
@@ -205,7 +222,14 @@ fn set_source(disk: &mut Element<'_>, new: &NewSource) -> Result<()> {
     for name in ["rawio", "sgio"] {
         disk.remove_attribute(name)?;
     }
-    disk.put_child(Element::new("source").with("file", path_text(&new.path)?)?);
+    let mut source = place(&new.path, new.block)?;
+    // A libvirt that does not know data files finds them by itself.
+    if let Some((path, block)) = new.data_file.as_ref().filter(|_| named_data_file) {
+        let format = Element::new("format").with("type", "raw")?;
+        let store = Element::new("dataStore").with("type", kind(*block))?.with_child(format);
+        source = source.with_child(store.with_child(place(path, *block)?));
+    }
+    disk.put_child(source);
     // What belonged to the old place; encryption too, as the restored image has none.
     for name in ["backingStore", "mirror", "auth", "encryption"] {
         disk.remove_children(name);
@@ -215,6 +239,14 @@ fn set_source(disk: &mut Element<'_>, new: &NewSource) -> Result<()> {
         None => disk.put_child(Element::new("driver").with("name", "qemu")?.with("type", &new.format)?),
     }
     Ok(())
+}
+
+fn kind(block: bool) -> &'static str {
+    if block { "block" } else { "file" }
+}
+
+fn place(path: &std::path::Path, block: bool) -> Result<Element<'static>> {
+    Element::new("source").with(if block { "dev" } else { "file" }, path_text(path)?)
 }
 
 fn adjust_driver(driver: &mut Element<'_>, format: &str) -> Result<()> {
@@ -242,7 +274,8 @@ mod tests {
 
     fn plan(disks: &[(&str, &str, &str)]) -> Adjustment {
         let disks = disks.iter().map(|(target, path, format)| {
-            ((*target).to_owned(), NewSource { path: (*path).into(), format: (*format).to_owned() })
+            let new = NewSource { path: (*path).into(), format: (*format).to_owned(), block: false, data_file: None };
+            ((*target).to_owned(), new)
         });
         Adjustment { disks: disks.collect(), ..Adjustment::default() }
     }
@@ -304,6 +337,35 @@ mod tests {
         assert_eq!(adjusted.removed, ["vdi", "vdj", "vdk", "sdb"]);
         assert_eq!(config.disk("sda").unwrap().source, Source::File("/iso/debian.iso".into()));
         assert!(!adjusted.xml.contains("<auth") && !adjusted.xml.contains("<encryption"), "{}", adjusted.xml);
+    }
+
+    #[test]
+    fn data_stores_move() {
+        for (block, attribute) in [(false, "file"), (true, "dev")] {
+            let mut plan = plan(&[("vda", "/new/a.qcow2", "qcow2")]);
+            plan.disks.get_mut("vda").unwrap().data_file = Some(("/new/a & b.data".into(), block));
+            let adjusted = adjust(&fixture("data-store.xml"), &plan).unwrap();
+            let store = format!("<source {attribute}='/new/a &amp; b.data'/>").replace('\'', "\"");
+            assert!(adjusted.xml.replace('\'', "\"").contains(&store), "{}", adjusted.xml);
+            let disk = DomainConfig::parse(&adjusted.xml).unwrap().disk("vda").unwrap().clone();
+            assert_eq!(disk.source, Source::File("/new/a.qcow2".into()));
+            let expected = if block { Source::Block } else { Source::File };
+            assert_eq!(disk.data_store, Some(expected("/new/a & b.data".into())));
+            assert!(!adjusted.xml.contains("/dev/vg0/data"), "{}", adjusted.xml);
+            // Where libvirt did not show it there is none.
+            plan.disks.insert("vdz".into(), plan.disks["vda"].clone());
+            assert!(!adjust(&fixture("live.xml"), &plan).unwrap().xml.contains("dataStore"));
+        }
+    }
+
+    #[test]
+    fn devices_become_block_sources() {
+        let mut plan = plan(&[("vda", "/dev/vg0/new", "raw")]);
+        plan.disks.get_mut("vda").unwrap().block = true;
+        let adjusted = adjust(&fixture("live.xml"), &plan).unwrap();
+        let config = DomainConfig::parse(&adjusted.xml).unwrap();
+        assert_eq!(config.disk("vda").unwrap().source, Source::Block("/dev/vg0/new".into()));
+        assert!(config.disk("vda").unwrap().is_raw());
     }
 
     #[test]

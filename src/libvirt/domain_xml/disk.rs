@@ -32,6 +32,8 @@ pub struct Disk {
     pub shareable: bool,
     /// The guest can't write to it.
     pub readonly: bool,
+    /// QEMU decrypts it: what a job exports is not what lies on the disk.
+    pub encrypted: bool,
     /// It is an overlay: the XML names an image below it.
     pub has_backing_chain: bool,
     /// libvirt's name of the device.
@@ -150,7 +152,9 @@ impl Disk {
         let target = element.child("target");
         let name = target.and_then(|target| target.attribute("dev")).ok_or_else(|| bad("a disk without a target"))?;
         check_target(&name)?;
-        let data_store = element.child("source").and_then(|source| source.child("dataStore"));
+        let source = element.child("source");
+        let data_store = source.and_then(|source| source.child("dataStore"));
+        let encryption = source.and_then(|source| source.child("encryption"));
         Ok(Self {
             target: name,
             device: Device::parse(element.attribute("device")),
@@ -161,10 +165,16 @@ impl Disk {
             transient: element.child("transient").is_some(),
             shareable: element.child("shareable").is_some(),
             readonly: element.child("readonly").is_some(),
+            encrypted: encryption.or(element.child("encryption")).is_some(),
             // The end of a chain is an empty <backingStore/>.
             has_backing_chain: element.child("backingStore").is_some_and(|below| below.child("source").is_some()),
             alias: element.child("alias").and_then(|alias| alias.attribute("name")),
         })
+    }
+
+    /// Whether its image is raw.
+    pub fn is_raw(&self) -> bool {
+        matches!(self.driver_format.as_deref(), Some("raw") | None)
     }
 
     /// Whether libvirt can back it up with checkpoints.
@@ -172,7 +182,46 @@ impl Disk {
     /// # Errors
     /// Why not, and what to do about it.
     pub fn eligibility(&self) -> Result<(), Skip> {
-        let skip = |reason: &str, remedy: &str| Err(Skip { reason: reason.to_owned(), remedy: remedy.to_owned() });
+        self.exportable()?;
+        match self.driver_format.as_deref() {
+            Some("qcow2") => Ok(()),
+            Some("raw") | None => skip(
+                "it is raw: there is no place for dirty bitmaps",
+                "full and copy runs take it with -r; for increments convert it (qemu-img convert -O qcow2), or put a \
+                 qcow2 with data_file_raw=on over it",
+            ),
+            Some(format) => {
+                skip(&format!("its format {format} has no dirty bitmaps"), "convert it: qemu-img convert -O qcow2")
+            }
+        }
+    }
+
+    /// Whether it is raw and can be copied as it is.
+    ///
+    /// # Errors
+    /// Why not, and what to do about it.
+    pub fn raw_eligibility(&self) -> Result<(), Skip> {
+        self.exportable()?;
+        if !self.is_raw() {
+            return self.eligibility();
+        }
+        if self.shareable {
+            return skip(
+                "it is raw and shared: what other domains write while the backup runs would get into it",
+                "back it up on the storage, or remove <shareable/> where no other domain uses it",
+            );
+        }
+        if self.encrypted {
+            return skip(
+                "it is raw and encrypted, and its content would lie in the set in the clear",
+                "back up the encrypted image itself while the domain is off, or in the guest",
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether a job can export it.
+    fn exportable(&self) -> Result<(), Skip> {
         match &self.device {
             Device::Disk => {}
             Device::Cdrom => {
@@ -202,32 +251,22 @@ impl Disk {
             );
         }
         match &self.source {
-            Source::File(_) | Source::Block(_) | Source::Volume { .. } => {}
-            Source::Network { protocol, .. } => {
-                return skip(
-                    &format!("it is a network disk ({protocol}), for which libvirt makes no checkpoints"),
-                    "back it up on the storage or in the guest",
-                );
-            }
-            Source::Empty => return skip("it has no medium", "nothing to do"),
-            Source::Other(kind) => {
-                return skip(
-                    &format!("its storage is of type {kind}, for which libvirt makes no checkpoints"),
-                    "back it up on the storage or in the guest",
-                );
-            }
-        }
-        match self.driver_format.as_deref() {
-            Some("qcow2") => Ok(()),
-            Some("raw") | None => skip(
-                "it is raw: there is no place for dirty bitmaps",
-                "convert it (qemu-img convert -O qcow2), or put a qcow2 with data_file_raw=on over it",
+            Source::File(_) | Source::Block(_) | Source::Volume { .. } => Ok(()),
+            Source::Network { protocol, .. } => skip(
+                &format!("it is a network disk ({protocol}), for which libvirt makes no checkpoints"),
+                "back it up on the storage or in the guest",
             ),
-            Some(format) => {
-                skip(&format!("its format {format} has no dirty bitmaps"), "convert it: qemu-img convert -O qcow2")
-            }
+            Source::Empty => skip("it has no medium", "nothing to do"),
+            Source::Other(kind) => skip(
+                &format!("its storage is of type {kind}, for which libvirt makes no checkpoints"),
+                "back it up on the storage or in the guest",
+            ),
         }
     }
+}
+
+fn skip(reason: &str, remedy: &str) -> Result<(), Skip> {
+    Err(Skip { reason: reason.to_owned(), remedy: remedy.to_owned() })
 }
 
 /// Targets become parts of file names, export names and bitmap names.
@@ -270,6 +309,38 @@ mod tests {
             assert_eq!(config.disk(target).unwrap().eligibility(), Ok(()), "{target}");
         }
         assert_eq!(config.disks.len(), 14);
+    }
+
+    #[test]
+    fn raw_disks_are_copied_where_that_is_right() {
+        let config = DomainConfig::parse(&fixture("sources.xml")).unwrap();
+        let disk = config.disk("vde").unwrap();
+        assert!(disk.is_raw());
+        assert_eq!(disk.raw_eligibility(), Ok(()));
+        assert_eq!(config.disk("vda").unwrap().raw_eligibility(), Ok(()));
+        for (other, reason) in [
+            (Disk { shareable: true, ..disk.clone() }, "shared"),
+            (Disk { encrypted: true, ..disk.clone() }, "encrypted"),
+            (Disk { readonly: true, ..disk.clone() }, "read-only"),
+            (Disk { transient: true, ..disk.clone() }, "transient"),
+            (Disk { device: Device::Lun, ..disk.clone() }, "LUN"),
+            (Disk { source: Source::Network { protocol: "rbd".into(), name: None }, ..disk.clone() }, "network"),
+            (Disk { driver_format: Some("vmdk".into()), ..disk.clone() }, "vmdk"),
+        ] {
+            let skip = other.raw_eligibility().unwrap_err();
+            assert!(skip.reason.contains(reason), "{skip}");
+        }
+    }
+
+    #[test]
+    fn encryption_is_seen_at_both_places() {
+        for xml in [
+            "<disk type='file'><source file='/a'><encryption format='luks'/></source><target dev='vda'/></disk>",
+            "<disk type='file'><source file='/a'/><encryption format='luks'/><target dev='vda'/></disk>",
+        ] {
+            let domain = format!("<domain><name>d</name><devices>{xml}</devices></domain>");
+            assert!(DomainConfig::parse(&domain).unwrap().disk("vda").unwrap().encrypted, "{xml}");
+        }
     }
 
     #[test]

@@ -220,7 +220,8 @@ fn restored_xml_is_accepted(connection: &Connection, domain: &Domain) {
     assert_eq!(config.uuid.as_deref(), Some(domain.uuid()));
     let fit: Vec<_> = config.disks.iter().filter(|disk| disk.eligibility().is_ok()).map(|disk| &*disk.target).collect();
     assert_eq!(fit, ["vda", "vdb"]);
-    let source = NewSource { path: "/srv/it's & <new>.qcow2".into(), format: "qcow2".into() };
+    let source =
+        NewSource { path: "/srv/it's & <new>.qcow2".into(), format: "qcow2".into(), block: false, data_file: None };
     let plan = Adjustment {
         name: Some("copy & 2".into()),
         drop_uuid: true,

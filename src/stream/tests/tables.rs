@@ -43,6 +43,7 @@ proptest! {
         let meta = Meta { virtual_size: fixed[0] >> 1, data_size: fixed[1], ..picture.meta() };
         let (frames, zeros) = (varints(&frames), varints(&zeros));
         let header = Header {
+            raw: false,
             virtual_size: meta.virtual_size,
             first_frame: fixed[2],
             frames: fixed[3].min(frames.len() as u64 / 4),

@@ -126,7 +126,9 @@ fn wrong_usage() {
         (&["backup", "-d", "d", "-o", "/x", "-T", "lots"], &["lots"]),
         (&["backup", "-d", "d", "-o", "/x", "--freeze-timeout", "0"], &["1 to 3600"]),
         (&["backup", "-d", "d", "-o", "/x", "--no-freeze", "--require-freeze"], &["cannot be used with"]),
-        (&["restore", "-i", "/x", "-o", "/y", "--raw", "--compress"], &["cannot be used with"]),
+        (&["restore", "-i", "/x", "-o", "/y", "--format=raw", "--compress"], &["can't be compressed", "hint: "]),
+        (&["restore", "-i", "/x", "--to-device", "vda"], &["vda=/dev"]),
+        (&["restore", "-i", "/x"], &["--output"]),
         (&["verify"], &["--input"]),
         (&["map", "-i", "/x"], &["map"]),
     ] {

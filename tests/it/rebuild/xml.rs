@@ -11,7 +11,7 @@ use crate::support::Lab;
 /// All that a restore may do to a domain at once, and nothing but new disks.
 fn adjustments(config: &DomainConfig) -> [Adjustment; 3] {
     let disks = |format: &str| -> BTreeMap<String, NewSource> {
-        let new = NewSource { path: "/new/image & \u{e4}".into(), format: format.to_owned() };
+        let new = NewSource::file("/new/image & \u{e4}", format);
         config.disks.iter().map(|disk| (disk.target.clone(), new.clone())).collect()
     };
     let restored = Adjustment { disks: disks("qcow2"), ..Adjustment::default() };

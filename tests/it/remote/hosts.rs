@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::support::{Background, Case, Lab, Run, listing, program, run, spawn_command};
@@ -127,6 +127,13 @@ impl Hosts {
 
     fn name(&self) -> String {
         self.directory.file_name().unwrap().to_str().unwrap().to_owned()
+    }
+
+    /// Listens at a socket there.
+    pub fn listen(&self, socket: &Path) -> Child {
+        let mut command = Command::new(SCRIPT);
+        command.arg("there").arg(&self.directory).args(["nc", "-lkU"]).arg(socket).stdin(Stdio::null());
+        command.spawn().unwrap()
     }
 
     /// Restarts the sshd there with these lines in its configuration.

@@ -49,7 +49,7 @@ fn a_domain_is_restored_and_defined_on_another_host() {
 
     // Raw, and compressed.
     let raw = hosts.lab.directory().join("disks/raw");
-    restore(&hosts, &case, &raw, &["--to-host", "--raw"]).succeeds();
+    restore(&hosts, &case, &raw, &["--to-host", "--format=raw"]).succeeds();
     compare(&raw.join("d-vdc.raw"), "raw", &references[1]);
     let small = hosts.lab.directory().join("disks/small");
     restore(&hosts, &case, &small, &["--to-host", "--compress", "-d", "vdc"]).succeeds();

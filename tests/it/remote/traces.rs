@@ -3,6 +3,7 @@
 use std::os::unix::net::UnixListener;
 
 use super::hosts::Hosts;
+use crate::crash::guest::waits_until;
 use crate::support::{Case, MIB, Run, listing};
 
 fn doctor(hosts: &Hosts, case: &Case<'_>, options: &[&str]) -> Run {
@@ -38,14 +39,17 @@ fn the_doctor_sees_and_mends_another_host() {
     let scratch = hosts.lab.scratch();
     std::fs::write(scratch.join(format!("virtkeep.{id}.vda.scratch")), "x").unwrap();
     let socket = scratch.join(format!("virtkeep.{id}.sock"));
-    let listener = UnixListener::bind(&socket).unwrap();
+    // Who listens is known of the host's own network alone.
+    let mut listener = hosts.listen(&socket);
+    waits_until("it listens", || socket.exists());
     let dead = scratch.join("virtkeep.11111111-1111-4111-8111-111111111111.sock");
     drop(UnixListener::bind(&dead).unwrap());
     let run = doctor(&hosts, &case, &[]).ends_with(3);
     assert_eq!(run.stdout.matches("left behind").count(), 2, "{}", run.stdout);
     doctor(&hosts, &case, &["--repair"]).ends_with(3).says(&["removed"]);
     assert_eq!(listing(&scratch).len(), 2, "{:?}", listing(&scratch));
-    drop(listener);
+    listener.kill().unwrap();
+    listener.wait().unwrap();
     doctor(&hosts, &case, &["--repair"]).ends_with(3);
     assert_eq!(listing(&scratch).len(), 1, "another's stays: {:?}", listing(&scratch));
 }

@@ -6,6 +6,7 @@ mod case;
 mod compare;
 mod domain;
 mod lab;
+mod loop_device;
 mod random;
 mod run;
 
@@ -14,5 +15,6 @@ pub use case::{Case, KIB, MIB, copy_of, files, listing};
 pub use compare::{compare, content};
 pub use domain::{Operation, TestDomain};
 pub use lab::Lab;
+pub use loop_device::Loop;
 pub use random::Random;
 pub use run::{Run, program, run, virtkeep};

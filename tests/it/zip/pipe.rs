@@ -45,7 +45,7 @@ fn chains_of_zip_files_are_restored() {
     // The streams alone, too.
     let (raw, input) = (piped.path("vda.raw"), piped.path("full.zip"));
     let sequence = [&"restore" as &dyn AsRef<std::ffi::OsStr>, &"-n", &"-i", &input, &"-s", &"vda.full.data"];
-    virtkeep(&[&sequence[..], &[&"-o", &raw, &"--raw"]].concat()).succeeds();
+    virtkeep(&[&sequence[..], &[&"-o", &raw, &"--format=raw"]].concat()).succeeds();
     crate::support::compare(&raw, "raw", &points[0][0]);
 
     // Taken apart they are a set in a directory, also for virtnbdrestore: the full and an increment without zeroes.
@@ -89,6 +89,11 @@ fn files_and_copies() {
     piped.backs_up("another.zip", &["-l", "copy"]);
     piped.case.is_as_before(&["virtnbdbackup.0"]);
     piped.restores(&["another.zip"], &[], &["vda"], &references);
+
+    // Nothing to do is a zip file without members.
+    piped.send_to("cat >empty.zip", &["-T", "1G"]).succeeds().says(&["threshold"]);
+    piped.restores(&["full.zip", "empty.zip"], &[], &["vda"], &references);
+    piped.case.is_as_before(&["virtnbdbackup.0"]);
 
     // A reader that takes its time is waited for.
     piped.case.domain.write("vda", 0x12, MIB, MIB);
