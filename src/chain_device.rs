@@ -348,7 +348,7 @@ mod tests {
             for range in [0..size, start.min(end)..start.max(end)] {
                 let visits = layers.iter().map(|(size, content)| {
                     let visit = move |range: Range<u64>, found: &mut dyn FnMut(Extent)| {
-                        extent::clip(content, range).for_each(|extent| found(extent));
+                        extent::clip(content, range).for_each(&mut *found);
                     };
                     (*size, visit)
                 });

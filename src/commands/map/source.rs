@@ -6,9 +6,8 @@ use crate::chain_device::ChainDevice;
 use crate::cli::map::Map;
 use crate::commands::restore::sequence;
 use crate::commands::restore::source::open_chain;
-use crate::commands::{Session, whole};
+use crate::commands::{Session, foreign_raw, whole};
 use crate::error::{self, Error, Kind};
-use crate::set::catalogue::Catalogue;
 use crate::set::chain;
 use crate::set::files::Files;
 use crate::stream::reader::Proof;
@@ -30,7 +29,7 @@ pub fn chains(args: &Map, session: &Session) -> Result<Vec<ChainDevice>> {
 }
 
 fn of_point(args: &Map, session: &Session) -> Result<Vec<ChainDevice>> {
-    let catalogue = Catalogue::open(Files::open(&args.input)?)?;
+    let catalogue = foreign_raw::open_set(Files::open(&args.input)?)?.with_data()?;
     for problem in &catalogue.problems {
         tracing::warn!("{}", error::report(&problem.error));
     }

@@ -130,7 +130,7 @@ mod tests {
                     sender.send(client).unwrap();
                     drop(pass);
                 });
-                while waiting(&gate) <= number {
+                while waiting(gate) <= number {
                     thread::yield_now();
                 }
             }

@@ -236,7 +236,7 @@ fn cut(description: &str) -> &[u8] {
     while !description.is_char_boundary(end) {
         end -= 1;
     }
-    description[..end].as_bytes()
+    &description.as_bytes()[..end]
 }
 
 /// Name and what is wanted of it.

@@ -1,13 +1,13 @@
 //! Sets made by a backup of a domain: points, disks, zip files.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::Map;
 use crate::support::{Case, Lab, MIB, run, virtkeep};
 
 #[track_caller]
-fn equal(map: &Map, disk: usize, reference: &PathBuf) {
-    run("qemu-img", &[&"compare", &"-f", &"raw", &"-F", &"raw", &map.uris[disk], reference]).succeeds();
+fn equal(map: &Map, disk: usize, reference: &Path) {
+    run("qemu-img", &[&"compare", &"-f", &"raw", &"-F", &"raw", &map.uris[disk], &reference]).succeeds();
 }
 
 #[test]
