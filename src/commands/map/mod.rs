@@ -151,8 +151,10 @@ fn refuse_set(args: &Map, path: &Path) -> error::Result<()> {
 /// Says where the disks are: on standard output, unless a command has that.
 fn announce(args: &Map, uris: &[(String, String)]) -> Result<()> {
     if args.exec.is_none() {
+        // At once: who reads a line has them all.
+        let lines: String = uris.iter().map(|(_, uri)| format!("{uri}\n")).collect();
         let mut out = std::io::stdout().lock();
-        let written = uris.iter().try_for_each(|(_, uri)| writeln!(out, "{uri}")).and_then(|()| out.flush());
+        let written = out.write_all(lines.as_bytes()).and_then(|()| out.flush());
         written.map_err(|error| Error::io("write to stdout", error))?;
     }
     detach::ready(args)?;
