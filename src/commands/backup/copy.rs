@@ -129,6 +129,9 @@ fn one(
     // Zero ranges are nearly free to copy: what counts is data.
     let meter = run.session.display.meter(&disk.target, data_size);
     let source = Source { extents: &extents, meta: &meta };
+    if disk.raw {
+        tracing::info!(target: CLASSIC, at = "root disk - backup", "Creating full provisioned raw backup image");
+    }
     let finished = match run.zip {
         None if disk.raw => into_file(layout, disk, |file| {
             let index = layout.file(&format!("{}{PARTIAL}", index_name(&disk.file)))?;

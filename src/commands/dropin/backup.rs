@@ -10,7 +10,7 @@ use super::unsupported;
 use super::words::Words;
 use crate::cli::Command;
 use crate::cli::backup::{Backup, Classic, LevelArg};
-use crate::cli::dropin::backup::Options;
+use crate::cli::dropin::backup::{Level, Options};
 use crate::commands::backup::{self, start_only};
 use crate::commands::{Session, connect};
 use crate::error::{self, Error};
@@ -35,6 +35,11 @@ pub fn run(options: &Options, session: &Session) -> Result<Exit> {
         return start_only::end(&translate(options)?);
     }
     unsupported::check_backup(options)?;
+    if options.raw && matches!(options.level, Level::Inc | Level::Diff) {
+        let at = "root virtnbdbackup - main";
+        tracing::warn!(target: CLASSIC, at, "Raw disks can't be included during incremental or differential backup.");
+        tracing::warn!(target: CLASSIC, at, "Excluding raw disks.");
+    }
     let mut args = translate(options)?;
     if let Some(directory) = &args.places.checkpointdir {
         tracing::info!(target: CLASSIC, "Store checkpoints in: [{}]", directory.display());
@@ -81,6 +86,7 @@ fn translate(options: &Options) -> error::Result<Backup> {
         .maybe("socketfile", is_local.then(|| options.socketfile.clone().unwrap_or_else(socket)))
         .with("mode", format!("{:o}", (0o666 & !umask()) | 0o600))
         .flag("no-sparse-detection", options.no_sparse_detection)
+        .flag("raw", options.raw)
         .flag("pause", options.pause)
         .flag("start-domain", options.start_domain)
         .flag("strict", options.strict)

@@ -3,6 +3,7 @@
 mod backup;
 mod dump;
 mod log;
+mod map;
 mod restore;
 mod unsupported;
 mod words;
@@ -23,7 +24,7 @@ pub fn run(dropin: &Dropin, words: &[std::ffi::OsString], session: &Session) -> 
     match dropin {
         Dropin::Backup(options) => backup::run(options, session),
         Dropin::Restore(options) => restore::run(options, session),
-        Dropin::Map(_) => Err(unsupported::map(Tool::Map).into()),
+        Dropin::Map(options) => map::run(options, session),
     }
 }
 
@@ -45,7 +46,8 @@ pub fn status(dropin: &Dropin, exit: Exit) -> i32 {
 pub fn hint(tool: Tool, hint: &str) -> String {
     let command = match tool {
         Tool::Backup => "backup",
-        Tool::Restore | Tool::Map => "restore",
+        Tool::Restore => "restore",
+        Tool::Map => "map",
     };
     let names_option = hint.split_whitespace().any(|word| word.trim_start_matches(['(', '`']).starts_with("--"));
     if names_option { format!("{hint} (options of `virtkeep {command}`)") } else { hint.to_owned() }

@@ -1,5 +1,7 @@
 //! `virtnbdrestore`.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 
 use super::words::Words;
@@ -7,16 +9,12 @@ use super::{dump, unsupported};
 use crate::cli::Command;
 use crate::cli::dropin::restore::{Action, Options};
 use crate::cli::read::{Classic, Restore, Verify};
-use crate::commands::{Session, restore, verify};
+use crate::commands::{Session, foreign_raw, restore, verify};
 use crate::error::{self, Error, Kind};
 use crate::exit::Exit;
 use crate::host::address::Address;
 use crate::phrases::CLASSIC;
-use crate::set::catalogue::Catalogue;
 use crate::set::files::Files;
-
-/// How the image of a raw disk is called, after the disk.
-const RAW_IMAGE: &str = ".copy.data";
 
 /// Restores, or what else the options say.
 pub fn run(options: &Options, session: &Session) -> Result<Exit> {
@@ -27,30 +25,33 @@ pub fn run(options: &Options, session: &Session) -> Result<Exit> {
             tracing::error!(target: CLASSIC, "Backup source [{}] does not exist.", options.input.display());
         }
     })?;
-    if options.raw && options.action() == Action::Restore {
-        refuse_raw(options, files)?;
-    }
+    let disks = match (&options.disk, options.raw || options.action() != Action::Restore) {
+        (Some(disk), _) => Some(vec![disk.clone()]),
+        (None, true) => None,
+        (None, false) => without_raw(files)?,
+    };
     match options.action() {
         Action::Dump => dump::run(&options.input),
         Action::Verify => verified(verify::run(&verify_args(options)?, session)?),
-        Action::Restore => restore::run(&restore_args(options)?, session).inspect_err(|error| {
+        Action::Restore => restore::run(&restore_args(options, disks)?, session).inspect_err(|error| {
             let error = error::report(error.as_ref());
             tracing::error!(target: CLASSIC, "Disk restore failed: [{error}]");
         }),
     }
 }
 
-/// Without `-r` raw disks are left out, with a warning; with it they must not be missing in silence.
-fn refuse_raw(options: &Options, files: Files) -> error::Result<()> {
-    let is_wanted = |file: &str| {
-        let target = file.strip_suffix(RAW_IMAGE);
-        target.is_some_and(|target| options.disk.as_ref().is_none_or(|disk| disk == target))
+/// Without `-r` raw disks are left out, with a warning: the disks that are restored then; none for all.
+fn without_raw(files: Files) -> error::Result<Option<Vec<String>>> {
+    let catalogue = foreign_raw::open_set(files)?;
+    let streams = || catalogue.runs.iter().flat_map(|run| &run.streams);
+    let targets = |raw: bool| -> BTreeSet<String> {
+        streams().filter(|stream| stream.raw == raw).map(|stream| stream.target.clone()).collect()
     };
-    let catalogue = Catalogue::open(files)?;
-    match catalogue.problems.iter().find(|problem| !problem.is_damage() && is_wanted(&problem.file)) {
-        Some(problem) => Err(unsupported::raw_image(&problem.file)),
-        None => Ok(()),
+    let raw = targets(true);
+    for target in &raw {
+        tracing::warn!("Raw disk [{target}] is left out, use option --raw to include it");
     }
+    Ok((!raw.is_empty()).then(|| targets(false).into_iter().collect()))
 }
 
 /// What can't be proven is not verified.
@@ -70,18 +71,21 @@ fn verify_args(options: &Options) -> error::Result<Verify> {
     }
 }
 
-fn restore_args(options: &Options) -> error::Result<Restore> {
+fn restore_args(options: &Options, disks: Option<Vec<String>>) -> error::Result<Restore> {
     let words = Words::of("restore")
         .with("input", &options.input)
         .with("output", &options.output)
-        .maybe("disk", options.disk.as_ref())
+        .maybe("disk", disks.map(|disks| disks.join(",")))
         .maybe("sequence", options.sequence.as_ref())
+        // Of a chain their image is the full's, as of virtnbdrestore: that is said.
+        .flag("older-raw", options.raw && options.sequence.is_none())
         .flag("preallocate", options.preallocate)
         .flag("compress", options.compress)
         // virtnbdrestore writes to the host that -U names.
         .flag("to-host", Address::parse(&options.remote.uri).is_some())
         .hypervisor(&options.remote)
         .logging(&options.logging);
+    let words = data_files(options, words)?;
     let words = match options.sequence {
         Some(_) => {
             tracing::info!(target: CLASSIC, "Using manual specified sequence of files.");
@@ -101,6 +105,18 @@ fn restore_args(options: &Options) -> error::Result<Restore> {
         }
         _ => Err(Error::usage("not a restore")),
     }
+}
+
+/// `DISK:PATH[,DISK:PATH...]`.
+fn data_files(options: &Options, words: Words) -> error::Result<Words> {
+    let mut words = words;
+    for place in options.relocate_data_file.iter().flat_map(|places| places.split(',')) {
+        let Some((disk, path)) = place.split_once(':') else {
+            return Err(Error::usage(format!("--relocate-data-file takes DISK:PATH, not {place:?}")));
+        };
+        words = words.with("relocate-data-file", format!("{disk}={path}"));
+    }
+    Ok(words)
 }
 
 /// A name alone adjusts nothing, and what is defined is adjusted.

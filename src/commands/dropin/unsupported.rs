@@ -1,6 +1,5 @@
 //! What virtnbdbackup has and virtkeep does not: each is refused here, by name, before anything is touched.
 
-use crate::cli::dropin::Tool;
 use crate::cli::dropin::backup::{Kind as OutputKind, Level, Options as Backup};
 use crate::cli::dropin::restore::Options as Restore;
 use crate::error::{Error, Result};
@@ -14,8 +13,7 @@ const PLUGINS: [&str; 3] = ["directory", "null", "zip"];
 /// [`Unsupported`](crate::error::Kind::Unsupported), [`Usage`](crate::error::Kind::Usage).
 pub fn check_backup(options: &Backup) -> Result<()> {
     check_target(options)?;
-    check_type(options)?;
-    check_raw(options)
+    check_type(options)
 }
 
 /// Refuses what a restore can't do.
@@ -24,25 +22,9 @@ pub fn check_backup(options: &Backup) -> Result<()> {
 /// [`Unsupported`](crate::error::Kind::Unsupported), [`Usage`](crate::error::Kind::Usage).
 pub fn check_restore(options: &Restore) -> Result<()> {
     match options.input_source.as_deref() {
-        None | Some("directory" | "zip") => {}
-        Some(other) => return Err(unknown_plugin("Can't open input source", other)),
+        None | Some("directory" | "zip") => Ok(()),
+        Some(other) => Err(unknown_plugin("Can't open input source", other)),
     }
-    match &options.relocate_data_file {
-        Some(_) => Err(missing("--relocate-data-file: put data files of qcow2 images elsewhere")),
-        None => Ok(()),
-    }
-}
-
-/// Refuses virtnbdmap.
-pub fn map(tool: Tool) -> Error {
-    missing(&format!("{}: map a backup to a block device", tool.name()))
-        .hint("`virtkeep map -f FULL,INC,...` does it, under its own options")
-}
-
-/// Refuses to restore a raw disk, whose image is `file`.
-pub fn raw_image(file: &str) -> Error {
-    missing(&format!("-r: restore {file}, the image of a raw disk"))
-        .hint("it is the disk as it was: copy it with cp --sparse=always, and restore the others without -r")
 }
 
 fn check_target(options: &Backup) -> Result<()> {
@@ -66,15 +48,8 @@ fn check_type(options: &Backup) -> Result<()> {
         }
         (OutputKind::Raw, _) => {
             Err(missing("-t raw: write raw images")
-                .hint("`virtkeep restore --raw` makes one of a backup of type stream"))
+                .hint("`virtkeep restore -t raw` makes one of a backup of type stream"))
         }
-    }
-}
-
-fn check_raw(options: &Backup) -> Result<()> {
-    match options.raw {
-        true => Err(missing("-r: back up raw disks").hint("without -r they are left out, with a warning")),
-        false => Ok(()),
     }
 }
 

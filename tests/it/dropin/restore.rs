@@ -155,19 +155,35 @@ fn a_missing_sum_does_not_pass() {
     restore(&lab, &[&"-i", &case.set, &"-o", &"verify"]).ends_with(1).says(&["no checksum"]);
 }
 
-/// virtnbdbackup's images of raw disks: left out without -r, as ever; with it they are not left out in silence.
+/// virtnbdbackup's images of raw disks: restored with -r, else left out with a warning.
 #[test]
-fn raw_disks_are_not_lost_in_silence() {
+fn raw_disks_are_restored_with_r() {
     let lab = Lab::up();
     let case = Case::new(&lab, "d", &["vda:4M", "vdb:4M:raw"]);
     let (uri, scratch, socket) = (lab.uri(), lab.scratch(), lab.directory().join("run/foreign.sock"));
     let mut words: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"-U", &uri, &"-n", &"-d", &"d", &"-l", &"copy", &"-r"];
     words.extend([&"--scratchdir" as &dyn AsRef<std::ffi::OsStr>, &scratch, &"-f", &socket, &"-o", &case.set]);
+    case.domain.write("vdb", 7, MIB, MIB);
+    case.domain.write("vda", 9, 0, MIB);
+    let reference = case.domain.snapshot_reference("vda");
+    let image = case.domain.image("vdb");
+    let is_restored = |path: &Path| assert!(std::fs::read(path).unwrap() == std::fs::read(&image).unwrap(), "{path:?}");
     crate::support::run("virtnbdbackup", &words).succeeds();
     let out = |name: &str| lab.directory().join(name);
-    restore(&lab, &[&"-r", &"-i", &case.set, &"-o", &out("raw")]).ends_with(1).says(&["vdb.copy.data", "cp --sparse"]);
+    let raw = out("raw").join(case.domain.image("vdb").file_name().unwrap());
+    restore(&lab, &[&"-r", &"-i", &case.set, &"-o", &out("raw")]).succeeds();
+    is_restored(&raw);
+    compare(&out("raw").join(case.domain.image("vda").file_name().unwrap()), "qcow2", &reference);
     restore(&lab, &[&"-r", &"-d", &"vda", &"-i", &case.set, &"-o", &out("one")]).succeeds();
-    restore(&lab, &[&"-i", &case.set, &"-o", &out("all")]).succeeds().says(&["vdb.copy.data", "as they are"]);
+    restore(&lab, &[&"-i", &case.set, &"-o", &out("all")]).succeeds().says(&["Raw disk [vdb] is left out"]);
+    assert!(!out("all").join(raw.file_name().unwrap()).exists());
+
+    // Ours, restored by either.
+    let set = lab.fresh_directory().join("ours");
+    let words: [&dyn AsRef<std::ffi::OsStr>; 7] = [&"-d", &"d", &"-l", &"copy", &"-r", &"-o", &set];
+    super::backup(&lab, &words).succeeds().says(&["Creating full provisioned raw backup image"]);
+    restore(&lab, &[&"-r", &"-i", &set, &"-o", &out("ours")]).succeeds();
+    is_restored(&out("ours").join(raw.file_name().unwrap()));
 }
 
 /// No unzip is needed first.
