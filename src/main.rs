@@ -1,5 +1,6 @@
 //! The `virtkeep` program: parse, run, print how it ended.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsRawFd;
@@ -10,31 +11,72 @@ use clap::Parser;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use virtkeep::cancel::Cancel;
-use virtkeep::cli::Cli;
+use virtkeep::cli::dropin::{self, Dropin, Tool};
+use virtkeep::cli::{Cli, Talk};
 use virtkeep::commands::{self, Session};
 use virtkeep::error;
 use virtkeep::exit::Exit;
 use virtkeep::signals;
-use virtkeep::ui::log::Log;
+use virtkeep::ui::log::{Log, Manner};
 use virtkeep::ui::progress::Display;
 
 fn main() {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    exit(match words.first().and_then(|program| Tool::started_as(program)) {
+        Some(tool) => drop_in(tool, &words),
+        None => own(),
+    })
+}
+
+fn own() -> i32 {
     let cli = Cli::parse();
-    hide_password(&cli);
+    let password = cli.command.hypervisor().and_then(|options| options.password.as_deref());
+    hide_password(password, "--password-file");
     let display = Display::new(cli.command.talk());
     let log = Log::install(cli.command.talk(), display.bars());
     let session = Session { display, log, cancel: Cancel::new() };
     raise_file_limit();
-    exit(run(&cli, &session).code());
+    run(&session, None, || commands::run(&cli.command, &session)).code()
+}
+
+/// The same program as one of virtnbdbackup's.
+fn drop_in(tool: Tool, words: &[OsString]) -> i32 {
+    let dropin = match tool.parse(words) {
+        Ok(dropin) => dropin,
+        Err(error) => return usage(&error),
+    };
+    hide_password(dropin.password(), dropin::PASSWORD_FILE);
+    let logging = dropin.logging();
+    let quiet = matches!(&dropin, Dropin::Backup(options) if options.quiet);
+    let talk =
+        Talk { noprogress: logging.noprogress || quiet || logging.json, quiet, nocolor: logging.nocolor, verbose: 0 };
+    let display = Display::new(&talk);
+    let manner = Manner::Classic { tool: tool.name(), json: logging.json, quiet };
+    let level = if logging.verbose { tracing::Level::DEBUG } else { tracing::Level::INFO };
+    let log = Log::install_as(manner, level, logging.nocolor, display.bars());
+    let session = Session { display, log, cancel: Cancel::new() };
+    raise_file_limit();
+    let exit = run(&session, Some(tool), || commands::dropin::run(&dropin, words, &session));
+    commands::dropin::status(&dropin, exit)
+}
+
+/// Prints help, the version or what is wrong with the command line.
+fn usage(error: &clap::Error) -> i32 {
+    if error.kind() == clap::error::ErrorKind::DisplayVersion {
+        let _ = writeln!(std::io::stdout(), "{}", dropin::VERSION);
+    } else {
+        let _ = error.print();
+    }
+    error.exit_code()
 }
 
 /// A password on the command line can be read by every user of this machine for as long as the process
-/// lives: the program starts itself again, with the password in a file without a name.
-fn hide_password(cli: &Cli) {
-    let Some(password) = cli.command.hypervisor().and_then(|options| options.password.as_deref()) else { return };
+/// lives: the program starts itself again, with the password in a file without a name, which `option` names.
+fn hide_password(password: Option<&str>, option: &str) {
+    let Some(password) = password else { return };
     // Without it the command works all the same.
     let error = match password_file(password) {
-        Ok(file) => restart_with(&file),
+        Ok(file) => restart_with(&file, option),
         Err(error) => error,
     };
     tracing::debug!("the password stays in the list of processes: {error}");
@@ -47,23 +89,32 @@ fn password_file(password: &str) -> std::io::Result<File> {
 }
 
 /// Only returns with an error.
-fn restart_with(password: &File) -> std::io::Error {
+fn restart_with(password: &File, option: &str) -> std::io::Error {
     let mut arguments = std::env::args_os();
     let name = arguments.next().unwrap_or_default();
     let mut command = Command::new("/proc/self/exe");
     command.arg0(name);
     while let Some(argument) = arguments.next() {
-        let text = argument.as_encoded_bytes();
-        if text == b"--password" {
-            let _ = arguments.next();
-        }
-        if text == b"--password" || text.starts_with(b"--password=") {
-            command.arg("--password-file").arg(format!("/proc/self/fd/{}", password.as_raw_fd()));
-        } else {
-            command.arg(argument);
+        match names_password(argument.as_encoded_bytes()) {
+            Some(has_value) => {
+                if !has_value {
+                    let _ = arguments.next();
+                }
+                command.arg(option).arg(format!("/proc/self/fd/{}", password.as_raw_fd()));
+            }
+            None => {
+                command.arg(argument);
+            }
         }
     }
     command.exec()
+}
+
+/// Whether a word is `--password`, or short for it, and if so whether it has the value with it. The parser has
+/// seen to it that such a word is no other option.
+fn names_password(word: &[u8]) -> Option<bool> {
+    let name = word.split(|byte| *byte == b'=').next()?;
+    (name.len() > "--p".len() && b"--password".starts_with(name)).then_some(name.len() < word.len())
 }
 
 /// A chain has all of its streams open: hundreds of increments of several disks are more than the usual
@@ -75,26 +126,29 @@ fn raise_file_limit() {
     }
 }
 
-fn run(cli: &Cli, session: &Session) -> Exit {
+fn run(session: &Session, tool: Option<Tool>, command: impl FnOnce() -> anyhow::Result<Exit>) -> Exit {
     let received = match signals::watch(&session.cancel) {
         Ok(received) => received,
-        Err(error) => return report(&error.into()),
+        Err(error) => return report(tool, &error.into()),
     };
-    match (commands::run(&cli.command, session), received.signal()) {
+    match (command(), received.signal()) {
         (Ok(exit), _) => exit,
-        (Err(error), None) => report(&error),
+        (Err(error), None) => report(tool, &error),
         (Err(error), Some(signal)) => {
-            report(&error);
+            report(tool, &error);
             Exit::Signal(signal)
         }
     }
 }
 
 /// Prints the error with its causes, and what to do about it.
-fn report(error: &anyhow::Error) -> Exit {
+fn report(tool: Option<Tool>, error: &anyhow::Error) -> Exit {
     tracing::error!("{}", error::report(error.as_ref()));
     if let Some(hint) = error::hint(error.as_ref()) {
-        tracing::error!("hint: {hint}");
+        match tool {
+            Some(tool) => tracing::error!("hint: {}", commands::dropin::hint(tool, hint)),
+            None => tracing::error!("hint: {hint}"),
+        }
     }
     Exit::of(error)
 }

@@ -125,6 +125,25 @@ pub struct Backup {
     /// How much is said.
     #[command(flatten)]
     pub talk: Talk,
+
+    /// What only the drop-in commands ask for.
+    #[arg(skip)]
+    pub classic: Classic,
+}
+
+/// Ways of virtnbdbackup that virtkeep has for the drop-in commands alone.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Classic {
+    /// Scratch files are called `backup.RUN.DISK`: rules of AppArmor name them.
+    pub scratch_names: bool,
+    /// The caller has a log file in the set: none is made, and the manifest does not seal one.
+    pub own_log: bool,
+    /// `-x` may name disks that the domain does not have.
+    pub any_exclude: bool,
+    /// An estimate is a message, not data.
+    pub estimate_as_message: bool,
+    /// The extents must be those that `nbdinfo` reports.
+    pub compare_extents: bool,
 }
 
 /// Which domains of a host, and how many at a time.

@@ -2,6 +2,7 @@
 
 pub mod backup;
 pub mod doctor;
+pub mod dropin;
 pub mod map;
 pub mod read;
 pub mod status;

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use super::{Hypervisor, Talk};
 
 /// Write a restore point's disks to images.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(after_help = RESTORE_EXAMPLES)]
 pub struct Restore {
     /// Directory of the set, or its zip files: full.zip,inc1.zip; repeatable.
@@ -90,6 +90,21 @@ pub struct Restore {
     /// How much is said.
     #[command(flatten)]
     pub talk: Talk,
+
+    /// What only the drop-in commands ask for.
+    #[arg(skip)]
+    pub classic: Classic,
+}
+
+/// Ways of virtnbdrestore that virtkeep has for the drop-in command alone.
+#[derive(Debug, Clone, Default)]
+pub struct Classic {
+    /// Name of the domain's XML beside the images.
+    pub config_name: Option<PathBuf>,
+    /// A domain's XML of that name may be overwritten.
+    pub replace_config: bool,
+    /// The domain is called restore_NAME.
+    pub prefix_name: bool,
 }
 
 /// What `-t` takes.
@@ -131,6 +146,10 @@ pub struct Verify {
     /// How much is said.
     #[command(flatten)]
     pub talk: Talk,
+
+    /// As a drop-in command: the verdict is a message, and what is unproven is to be looked at.
+    #[arg(skip)]
+    pub classic: bool,
 }
 
 /// List the restore points of a set.

@@ -4,6 +4,7 @@ mod backup;
 mod bound;
 mod connect;
 mod doctor;
+pub mod dropin;
 mod dump;
 mod foreign_raw;
 pub(crate) mod guard;

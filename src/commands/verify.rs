@@ -14,20 +14,24 @@ use super::{Session, foreign_raw, whole};
 use crate::cli::read::Verify;
 use crate::error::{self, Error, Kind};
 use crate::exit::Exit;
+use crate::phrases::CLASSIC;
 use crate::pipeline::Progress;
 use crate::set::catalogue::{Catalogue, Run, Stream as CatalogueStream};
 use crate::set::chain;
 use crate::set::cpt;
 use crate::set::files::Files;
 use crate::set::intent::Intent;
-use crate::set::layout::{checkpoint_name, checkpoint_position};
+use crate::set::layout::{CHKSUM, checkpoint_name, checkpoint_position};
 use crate::set::manifest::{FileRecord, Manifest};
 use crate::stored::StoredFile;
 use crate::stream::raw::{self, RawImage};
 use crate::stream::reader::Proof;
-use crate::stream::verify::{Expected, verify};
+use crate::stream::verify::{Expected, Report, verify};
 use crate::ui::progress::{Meter, format_duration};
 use crate::units::format_bytes;
+
+/// A sum has ten digits.
+const MAX_SUM: u64 = 64;
 
 /// A stream to check.
 #[derive(Debug)]
@@ -114,6 +118,14 @@ fn conclude(args: &Verify, catalogue: &Catalogue, verdict: &Verdict, begin: Inst
         (1, _, _) => (format!("DAMAGED: 1 damage found: {what}"), Exit::Damage),
         (damages, _, _) => (format!("DAMAGED: {damages} damages found: {what}"), Exit::Damage),
     };
+    if args.classic {
+        let unproven = exit == Exit::Done && verdict.unproven > 0;
+        match exit {
+            Exit::Done => tracing::info!("{line}"),
+            _ => tracing::error!("{line}"),
+        }
+        return Ok(if unproven { Exit::Look } else { exit });
+    }
     if exit == Exit::Done && args.talk.quiet {
         return Ok(exit);
     }
@@ -277,6 +289,7 @@ fn check_stream(
         }
         Ok(report) => report,
     };
+    classic(stream, &report);
     if stream.expected.is_none() && report.proof == Proof::Unproven {
         let what = if stream.raw { "a raw image without a checksum" } else { "no checksum" };
         tracing::warn!("disk {}: {}: {what}, unproven", stream.target, path.display());
@@ -298,6 +311,31 @@ fn check_stream(
         verdict.damages += report.omitted;
     }
     Ok(())
+}
+
+/// What virtnbdrestore says of a file.
+fn classic(stream: &Stream, report: &Report) {
+    let (at, path) = ("root files - verify", stream.file.path().display());
+    tracing::info!(target: CLASSIC, at, "Computing checksum for: {path}");
+    if let Some(sum) = report.adler32 {
+        tracing::info!(target: CLASSIC, at, "Checksum result: {sum}");
+    }
+    if stream.expected.is_none() && report.proof == Proof::Unproven {
+        return;
+    }
+    tracing::info!(target: CLASSIC, at, "Comparing checksum with stored information");
+    if report.is_sound() {
+        tracing::info!(target: CLASSIC, at, "OK");
+        return;
+    }
+    let stored = stream.file.beside(&format!("{}{CHKSUM}", stream.file.name())).read(MAX_SUM).unwrap_or_default();
+    let stored = String::from_utf8_lossy(&stored).trim().to_owned();
+    match report.adler32.map(|sum| sum.to_string()) {
+        Some(sum) if stored != sum => {
+            tracing::error!(target: CLASSIC, at, "Stored sums do not match: [{sum}]!=[{stored}]");
+        }
+        _ => {}
+    }
 }
 
 fn describe_range(range: Range<u64>) -> String {

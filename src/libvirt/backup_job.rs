@@ -358,16 +358,34 @@ pub fn job_is_ours(xml: &str, mark: &str) -> bool {
     files.any(|file| file.file_name().is_some_and(|name| name.to_string_lossy().contains(mark)))
 }
 
+/// Ends the backup job that the domain has, whoever began it; returns whether there was one.
+///
+/// # Errors
+/// [`Kind::Busy`] for a job of another kind, which is left alone, or if it did not go within ten seconds; else by
+/// libvirt's code.
+pub fn abort_any(domain: &Domain) -> Result<bool> {
+    match active_job(domain)? {
+        ActiveJob::None => return Ok(false),
+        ActiveJob::Backup(_) => {}
+        other => return Err(busy_error(domain, &other).unwrap_or_else(|| zombie_error(domain))),
+    }
+    abort_that(domain, |_| true)
+}
+
 /// Ends our job, see [`job_is_ours`], and waits until it has gone; returns whether there was one. Another's
 /// is left alone.
 ///
 /// # Errors
 /// [`Kind::Busy`] if another's job runs, or ours did not go within ten seconds; else by libvirt's code.
 pub fn abort(domain: &Domain, mark: &str) -> Result<bool> {
+    abort_that(domain, |xml| job_is_ours(xml, mark))
+}
+
+fn abort_that(domain: &Domain, is_meant: impl Fn(&str) -> bool) -> Result<bool> {
     let deadline = Instant::now() + ABORT_TIMEOUT;
     let mut sent = false;
     while let Some(xml) = job_xml(domain)? {
-        if !job_is_ours(&xml, mark) {
+        if !is_meant(&xml) {
             // Ours has gone, and somebody else was quick.
             let foreign = busy_error(domain, &ActiveJob::Backup(xml));
             return if sent { Ok(true) } else { Err(foreign.unwrap_or_else(|| zombie_error(domain))) };

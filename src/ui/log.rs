@@ -1,21 +1,22 @@
 //! Messages: on stderr for people, in the set's log file with times. Warnings are remembered for the
-//! manifest and the exit status.
+//! manifest and the exit status. The drop-in commands write lines as virtnbdbackup does, and its phrases.
 //!
 //! Error: what was asked for did not happen. Warn: it did, but look. Info: the steps. Debug (`-v`)
 //! and trace (`-vv`): the details. The log file has everything down to debug.
 
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use indicatif::MultiProgress;
-use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::lines::Said;
+use super::syslog::Syslog;
 use crate::cli::Talk;
+use crate::phrases;
 
 /// The program's messages; clones share it.
 #[derive(Debug, Clone)]
@@ -23,8 +24,25 @@ pub struct Log {
     shared: Arc<Shared>,
 }
 
+/// Whose lines they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// virtkeep's own.
+    Own,
+    /// virtnbdbackup's, of this program.
+    Classic {
+        /// Its name.
+        tool: &'static str,
+        /// An object per line.
+        json: bool,
+        /// Nothing goes to stderr.
+        quiet: bool,
+    },
+}
+
 #[derive(Debug)]
 struct Shared {
+    manner: Manner,
     stderr_level: Level,
     colour: bool,
     bars: MultiProgress,
@@ -36,6 +54,7 @@ struct State {
     /// Lines from before the file was opened.
     early: String,
     file: Option<File>,
+    syslog: Option<Syslog>,
     warnings: Vec<String>,
 }
 
@@ -51,8 +70,13 @@ impl Log {
             (false, 1) => Level::DEBUG,
             (false, _) => Level::TRACE,
         };
-        let colour = !talk.nocolor && std::env::var_os("NO_COLOR").is_none() && std::io::stderr().is_terminal();
-        let log = Self { shared: Arc::new(Shared { stderr_level, colour, bars, state: Mutex::default() }) };
+        Self::install_as(Manner::Own, stderr_level, talk.nocolor, bars)
+    }
+
+    /// The same in another manner, with everything down to `stderr_level`.
+    pub fn install_as(manner: Manner, stderr_level: Level, nocolor: bool, bars: MultiProgress) -> Self {
+        let colour = !nocolor && std::env::var_os("NO_COLOR").is_none() && std::io::stderr().is_terminal();
+        let log = Self { shared: Arc::new(Shared { manner, stderr_level, colour, bars, state: Mutex::default() }) };
         // Only fails where a subscriber is set already: then that one stays.
         let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(log.clone()));
         log
@@ -72,6 +96,16 @@ impl Log {
             Some(file) => file.sync_all(),
             None => Ok(()),
         }
+    }
+
+    /// From here on messages go to the system's log, too.
+    ///
+    /// # Errors
+    /// Where nobody listens for them.
+    pub fn open_syslog(&self) -> std::io::Result<()> {
+        let syslog = Syslog::open()?;
+        self.state().syslog = Some(syslog);
+        Ok(())
     }
 
     /// The warnings so far.
@@ -114,49 +148,69 @@ impl Log {
 
     fn to_file(&self, level: Level, message: &str) {
         let now = jiff::Zoned::now().strftime("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string();
-        let line = format!("{now} {level:5} {message}\n");
+        self.keep(level, message, &format!("{now} {level:5} {message}"));
+    }
+
+    /// The line goes to the file; of a warning the message is remembered.
+    fn keep(&self, level: Level, message: &str, line: &str) {
         let mut state = self.state();
         if level == Level::WARN {
             state.warnings.push(message.to_owned());
         }
         if let Some(file) = &mut state.file {
             // A full disk shows in the data; the log alone is no reason to fail.
-            let _ = file.write_all(line.as_bytes());
+            let _ = file.write_all(format!("{line}\n").as_bytes());
         } else if state.early.len() < MAX_EARLY {
-            state.early.push_str(&line);
+            state.early.push_str(line);
+            state.early.push('\n');
         }
+        if let Some(syslog) = &state.syslog {
+            syslog.send(level, line);
+        }
+    }
+
+    /// One line everywhere, as virtnbdbackup writes it.
+    fn classic(&self, tool: &str, json: bool, quiet: bool, level: Level, said: &Said) {
+        let line = if json { said.json(tool, level) } else { said.classic(tool, level) };
+        if !quiet {
+            let (on, off) = match level {
+                Level::ERROR if self.shared.colour => ("\x1b[31m", "\x1b[0m"),
+                Level::WARN if self.shared.colour => ("\x1b[33m", "\x1b[0m"),
+                _ => ("", ""),
+            };
+            // A closed stderr must not end a backup.
+            self.shared.bars.suspend(|| {
+                let _ = writeln!(std::io::stderr(), "{on}{line}{off}");
+            });
+        }
+        self.keep(level, &said.message, &line);
     }
 }
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Log {
     fn enabled(&self, metadata: &tracing::Metadata<'_>, _: Context<'_, S>) -> bool {
-        metadata.target().starts_with("virtkeep")
-            && (*metadata.level() <= Level::DEBUG || *metadata.level() <= self.shared.stderr_level)
+        let target = metadata.target();
+        let ours = target.starts_with("virtkeep");
+        let (is_meant, lowest) = match self.shared.manner {
+            Manner::Own => (ours, Level::DEBUG.max(self.shared.stderr_level)),
+            Manner::Classic { .. } => {
+                ((ours && target != phrases::OWN) || target == phrases::CLASSIC, self.shared.stderr_level)
+            }
+        };
+        is_meant && *metadata.level() <= lowest
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut text = Text::default();
-        event.record(&mut text);
+        let said = Said::of(event);
         let level = *event.metadata().level();
+        if let Manner::Classic { tool, json, quiet } = self.shared.manner {
+            return self.classic(tool, json, quiet, level, &said);
+        }
         if level <= self.shared.stderr_level {
-            self.to_stderr(level, &text.0);
+            self.to_stderr(level, &said.message);
         }
         if level <= Level::DEBUG {
-            self.to_file(level, &text.0);
+            self.to_file(level, &said.message);
         }
-    }
-}
-
-/// An event as a line: the message, then `name=value` for its fields.
-#[derive(Default)]
-struct Text(String);
-
-impl Visit for Text {
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        // Writing to a String cannot fail.
-        let _ = match field.name() {
-            "message" => write!(self.0, "{value:?}"),
-            name => write!(self.0, " {name}={value:?}"),
-        };
     }
 }

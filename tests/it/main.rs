@@ -9,6 +9,7 @@ mod crash;
 mod docs;
 mod doctor;
 mod drift;
+mod dropin;
 mod fuzz;
 mod guest;
 mod interop;

@@ -6,14 +6,15 @@ use std::path::Path;
 use anyhow::Result;
 use uuid::Uuid;
 
-use super::marker;
 use super::outlived::{self, Outlived};
 use super::plan::{DESCRIPTION, PlannedDisk};
+use super::{marker, phrases};
 use crate::cli::backup::Backup;
 use crate::error::{self, Error, Kind};
 use crate::libvirt::checkpoint::{self, Checkpoint, CheckpointDisk};
 use crate::libvirt::domain::Domain;
 use crate::libvirt::probe::Probe;
+use crate::phrases::{CLASSIC, OWN};
 use crate::set::catalogue::{Catalogue, Run};
 use crate::set::config::MAX_SIZE;
 use crate::set::layout::checkpoint_position;
@@ -208,9 +209,16 @@ impl Bases {
                 .hint("leave --base out, or begin a new chain with -l full")
                 .into());
         }
-        tracing::warn!("{target}: full instead of an increment, because {reason}");
+        tracing::warn!(target: OWN, "{target}: full instead of an increment, because {reason}");
+        phrases::no_base(target, &reason, newest_of(catalogue, target));
         Ok(None)
     }
+}
+
+/// The checkpoint of the newest run that has the disk.
+fn newest_of<'c>(catalogue: &'c Catalogue, target: &str) -> Option<&'c str> {
+    let mut runs = catalogue.runs.iter().rev().filter(|run| run.is_base() && run.stream(target).is_some());
+    runs.next()?.checkpoint.as_deref()
 }
 
 /// The id of the run that made checkpoint `name`.
@@ -325,11 +333,18 @@ pub fn redefine_lost(
         checkpoint.parent = checkpoint.parent.take().filter(|parent| defined.contains(parent));
         match probe.redefine_valid(&checkpoint) {
             Ok(()) => {
-                tracing::info!("Redefine missing checkpoint {name}: the host had lost it");
+                tracing::info!(target: OWN, "Redefine missing checkpoint {name}: the host had lost it");
+                let at = "root checkpoint - redefine";
+                tracing::info!(target: CLASSIC, at, "Redefine missing checkpoint: [{name}]");
                 defined.push(name.clone());
                 redefined = true;
             }
-            Err(error) => tracing::info!("checkpoint {name} can't be redefined: {}", error::report(&error)),
+            Err(error) => {
+                let error = error::report(&error);
+                tracing::info!(target: OWN, "checkpoint {name} can't be redefined: {error}");
+                let at = "root checkpoint - redefine";
+                tracing::warn!(target: CLASSIC, at, "Redefining checkpoint failed: [{name}]: {error}");
+            }
         }
     }
     Ok(redefined)

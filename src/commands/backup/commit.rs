@@ -10,8 +10,7 @@ use anyhow::Result;
 use super::config::Extra;
 use super::job::Copied;
 use super::plan::{Plan, PlannedDisk};
-use super::{Context, old_chain, outlived, output, undo};
-use crate::commands::Session;
+use super::{Context, old_chain, outlived, output, phrases, undo};
 use crate::error::{self, Error, Kind};
 use crate::fault;
 use crate::set::Level;
@@ -39,7 +38,11 @@ pub struct Outcome {
 }
 
 /// Opens the run's log file in the set.
-pub fn open_log(session: &Session, layout: &Layout, plan: &Plan) -> Result<()> {
+pub fn open_log(run: &Context<'_>, plan: &Plan) -> Result<()> {
+    let Context { args, session, layout, .. } = run;
+    if args.classic.own_log {
+        return Ok(());
+    }
     let path = layout.file(&plan.log)?;
     let file = layout.create_new(&path)?;
     session.log.open_file(file).map_err(|error| Error::io("write", error).path(path))?;
@@ -92,9 +95,11 @@ fn extras(layout: &Layout, plan: &Plan, copied: &Copied) -> Result<Vec<Extra>> {
 /// Writes the manifest, which seals everything else.
 fn seal(run: &Context<'_>, plan: &Plan, copied: Copied, extras: Vec<Extra>) -> Result<Manifest> {
     run.session.cancel.check()?;
-    let log = finish_log(run.session, run.layout, plan)?;
+    let log = finish_log(run, plan)?;
     let mut files: Vec<FileRecord> = extras.into_iter().map(|extra| extra.record).collect();
-    files.push(FileRecord::of(&plan.log, Role::Log, &log));
+    if !run.args.classic.own_log {
+        files.push(FileRecord::of(&plan.log, Role::Log, &log));
+    }
     let manifest = assemble(run, plan, copied, files);
     fault::point("log-closed")?;
     if let Some(zip) = run.zip {
@@ -120,11 +125,17 @@ fn write_extras(layout: &Layout, extras: &[&Extra]) -> Result<()> {
     Ok(sync_directory(layout.directory())?)
 }
 
-/// Ends the log, which is part of what the manifest seals, and returns it.
-fn finish_log(session: &Session, layout: &Layout, plan: &Plan) -> Result<Vec<u8>> {
-    let path = layout.file(&plan.log)?;
+/// Ends the log, which is part of what the manifest seals, and returns it; nothing where the caller has it.
+fn finish_log(run: &Context<'_>, plan: &Plan) -> Result<Vec<u8>> {
     tracing::debug!("all data is complete and synced; committing run {}", plan.run);
-    session.log.close_file().map_err(|error| Error::io("sync", error).path(&path))?;
+    if run.args.classic.own_log {
+        return Ok(Vec::new());
+    }
+    if run.zip.is_some() {
+        phrases::log_to_zip(&plan.log);
+    }
+    let path = run.layout.file(&plan.log)?;
+    run.session.log.close_file().map_err(|error| Error::io("sync", error).path(&path))?;
     Ok(std::fs::read(&path).map_err(|error| Error::io("read", error).path(&path))?)
 }
 
@@ -222,6 +233,7 @@ pub fn refuse_existing(layout: &Layout, plan: &Plan) -> Result<()> {
         let partial = layout.file(&format!("{name}{PARTIAL}"))?;
         // What can't be looked at may be there.
         if partial.try_exists().unwrap_or(true) {
+            phrases::partial_found(&partial);
             return Err(Error::new(Kind::Busy, "exists already")
                 .path(partial)
                 .hint("a run of another tool left it, or is still writing it: look, then remove it")

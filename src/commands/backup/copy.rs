@@ -9,7 +9,7 @@ use anyhow::Result;
 use uuid::Uuid;
 
 use super::plan::{Export, Plan, PlannedDisk};
-use super::{Context, zeroes};
+use super::{Context, nbdinfo, phrases, zeroes};
 use crate::cancel::Cancel;
 use crate::cli::backup::Backup;
 use crate::error::{self, Error, Kind};
@@ -17,6 +17,7 @@ use crate::extent::{self, Extent, Kind as ExtentKind, align_data};
 use crate::fault;
 use crate::nbd::block_status::{self, ALLOCATION};
 use crate::nbd::client::Client;
+use crate::phrases::{CLASSIC, OWN};
 use crate::pipeline::backup::{Source, copy, copy_raw};
 use crate::set::layout::{Layout, PARTIAL, index_name};
 use crate::stream::FRAME_ALIGNMENT;
@@ -53,7 +54,8 @@ pub fn all(run: &Context<'_>, plan: &Plan, exports: &[Export], cancel: &Cancel) 
     let results = Mutex::new(Vec::new());
     let all = plan.disks.len();
     let workers = if run.zip.is_some() { 1 } else { run.args.worker.map_or(all, usize::from).clamp(1, all) };
-    tracing::debug!("Concurrent backup processes: [{workers}]");
+    tracing::debug!(target: OWN, "Concurrent backup processes: [{workers}]");
+    tracing::info!(target: CLASSIC, "Concurrent backup processes: [{workers}]");
     std::thread::scope(|scope| {
         let work = || {
             while let Some((index, disk, export)) = take(&next, &plan.disks, exports) {
@@ -101,22 +103,23 @@ fn one(
     let layout = run.layout;
     let Export { uri, bitmap } = export;
     let contexts: Vec<&str> = [ALLOCATION].into_iter().chain(bitmap.as_deref()).collect();
+    phrases::connecting(disk, uri);
     let mut first = Client::connect(uri, &contexts, cancel).map_err(|error| plan.channel.explain(error))?;
-    let extents = extents(run, disk, &mut first, bitmap.as_deref())?;
+    phrases::connected(run.args, disk);
+    let extents = extents(run, disk, &mut first, uri, bitmap.as_deref())?;
     let size = first.size();
     if disk.base.as_ref().is_some_and(|base| base.virtual_size != size) {
         return Err(Error::new(Kind::Protocol, format!("its size changed to {size} bytes since the run was planned")));
     }
     let data_size = extent::total(&extents, ExtentKind::Data);
     let zeroed = extent::total(&extents, ExtentKind::Zero);
-    tracing::info!(
-        "{}: Got {} extents to backup, {}",
-        disk.target,
-        extents.iter().filter(|extent| extent.kind == ExtentKind::Data).count(),
-        format_bytes(data_size)
-    );
+    let count = extents.iter().filter(|extent| extent.kind == ExtentKind::Data).count();
+    tracing::info!(target: OWN, "{}: Got {count} extents to backup, {}", disk.target, format_bytes(data_size));
     fault::point("extents-known")?;
     let meta = meta(run.args, plan, disk, size, data_size);
+    let told = if disk.base.is_some() { count } else { extents.len() };
+    let path = run.zip.is_none().then(|| layout.directory().join(format!("{}{PARTIAL}", disk.file)));
+    phrases::extents(disk, told, data_size, size, path.as_deref());
     let mut clients = vec![first];
     if clients[0].capabilities().multi_conn && data_size > 0 {
         for _ in 1..CONNECTIONS {
@@ -182,17 +185,27 @@ fn extents(
     run: &Context<'_>,
     disk: &PlannedDisk,
     client: &mut Client,
+    uri: &str,
     bitmap: Option<&str>,
 ) -> error::Result<Vec<Extent>> {
+    let prove = |ours: &[Extent]| match run.args.classic.compare_extents {
+        true => nbdinfo::compare(&disk.target, uri, bitmap, ours),
+        false => Ok(()),
+    };
     let mut extents = match (&disk.base, bitmap) {
         (Some(base), Some(bitmap)) => {
             let changed = block_status::changed(client, bitmap)?;
+            prove(&changed)?;
             zeroes::unseen(run.catalogue, base, &disk.target, client, changed)?
         }
-        _ => block_status::allocation(client)?,
+        _ => {
+            let all = block_status::allocation(client)?;
+            prove(&all)?;
+            all
+        }
     };
     if run.args.no_sparse_detection {
-        tracing::debug!("Skipping detection of sparse ranges");
+        tracing::debug!(target: OWN, "Skipping detection of sparse ranges");
         for extent in extents.iter_mut().filter(|extent| extent.kind == ExtentKind::Zero) {
             extent.kind = ExtentKind::Data;
         }

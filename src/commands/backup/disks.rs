@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use uuid::Uuid;
 
+use super::phrases;
 use super::way::Way;
 use crate::cli::backup::{Backup, LevelArg};
 use crate::error::{Error, Kind};
 use crate::host::Host;
 use crate::libvirt::domain::Domain;
 use crate::libvirt::domain_xml::{Device, Disk, DomainConfig};
+use crate::phrases::OWN;
 use crate::qemu::img::{self, ImageInfo};
 use crate::set::Level;
 use crate::set::catalogue::{Catalogue, Run};
@@ -91,7 +93,8 @@ impl Selection {
         for disk in &config.disks {
             let included = args.include.is_empty() || args.include.contains(&disk.target);
             if !included || args.exclude.contains(&disk.target) {
-                tracing::info!("Excluding disk [{}]: as asked", disk.target);
+                tracing::info!(target: OWN, "Excluding disk [{}]: as asked", disk.target);
+                phrases::not_wanted(args, &disk.target);
                 selection.others.push(disk.target.clone());
             } else if let Err(skip) = if args.raw { disk.raw_eligibility() } else { disk.eligibility() } {
                 selection.skip(args, disk, &skip.reason, &skip.remedy);
@@ -131,6 +134,7 @@ impl Selection {
             "the lines above say why each disk was left out, and what to do"
         };
         let message = format!("domain {} has no disk to back up", config.name);
+        phrases::no_disks();
         Err(Error::unsupported(message).hint(hint).into())
     }
 
@@ -187,9 +191,12 @@ impl Selection {
         // Removable media are not expected in a backup; a disk with data is.
         let removable = matches!(disk.device, Device::Cdrom | Device::Floppy);
         if removable && !args.include.contains(&disk.target) {
-            tracing::info!("Excluding disk [{}]: {reason}", disk.target);
+            tracing::info!(target: OWN, "Excluding disk [{}]: {reason}", disk.target);
+            phrases::removable(disk);
         } else {
+            phrases::unsuitable(disk, reason, remedy);
             tracing::warn!(
+                target: OWN,
                 "Excluding disk [{}]: {reason}; {remedy}, or leave it out with -x {}",
                 disk.target,
                 disk.target
@@ -203,9 +210,11 @@ impl Selection {
 
 fn refuse_unknown(args: &Backup, config: &DomainConfig) -> Result<()> {
     let exists = |target: &String| config.disks.iter().any(|disk| disk.target == *target);
-    match args.include.iter().chain(&args.exclude).find(|target| !exists(target)) {
+    let excluded = args.exclude.iter().filter(|_| !args.classic.any_exclude);
+    match args.include.iter().chain(excluded).find(|target| !exists(target)) {
         None => Ok(()),
         Some(unknown) => {
+            phrases::no_disks();
             let targets: Vec<&str> = config.disks.iter().map(|disk| disk.target.as_str()).collect();
             Err(Error::new(Kind::NotFound, format!("domain {} has no disk {unknown:?}", config.name))
                 .hint(format!("its disks are {}", targets.join(", ")))

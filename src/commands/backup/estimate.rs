@@ -18,6 +18,7 @@ use crate::libvirt::connection::Connection;
 use crate::libvirt::domain::Domain;
 use crate::libvirt::domain_xml::DomainConfig;
 use crate::libvirt::probe;
+use crate::phrases::CLASSIC;
 use crate::set::layout::Layout;
 use crate::units::format_bytes;
 
@@ -49,7 +50,7 @@ pub fn print(
             .collect(),
         (None, _) => Vec::new(),
     };
-    let mut out = std::io::stdout().lock();
+    let mut lines = String::new();
     let mut total = 0_u64;
     // Increments leave raw disks out.
     for selected in selection.disks.iter().filter(|selected| base.is_none() || !selected.raw) {
@@ -60,11 +61,14 @@ pub fn print(
             _ => ("full, allocated".to_owned(), selected.allocation(domain, way)?),
         };
         total = total.saturating_add(bytes);
-        writeln!(out, "{}: {bytes} bytes ({}) {level}", disk.target, format_bytes(bytes))
-            .map_err(|error| Error::io("write to stdout", error))?;
+        lines.push_str(&format!("{}: {bytes} bytes ({}) {level}\n", disk.target, format_bytes(bytes)));
     }
-    writeln!(out, "{TOTAL}{total} bytes ({})", format_bytes(total))
-        .map_err(|error| Error::io("write to stdout", error))?;
+    if args.classic.estimate_as_message {
+        tracing::info!(target: CLASSIC, "Estimated checkpoint backup size: [{total}] Bytes");
+        return Ok(Exit::Done);
+    }
+    lines.push_str(&format!("{TOTAL}{total} bytes ({})\n", format_bytes(total)));
+    std::io::stdout().lock().write_all(lines.as_bytes()).map_err(|error| Error::io("write to stdout", error))?;
     Ok(Exit::Done)
 }
 
@@ -99,8 +103,6 @@ pub fn is_below_threshold(args: &Backup, domain: &Domain, plan: &Plan, cancel: &
     if estimate >= threshold {
         return Ok(false);
     }
-    tracing::info!(
-        "Backup size {estimate} bytes does not meet required threshold of {threshold} bytes: nothing is done"
-    );
+    tracing::info!("Backup size [{estimate}] does not meet required threshold [{threshold}], skipping backup.");
     Ok(true)
 }

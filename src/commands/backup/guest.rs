@@ -10,6 +10,7 @@ use anyhow::Result;
 use uuid::Uuid;
 
 use super::guard::Guard;
+use super::phrases;
 use crate::cancel::Cancel;
 use crate::cli::backup::{Backup, Guest};
 use crate::commands::guard::{self, end_started};
@@ -18,6 +19,7 @@ use crate::error::{self, Error, Kind};
 use crate::fault;
 use crate::libvirt::agent::{self, Freeze, FreezeOutcome, ThawOutcome};
 use crate::libvirt::domain::{DiskError, Domain, PauseReason, State};
+use crate::phrases::{CLASSIC, OWN};
 use crate::set::intent::Held;
 
 /// A daemon that was restarted while the guest is held gets this long to come back.
@@ -73,7 +75,7 @@ impl<'r> Hold<'r> {
         if !self.args.guest.start_domain || reached.is_active()? {
             return Ok(());
         }
-        tracing::info!("Starting domain in paused state");
+        tracing::info!(at = "root check - vmstate", "Starting domain in paused state");
         self.guarded(|held| held.started = true)?;
         // Not with libvirt's auto-destroy: that would also end a guest that somebody resumed.
         Ok(reached.start_paused(false)?)
@@ -165,7 +167,11 @@ impl<'r> Hold<'r> {
             // Started for the backup it has no open files; paused by somebody it may.
             return match options.require_freeze && !options.start_domain {
                 true => Err(Error::unsupported("the domain is paused: its filesystems can't be frozen").into()),
-                false => Ok(None),
+                false => {
+                    let at = "fs fs - freeze";
+                    tracing::info!(target: CLASSIC, at, "Skip freezing filesystems: domain is in paused state");
+                    Ok(None)
+                }
             };
         }
         let freeze = match agent::is_configured(domain)? {
@@ -198,6 +204,7 @@ impl<'r> Hold<'r> {
             }
             ThawOutcome::Thawed { .. } | ThawOutcome::NotFrozen => {
                 tracing::info!("thawed them after {:.1} s", since.elapsed().as_secs_f64());
+                tracing::info!(target: CLASSIC, at = "fs fs - thaw", "Thawed [{count}] filesystems.");
                 self.released(|held| held.frozen = false);
                 return Ok(Quiet { how: how(since.elapsed()), maybe_frozen: false });
             }
@@ -238,6 +245,7 @@ impl<'r> Hold<'r> {
         if self.args.guest.pause && domain.state()? == State::Running {
             self.guarded(|held| held.paused = true)?;
             domain.suspend()?;
+            tracing::info!(target: CLASSIC, at = "root job - start", "Paused virtual machine.");
         }
         Ok(())
     }
@@ -247,7 +255,10 @@ impl<'r> Hold<'r> {
             return;
         }
         match self.link.reach_within(PATIENCE, &Cancel::new()).and_then(|reached| guard::resume(&reached)) {
-            Ok(()) => self.released(|held| held.paused = false),
+            Ok(()) => {
+                tracing::info!(target: CLASSIC, at = "root job - start", "Resumed virtual machine.");
+                self.released(|held| held.paused = false);
+            }
             Err(error) => tracing::warn!("the domain may still be paused: {}", error::report(&error)),
         }
     }
@@ -296,7 +307,8 @@ impl Drop for Thawing {
 fn judge<'d>(options: &Guest, freeze: Freeze<'d>) -> Result<Freeze<'d>> {
     match freeze.outcome() {
         FreezeOutcome::Frozen { count } if *count > 0 || !options.require_freeze => {
-            tracing::info!("froze {count} filesystems");
+            tracing::info!(target: OWN, "froze {count} filesystems");
+            tracing::info!(target: CLASSIC, at = "fs fs - freeze", "Freezed [{count}] filesystems.");
         }
         _ if options.require_freeze => {
             return Err(Error::unsupported(format!(
@@ -307,7 +319,8 @@ fn judge<'d>(options: &Guest, freeze: Freeze<'d>) -> Result<Freeze<'d>> {
             .into());
         }
         FreezeOutcome::Unavailable(reason) => {
-            tracing::info!("filesystems are not frozen: {reason}");
+            tracing::info!(target: OWN, "filesystems are not frozen: {reason}");
+            phrases::not_frozen(reason);
         }
         outcome => tracing::warn!("filesystems are not frozen: {}", describe(outcome)),
     }

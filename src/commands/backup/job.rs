@@ -12,7 +12,7 @@ use super::guest::{self, Hold, Quiet};
 use super::plan::Plan;
 use super::scratch::Scratch;
 use super::watch::Watch;
-use super::{Context, base, marker, old_chain, undo};
+use super::{Context, base, marker, old_chain, phrases, undo};
 use crate::cancel::Cancel;
 use crate::commands::link::{Link, bounded};
 use crate::error::{self, Error, Kind};
@@ -20,6 +20,7 @@ use crate::fault;
 use crate::libvirt::backup_job::{self, PRESERVE_SHUTDOWN_VERSION};
 use crate::libvirt::{code, code_of};
 use crate::lock::Patience;
+use crate::phrases::CLASSIC;
 use crate::set::intent::Held;
 use crate::set::moment;
 
@@ -68,6 +69,7 @@ pub fn wait_until_idle(link: &Link, patience: &Patience) -> Result<()> {
     let mut told = false;
     while let Err(busy) = backup_job::refuse_busy(&*link.reach()?) {
         if busy.kind() != Kind::Busy || !patience.wait()? {
+            phrases::busy(&link.domain());
             return Err(busy.into());
         }
         if !std::mem::replace(&mut told, true) {
@@ -87,6 +89,7 @@ fn job(run: &Context<'_>, plan: &mut Plan, hold: &mut Hold<'_>, scratch: Scratch
         plan.intent.held = planned;
         plan.intent.write(run.layout)?;
     }
+    tracing::info!(target: CLASSIC, at = "root job - start", "Starting backup job.");
     let (point_in_time, quiet) = hold.at_quiet_moment(|| begin(run, plan))?;
     let cancel = &run.session.cancel;
     run.link.ask(DAEMON_PATIENCE, cancel, |reached| base::refuse_replaced(reached, &plan.disks))?;
@@ -107,6 +110,7 @@ fn job(run: &Context<'_>, plan: &mut Plan, hold: &mut Hold<'_>, scratch: Scratch
     }
     let disks = disks?;
     fault::point("copied")?;
+    phrases::copied();
     job.end(&run.session.cancel)?;
     fault::point("job-ended")?;
     Ok(Copied { disks, point_in_time, config, quiet })
@@ -143,6 +147,7 @@ fn begin(run: &Context<'_>, plan: &mut Plan) -> Result<jiff::Zoned> {
         other => other?,
     }
     tracing::debug!("backup job begun at {:?}", plan.channel.server());
+    phrases::begun(plan);
     fault::point("begun-unthawed")?;
     Ok(moment::now())
 }

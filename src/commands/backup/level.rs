@@ -2,10 +2,12 @@
 
 use anyhow::Result;
 
+use super::phrases;
 use crate::cli::backup::LevelArg;
 use crate::error::{self, Error, Kind};
 use crate::libvirt::checkpoint::{self, Checkpoint};
 use crate::libvirt::domain::Domain;
+use crate::phrases::CLASSIC;
 use crate::set::Level;
 use crate::set::catalogue::Catalogue;
 use crate::set::cpt;
@@ -19,7 +21,10 @@ pub fn decide(asked: LevelArg, catalogue: &Catalogue) -> Result<Level> {
     let directory = catalogue.files.place();
     let has_chain = catalogue.newest_base().is_some();
     let holds_data = !catalogue.runs.is_empty();
-    let refuse = |kind, message: &str, hint: &str| Err(Error::new(kind, message).path(directory).hint(hint).into());
+    let refuse = |kind, message: &str, hint: &str| {
+        phrases::level_refused(asked, directory, holds_data);
+        Err(Error::new(kind, message).path(directory).hint(hint).into())
+    };
     if let (Some(problem), false) =
         (catalogue.problems.iter().find(|problem| problem.may_hide_run()), asked == LevelArg::Copy && !holds_data)
     {
@@ -42,14 +47,19 @@ pub fn decide(asked: LevelArg, catalogue: &Catalogue) -> Result<Level> {
         }
     }
     match asked {
-        LevelArg::Auto if has_chain => Ok(Level::Inc),
+        LevelArg::Auto if has_chain => {
+            let at = "root check - targetDir";
+            tracing::info!(target: CLASSIC, at, "Backup mode auto: executing incremental backup.");
+            Ok(Level::Inc)
+        }
         LevelArg::Auto if holds_data => refuse(
             Kind::Usage,
             "the directory holds a copy, which no chain can continue",
             "choose an empty directory for a chain, or -l copy in an empty one for another copy",
         ),
         LevelArg::Auto => {
-            tracing::info!("Backup mode auto, target folder is empty: executing full backup");
+            let at = "root check - targetDir";
+            tracing::info!(at, "Backup mode auto, target folder is empty: executing full backup.");
             Ok(Level::Full)
         }
         LevelArg::Full if holds_data && !has_chain => refuse(
@@ -89,20 +99,23 @@ pub fn decide(asked: LevelArg, catalogue: &Catalogue) -> Result<Level> {
 pub fn refuse_foreign(known: &[Checkpoint], domain: &Domain) -> Result<()> {
     match known.iter().find(|checkpoint| checkpoint_position(&checkpoint.name).is_none()) {
         None => Ok(()),
-        Some(foreign) => Err(Error::new(
-            Kind::Busy,
-            format!(
-                "Foreign checkpoint found: domain {} has {:?}, which another tool made",
+        Some(foreign) => {
+            phrases::foreign_checkpoint(&foreign.name);
+            Err(Error::new(
+                Kind::Busy,
+                format!(
+                    "Foreign checkpoint found: domain {} has {:?}, which another tool made",
+                    domain.name(),
+                    foreign.name
+                ),
+            )
+            .hint(format!(
+                "-l copy works beside it; or remove it, if nothing needs it: virsh checkpoint-delete {} {}",
                 domain.name(),
                 foreign.name
-            ),
-        )
-        .hint(format!(
-            "-l copy works beside it; or remove it, if nothing needs it: virsh checkpoint-delete {} {}",
-            domain.name(),
-            foreign.name
-        ))
-        .into()),
+            ))
+            .into())
+        }
     }
 }
 

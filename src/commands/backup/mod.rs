@@ -26,14 +26,17 @@ mod level;
 pub(super) mod locks;
 pub(super) mod marker;
 mod media;
+mod nbdinfo;
 mod offline;
 pub(super) mod old_chain;
 mod outlived;
 mod output;
+mod phrases;
 pub(super) mod plan;
 mod scratch;
 mod server;
 mod socket;
+pub(super) mod start_only;
 mod tpm;
 pub(super) mod undo;
 mod watch;
@@ -57,6 +60,7 @@ use crate::cli::backup::Backup;
 use crate::exit::Exit;
 use crate::fault;
 use crate::lock::Patience;
+use crate::phrases::OWN;
 use crate::set::catalogue::Catalogue;
 use crate::set::layout::Layout;
 use crate::set::records;
@@ -93,6 +97,7 @@ pub fn run(args: &Backup, session: &Session, done: &mut dyn FnMut(&Outcome)) -> 
     let plan = Plan::make(args, &reached.connection, &reached.domain, &catalogue)?;
     drop(reached);
     plan.tell();
+    phrases::planned(args, &plan);
     let run = Context { args, session, link: &link, layout: &layout, catalogue: &catalogue, zip: zip.as_ref() };
     if estimate::is_below_threshold(args, &*link.reach()?, &plan, &session.cancel)? {
         hold.end();
@@ -108,6 +113,7 @@ pub fn run(args: &Backup, session: &Session, done: &mut dyn FnMut(&Outcome)) -> 
     }
     let outcome = result?;
     tell(&outcome, begin);
+    phrases::committed(&run, &outcome.manifest);
     done(&outcome);
     Ok(verdict(args, session, &outcome))
 }
@@ -130,7 +136,7 @@ struct Context<'r> {
 fn perform(run: &Context<'_>, mut plan: Plan, hold: &mut Hold<'_>) -> Result<Outcome> {
     let layout = run.layout;
     commit::refuse_existing(layout, &plan)?;
-    commit::open_log(run.session, layout, &plan)?;
+    commit::open_log(run, &plan)?;
     plan.intent.held = hold.held();
     plan.intent.write(layout)?;
     let result = fault::point("intent-written")
@@ -147,7 +153,9 @@ fn perform(run: &Context<'_>, mut plan: Plan, hold: &mut Hold<'_>) -> Result<Out
         plan.intent.held = hold.held();
         undo::failed_run(run, &plan.intent);
         // The log of a failed run stays; that it may be incomplete changes nothing.
-        let _ = run.session.log.close_file();
+        if !run.args.classic.own_log {
+            let _ = run.session.log.close_file();
+        }
     }
     result
 }
@@ -160,6 +168,7 @@ fn tell(outcome: &Outcome, begin: Instant) {
             bytes => format!(", {} zeroed", format_bytes(bytes)),
         };
         tracing::info!(
+            target: OWN,
             "{}: {}{}: {} of {} read{zeroed}, {} stored in {}",
             disk.target,
             disk.level,
@@ -172,6 +181,7 @@ fn tell(outcome: &Outcome, begin: Instant) {
     }
     let checkpoint = manifest.checkpoint.as_deref().map(|name| format!(", checkpoint {name}")).unwrap_or_default();
     tracing::info!(
+        target: OWN,
         "Finished successfully: {} backup of {}{checkpoint}, {} in {} (run {})",
         manifest.level,
         manifest.domain,

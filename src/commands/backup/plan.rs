@@ -19,6 +19,7 @@ use crate::libvirt::checkpoint::{self, Checkpoint};
 use crate::libvirt::connection::Connection;
 use crate::libvirt::domain::Domain;
 use crate::libvirt::domain_xml::{Disk, DomainConfig};
+use crate::phrases::OWN;
 use crate::qemu::img::ImageInfo;
 use crate::set::Level;
 use crate::set::catalogue::Catalogue;
@@ -74,6 +75,7 @@ pub struct Plan {
     /// The way of the data.
     pub channel: Channel,
     scratch: PathBuf,
+    classic_scratch: bool,
     directory: PathBuf,
     /// Name of the run's log.
     pub log: String,
@@ -183,6 +185,7 @@ impl Plan {
             config,
             channel,
             scratch: args.places.scratchdir.clone(),
+            classic_scratch: args.classic.scratch_names,
             directory: catalogue.files.place().to_owned(),
             // Never a name of virtnbdbackup's: it would append to a log that the manifest has sealed.
             log: format!("backup.{level}.{}.{run}.log", started.strftime("%m%d%Y%H%M%S")),
@@ -251,7 +254,7 @@ impl Plan {
 
     /// Says what will be done and why.
     pub fn tell(&self) {
-        tracing::info!("Backup level: [{}], run {}", self.level, self.run);
+        tracing::info!(target: OWN, "Backup level: [{}], run {}", self.level, self.run);
         for disk in &self.disks {
             match &disk.base {
                 Some(base) => tracing::info!("{}: {} since {}", disk.target, disk.level, base.checkpoint),
@@ -278,7 +281,8 @@ impl Plan {
     }
 
     fn scratch_file(&self, target: &str) -> PathBuf {
-        self.scratch.join(job_files::scratch_name(self.run, target))
+        let name = if self.classic_scratch { job_files::classic_scratch_name } else { job_files::scratch_name };
+        self.scratch.join(name(self.run, target))
     }
 
     /// The backup job.

@@ -66,11 +66,6 @@ fn resolved(args: &Backup) -> Result<Backup> {
             .hint("leave it away: every run makes a socket of its own in the scratch directory")
             .into());
     }
-    if args.output.as_os_str() == "-" {
-        return Err(Error::usage("standard output takes one domain (-o -)")
-            .hint("name a directory with -o, or back them up one after another")
-            .into());
-    }
     let over_tcp = args.network.tls || args.network.nbd_port.is_some() || args.network.nbd_ip.is_some();
     if over_tcp && args.many.parallel > 1 {
         return Err(Error::usage("over TCP a host serves one domain at a time, at one port")

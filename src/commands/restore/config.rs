@@ -4,12 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use super::phrases;
 use super::source::Source;
 use super::tpm;
 use crate::cli::read::Restore;
 use crate::error::{Error, Kind, Result};
 use crate::host::Host;
 use crate::libvirt::domain_xml::{Adjustment, Device, DomainConfig, NewSource, adjust};
+use crate::phrases::OWN;
 use crate::set::config::ConfigFile;
 use crate::set::manifest::Role;
 
@@ -28,6 +30,10 @@ pub fn is_adjusted(args: &Restore) -> bool {
 #[derive(Debug, Default)]
 pub struct Plan {
     files: Vec<File>,
+    /// The domain's XML among them.
+    xml: Option<PathBuf>,
+    /// That one may be overwritten.
+    replace_xml: bool,
     adjusted: Option<String>,
 }
 
@@ -73,6 +79,7 @@ impl Plan {
         };
         let xml = if is_adjusted(args) {
             let adjusted = adjust(&text, &adjustment(args, host, &config, &firmware, &restored))?;
+            phrases::adjusting(args, &config, &restored, &adjusted.removed);
             for target in &adjusted.removed {
                 tracing::warn!("disk {target} is not part of this restore and was removed from the configuration");
             }
@@ -84,7 +91,10 @@ impl Plan {
         } else {
             text
         };
-        plan.files.push(File::private(directory.join(CONFIG), xml.into_bytes()));
+        let path = directory.join(args.classic.config_name.as_deref().unwrap_or(Path::new(CONFIG)));
+        plan.files.push(File::private(path.clone(), xml.into_bytes()));
+        plan.xml = Some(path);
+        plan.replace_xml = args.classic.replace_config;
         Ok(plan)
     }
 
@@ -141,25 +151,33 @@ impl Plan {
     /// # Errors
     /// [`Kind::Busy`].
     pub fn check(&self, host: &Host, force: bool) -> Result<()> {
-        let check = |file: &File| is_there(host, &file.path, &file.content).map(drop);
-        if force { Ok(()) } else { self.files.iter().try_for_each(check) }
+        let mut kept = self.files.iter().filter(|file| !force && !self.may_replace(&file.path));
+        kept.try_for_each(|file| is_there(host, &file.path, &file.content).map(drop))
     }
 
     /// Writes the files; those that are there already stay.
     ///
     /// # Errors
     /// [`Kind::Busy`], [`Kind::Io`].
-    pub fn write(&self, host: &Host, force: bool) -> Result<()> {
+    pub fn write(&self, args: &Restore, host: &Host) -> Result<()> {
         for File { path, content, mode } in &self.files {
-            if force || !is_there(host, path, content)? {
+            if args.force || self.may_replace(path) || !is_there(host, path, content)? {
                 host.write(path, content, *mode)?;
             }
-            if path.ends_with(CONFIG) {
+            if self.xml.as_ref() == Some(path) {
                 let what = if self.adjusted.is_some() { "Adjusted config" } else { "Domain XML" };
-                tracing::info!("{what} placed in: [{}]", path.display());
+                tracing::info!(target: OWN, "{what} placed in: [{}]", path.display());
+                match self.adjusted.is_some() {
+                    true => phrases::adjusted_config(args, path),
+                    false => phrases::copied_config(path),
+                }
             }
         }
         Ok(())
+    }
+
+    fn may_replace(&self, path: &Path) -> bool {
+        self.replace_xml && self.xml.as_deref() == Some(path)
     }
 }
 

@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use super::config::no_xml;
+use super::phrases;
 use super::source::Source;
 use super::tpm;
 use crate::cli::read::Restore;
@@ -11,6 +12,7 @@ use crate::error::{self, Error, Kind};
 use crate::libvirt::connection::Connection;
 use crate::libvirt::domain::Domain;
 use crate::libvirt::domain_xml::DomainConfig;
+use crate::phrases::OWN;
 use crate::set::manifest::Role;
 
 /// Makes sure, before the first disk is written, that the domain can be defined where that is asked for.
@@ -30,7 +32,9 @@ pub fn define(args: &Restore, source: &Source, xml: &str) -> Result<()> {
     let connection = connect::open(&args.hypervisor)?;
     // Writing the disks took a while: it may have been started meanwhile.
     refuse_existing(args, &connection, &DomainConfig::parse(xml)?)?;
+    phrases::defining();
     let domain = connection.define(xml).map_err(|error| {
+        phrases::not_defined(&error::report(&error));
         error.hint("the images and the adjusted XML are restored: correct the XML and `virsh define` it, or choose a free name with -N")
     })?;
     if source.files().iter().any(|file| file.role == Role::Autostart) {
@@ -41,7 +45,8 @@ pub fn define(args: &Restore, source: &Source, xml: &str) -> Result<()> {
     }
     tpm::put_back(source, &connection, &domain);
     refresh_pool(args, &connection);
-    tracing::info!("domain {} is defined", domain.name());
+    tracing::info!(target: OWN, "domain {} is defined", domain.name());
+    phrases::defined(domain.name());
     Ok(())
 }
 

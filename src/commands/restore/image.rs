@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::device;
 use super::output::Output;
+use super::phrases;
 use super::source::Source;
 use super::write::{plain_name, sync};
 use crate::chain_device::ChainDevice;
@@ -281,6 +282,7 @@ pub fn prepare(args: &Restore, host: &Host, targets: &[Target], chains: &[ChainD
         for path in target.files() {
             let exists = host.exists(path)?;
             if exists && !args.force {
+                phrases::exists(path);
                 return Err(Error::new(Kind::Busy, "exists already")
                     .path(path)
                     .hint("choose another directory with -o, or overwrite it with --force"));

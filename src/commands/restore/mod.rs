@@ -16,6 +16,7 @@ mod foreign;
 mod image;
 mod older_raw;
 mod output;
+mod phrases;
 pub(super) mod sequence;
 pub(super) mod source;
 mod there;
@@ -36,6 +37,7 @@ use crate::error::{self, Error};
 use crate::exit::Exit;
 use crate::host::Host;
 use crate::libvirt::domain_xml::NewSource;
+use crate::phrases::{CLASSIC, OWN};
 use crate::ui::progress::format_duration;
 use crate::units::format_bytes;
 
@@ -48,6 +50,7 @@ pub fn run(args: &Restore, session: &Session) -> Result<Exit> {
         refuse_set(args)?;
     }
     let source = Source::open(args)?;
+    let args = &with_prefix(args, &source)?;
     tracing::info!("restoring {}", source.describe());
     define::check(args, &source)?;
     let older = older_raw::find(&source);
@@ -60,7 +63,9 @@ pub fn run(args: &Restore, session: &Session) -> Result<Exit> {
     image::prepare(args, &host, &targets, &chains)?;
 
     for (chain, target) in chains.iter().zip(&targets) {
+        phrases::writing(args, chain, target);
         write::write(args, session, &host, chain, target).map_err(|error| error.disk(chain.target()))?;
+        phrases::written(args, chain);
     }
     publish(&host, &targets)?;
     let whole = match &config {
@@ -70,7 +75,7 @@ pub fn run(args: &Restore, session: &Session) -> Result<Exit> {
     };
     match config {
         Ok(config) => {
-            config.write(&host, args.force)?;
+            config.write(args, &host)?;
             if let (true, Some(xml)) = (args.define, config.adjusted()) {
                 define::define(args, &source, xml)?;
             }
@@ -80,7 +85,11 @@ pub fn run(args: &Restore, session: &Session) -> Result<Exit> {
         }
     }
     let bytes = chains.iter().map(|chain| chain.size()).sum();
+    if whole == Exit::Done {
+        tracing::info!(target: CLASSIC, "Finished successfully");
+    }
     tracing::info!(
+        target: OWN,
         "{}: {} restored to {} ({}) in {}",
         if whole == Exit::Damage { "Finished" } else { "Finished successfully" },
         chains.iter().map(|chain| chain.target()).collect::<Vec<_>>().join(", "),
@@ -89,6 +98,15 @@ pub fn run(args: &Restore, session: &Session) -> Result<Exit> {
         format_duration(begin.elapsed())
     );
     Ok(whole)
+}
+
+/// The options, with the name that the drop-in command gives to a domain where none is asked for.
+fn with_prefix(args: &Restore, source: &Source) -> error::Result<Restore> {
+    let mut args = args.clone();
+    if args.classic.prefix_name {
+        args.name = source.domain()?.map(|(_, config)| format!("restore_{}", config.name));
+    }
+    Ok(args)
 }
 
 /// Where it is written.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::older_raw::Older;
-use super::{foreign, sequence};
+use super::{foreign, phrases, sequence};
 use crate::chain_device::ChainDevice;
 use crate::cli::read::Restore;
 use crate::commands::{Session, foreign_raw, whole};
@@ -57,6 +57,9 @@ impl Source {
             }
         }
         let mut files = config::files(&catalogue, &point)?;
+        if let Some(xml) = files.iter().find(|file| file.role == Role::DomainXml) {
+            phrases::using_config(xml.file.path());
+        }
         if point.manifest.is_none() {
             files.extend(foreign::files(&catalogue.files, &files)?);
         }

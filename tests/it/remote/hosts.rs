@@ -60,7 +60,12 @@ impl Hosts {
     /// Runs the program on this side.
     #[track_caller]
     pub fn virtkeep(&self, arguments: &[&dyn AsRef<OsStr>]) -> Run {
-        let program = program();
+        self.here(Path::new(&program()), arguments)
+    }
+
+    /// Runs another program on this side.
+    #[track_caller]
+    pub fn here(&self, program: &Path, arguments: &[&dyn AsRef<OsStr>]) -> Run {
         let mut all: Vec<&dyn AsRef<OsStr>> = vec![&"here", &self.directory, &program];
         all.extend_from_slice(arguments);
         run(SCRIPT, &all)

@@ -1,7 +1,7 @@
 //! Domains on another host: a real sshd, libvirtd and QEMU in a network namespace of their own, see `tests/hosts.sh`.
 
 mod guest;
-mod hosts;
+pub mod hosts;
 mod lost;
 mod offline;
 mod refused;

@@ -1,0 +1,49 @@
+//! `virtnbdrestore -o dump`: the heads of the data files, as virtnbdrestore prints them.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use serde::Serialize;
+use serde_json::ser::{PrettyFormatter, Serializer};
+
+use crate::error::{self, Error};
+use crate::exit::Exit;
+use crate::phrases::CLASSIC;
+use crate::set::catalogue::{Catalogue, Problem};
+use crate::set::files::Files;
+use crate::stream::head;
+use crate::stream::meta::Meta;
+
+/// Prints the heads, in the order of the runs.
+pub fn run(input: &PathBuf) -> Result<Exit> {
+    let at = "root files - dump";
+    tracing::info!(target: CLASSIC, at, "Dumping saveset meta information");
+    let catalogue = Catalogue::open(Files::open(std::slice::from_ref(input))?)?;
+    let mut heads: Vec<Meta> = Vec::new();
+    let mut damaged = catalogue.problems.iter().any(Problem::is_damage);
+    for problem in &catalogue.problems {
+        tracing::error!("{}", error::report(&problem.error));
+    }
+    for stream in catalogue.runs.iter().flat_map(|run| &run.streams) {
+        let file = catalogue.stream_file(stream)?;
+        tracing::info!(target: CLASSIC, at, "{}", file.path().display());
+        match head::read(&file) {
+            Ok(meta) => heads.push(meta),
+            Err(error) => {
+                let (path, error) = (file.path().display(), error::report(&error));
+                tracing::error!(target: CLASSIC, at, "Reading metadata from [{path}] failed: [{error}]");
+                damaged = true;
+            }
+        }
+    }
+    let mut text = Vec::new();
+    let mut serializer = Serializer::with_formatter(&mut text, PrettyFormatter::with_indent(b"    "));
+    heads.serialize(&mut serializer).map_err(|error| Error::usage("write JSON").caused_by(error))?;
+    text.push(b'\n');
+    match std::io::stdout().lock().write_all(&text) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+        other => other.map_err(|error| Error::io("write to stdout", error))?,
+    }
+    Ok(if damaged { Exit::Damage } else { Exit::Done })
+}
