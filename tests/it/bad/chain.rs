@@ -130,7 +130,7 @@ fn wrong_usage() {
         (&["restore", "-i", "/x", "--to-device", "vda"], &["vda=/dev"]),
         (&["restore", "-i", "/x"], &["--output"]),
         (&["verify"], &["--input"]),
-        (&["map", "-i", "/x"], &["map"]),
+        (&["mend", "-i", "/x"], &["mend"]),
     ] {
         let arguments: Vec<&dyn AsRef<std::ffi::OsStr>> = arguments.iter().map(|argument| argument as _).collect();
         let run = virtkeep(&arguments).ends_with(2).says(words);
