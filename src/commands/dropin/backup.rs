@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::unsupported;
 use super::words::Words;
+use super::{unsupported, void};
 use crate::cli::Command;
 use crate::cli::backup::{Backup, Classic, LevelArg};
 use crate::cli::dropin::backup::{Level, Options};
@@ -56,6 +56,8 @@ pub fn run(options: &Options, session: &Session) -> Result<Exit> {
     })?;
     reset_if_stopped(&mut args, &options.output, &connection.domain(&options.domain)?)?;
     drop(connection);
+    let nowhere = options.output_target.as_deref() == Some(void::TARGET);
+    let _records = nowhere.then(|| void::redirect(&mut args)).transpose()?;
     let exit = backup::run(&args, session, &mut |_| ())?;
     let warnings = session.log.warnings().len();
     if options.strict && warnings > 0 {

@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use super::backup::STDOUT;
+use super::void::TARGET;
 use crate::cli::dropin::{Dropin, Tool, VERSION};
 use crate::commands::Session;
 
@@ -34,7 +35,8 @@ fn path(dropin: &Dropin) -> Option<PathBuf> {
     match dropin {
         Dropin::Backup(options) => {
             // Of a zip archive the log is one of its files.
-            let directory = Some(&options.output).filter(|output| output.as_os_str() != STDOUT)?;
+            let is_directory = options.output.as_os_str() != STDOUT && options.output_target.as_deref() != Some(TARGET);
+            let directory = Some(&options.output).filter(|_| is_directory)?;
             let time = jiff::Zoned::now().strftime("%m%d%Y%H%M%S").to_string();
             Some(directory.join(format!("backup.{}.{time}.log", options.level.name())))
         }

@@ -6,6 +6,7 @@ mod log;
 mod map;
 mod restore;
 mod unsupported;
+mod void;
 mod words;
 
 use anyhow::Result;

@@ -91,6 +91,9 @@ fn failures_are_status_1() {
     back_up(&case, "copy", &["--output-target", "ftp"])
         .ends_with(1)
         .says(&["Unknown output target plugin [ftp], available plugins: directory, null, zip"]);
+    let nowhere = back_up(&case, "full", &["--output-target", "null"]).succeeds();
+    nowhere.says(&["Will write data to the void", "makes no checkpoint", "Finished successfully"]);
+    assert_eq!(case.checkpoints(), [""; 0]);
     back_up(&case, "inc", &["-t", "raw"]).ends_with(1).says(&["Stream format raw does not support incremental"]);
 }
 
