@@ -354,7 +354,7 @@ mod tests {
             assert!(!adjusted.xml.contains("/dev/vg0/data"), "{}", adjusted.xml);
             // Where libvirt did not show it there is none.
             plan.disks.insert("vdz".into(), plan.disks["vda"].clone());
-            assert!(!adjust(&fixture("live.xml"), &plan).unwrap().xml.contains("dataStore"));
+            assert!(!adjust(&fixture("sources.xml"), &plan).unwrap().xml.contains("dataStore"));
         }
     }
 
