@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::support::{Case, Lab, MIB, compare, listing, virtkeep};
+use crate::support::{Case, Lab, MIB, compare, listing, template, virtkeep};
 
 #[test]
 fn spaces_and_other_letters() {
@@ -27,9 +27,19 @@ fn spaces_and_other_letters() {
     case.backs_up(&[], &["vda", "vdb"]);
     // By UUID it is the same domain.
     let uuid = lab.virsh(&[&"domuuid", &case.domain.name()]);
-    virtkeep(&[&"backup", &"-d", &uuid.trim(), &"-o", &case.set, &"-U", &lab.uri(), &"--scratchdir", &lab.scratch()])
-        .succeeds()
-        .says(&["vda: inc"]);
+    virtkeep(&[
+        &"backup",
+        &"-d",
+        &uuid.trim(),
+        &"-o",
+        &template(&case.set),
+        &"-U",
+        &lab.uri(),
+        &"--scratchdir",
+        &lab.scratch(),
+    ])
+    .succeeds()
+    .says(&["vda: inc"]);
     case.no_traces();
 }
 

@@ -27,7 +27,7 @@ impl<'lab> Case<'lab> {
     /// The arguments of a backup of this domain.
     pub fn arguments(&self, set: &Path, options: &[&str]) -> Vec<std::ffi::OsString> {
         let mut all: Vec<std::ffi::OsString> =
-            vec!["backup".into(), "-n".into(), "-d".into(), self.domain.name().into(), "-o".into(), set.into()];
+            vec!["backup".into(), "-n".into(), "-d".into(), self.domain.name().into(), "-o".into(), template(set)];
         all.extend(["-U".into(), self.lab.uri().into()]);
         // Clap takes an option once: what a test gives replaces ours.
         if !options.contains(&"--scratchdir") {
@@ -140,4 +140,9 @@ pub fn files(set: &Path) -> Vec<PathBuf> {
 pub fn copy_of(set: &Path, to: &Path) {
     let _ = std::fs::remove_dir_all(to);
     run("cp", &[&"-a", &set, &to]).succeeds();
+}
+
+/// The path as `backup -o` takes it, where a percent sign begins a code.
+pub fn template(path: &Path) -> std::ffi::OsString {
+    path.to_str().unwrap().replace('%', "%%").into()
 }
