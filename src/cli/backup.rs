@@ -32,10 +32,6 @@ pub struct Backup {
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
 
-    /// Several domains.
-    #[command(flatten)]
-    pub many: Many,
-
     /// What to back up: everything without starting a chain (copy), everything (full), what changed
     /// since the last full or inc and a new checkpoint (inc), or without one (diff). auto is full in
     /// an empty directory and inc where a chain is.
@@ -105,6 +101,10 @@ pub struct Backup {
     /// one [default: keep all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(2..))]
     pub keep_checkpoints: Option<u64>,
+
+    /// Several domains.
+    #[command(flatten)]
+    pub many: Many,
 
     /// The guest.
     #[command(flatten)]
