@@ -13,15 +13,24 @@ pub fn waits_until(what: &str, done: impl Fn() -> bool) {
     }
 }
 
+/// A real guest with a mounted filesystem on its disk, and a file there.
+fn guest_case(lab: &Lab) -> Case<'_> {
+    let case = Case { lab, domain: lab.guest("g", &["vda:64M"]), set: lab.fresh_directory().join("set") };
+    case.domain.execute("mkfs.ext4 -q /dev/vda && mount /dev/vda /mnt && echo first >/mnt/first && sync");
+    case
+}
+
+/// What the agent of that guest says.
+fn is_frozen(lab: &Lab) -> bool {
+    let status = lab.virsh(&[&"qemu-agent-command", &"g", &"{\"execute\":\"guest-fsfreeze-status\"}"]);
+    status.contains("frozen")
+}
+
 #[test]
 fn a_frozen_guest_is_thawed_however_the_run_ends() {
     let lab = Lab::up();
-    let case = Case { lab: &lab, domain: lab.guest("g", &["vda:64M"]), set: lab.fresh_directory().join("set") };
-    case.domain.execute("mkfs.ext4 -q /dev/vda && mount /dev/vda /mnt && echo first >/mnt/first && sync");
-    let frozen = || {
-        let status = lab.virsh(&[&"qemu-agent-command", &"g", &"{\"execute\":\"guest-fsfreeze-status\"}"]);
-        status.contains("frozen")
-    };
+    let case = guest_case(&lab);
+    let frozen = || is_frozen(&lab);
     for (place, options) in [("frozen", &[][..]), ("begun-unthawed", &["--pause"])] {
         // Killed: the guard process thaws, at once.
         let mut killed = spawn_with(&case, options, &format!("{place}=stop"));
@@ -71,12 +80,8 @@ fn a_frozen_guest_is_thawed_however_the_run_ends() {
 #[test]
 fn a_run_that_is_stopped_does_not_keep_the_guest_frozen() {
     let lab = Lab::up();
-    let case = Case { lab: &lab, domain: lab.guest("g", &["vda:64M"]), set: lab.fresh_directory().join("set") };
-    case.domain.execute("mkfs.ext4 -q /dev/vda && mount /dev/vda /mnt && echo first >/mnt/first && sync");
-    let frozen = || {
-        let status = lab.virsh(&[&"qemu-agent-command", &"g", &"{\"execute\":\"guest-fsfreeze-status\"}"]);
-        status.contains("frozen")
-    };
+    let case = guest_case(&lab);
+    let frozen = || is_frozen(&lab);
     let limits = ["--freeze-timeout", "1", "--freeze-limit", "1"];
     for (options, ends) in [(&["--require-freeze"][..], 1), (&["--strict"], 3)] {
         let mut stopped = spawn_with(&case, &[&limits[..], options].concat(), "frozen=stop");
@@ -97,8 +102,7 @@ fn a_run_that_is_stopped_does_not_keep_the_guest_frozen() {
 #[test]
 fn a_freeze_that_came_too_late_is_thawed_all_the_same() {
     let lab = Lab::up();
-    let case = Case { lab: &lab, domain: lab.guest("g", &["vda:64M"]), set: lab.fresh_directory().join("set") };
-    case.domain.execute("mkfs.ext4 -q /dev/vda && mount /dev/vda /mnt && echo first >/mnt/first && sync");
+    let case = guest_case(&lab);
     // Each attempt to thaw is in the log of the agent's hook.
     let thawed = |freezes: usize| {
         let log = case.domain.execute("cat /tmp/freeze.log");

@@ -109,16 +109,9 @@ fn apply(content: &mut [u8], extents: &[Extent], salt: u64) {
     }
 }
 
-/// Writes one stream; the data extents have their bytes in `content`.
-fn write(
-    directory: &Path,
-    number: usize,
-    size: u64,
-    extents: &[Extent],
-    content: &[u8],
-    compression: Compression,
-) -> PathBuf {
-    let meta = Meta {
+/// The head of the stream of run `number`: a full, and then increments.
+fn meta(number: u64, size: u64, extents: &[Extent], compression: Compression) -> Meta {
+    Meta {
         virtual_size: size,
         data_size: extent::total(extents, Kind::Data),
         date: String::new(),
@@ -129,8 +122,20 @@ fn write(
         incremental: number > 0,
         compression,
         stream_version: 2,
-        own: Some(Own { format: 1, run: uuid::Uuid::from_u128(number as u128), index: true }),
-    };
+        own: Some(Own { format: 1, run: uuid::Uuid::from_u128(u128::from(number)), index: true }),
+    }
+}
+
+/// Writes one stream; the data extents have their bytes in `content`.
+fn write(
+    directory: &Path,
+    number: usize,
+    size: u64,
+    extents: &[Extent],
+    content: &[u8],
+    compression: Compression,
+) -> PathBuf {
+    let meta = meta(number as u64, size, extents, compression);
     let mut stream = StreamWriter::new(Vec::new(), &meta, directory).unwrap();
     let mut compressor = Compressor::new(compression);
     let queue = Queue::new(extents);
@@ -177,19 +182,7 @@ pub fn piece_of(number: u64) -> (u64, u8) {
 fn write_pieces(directory: &Path, number: u64, extents: Vec<Extent>) -> PathBuf {
     let fill = vec![1 + number as u8; 1 << 20];
     let compression = Compression::Lz4 { level: 1 };
-    let meta = Meta {
-        virtual_size: 100 << 30,
-        data_size: extent::total(&extents, Kind::Data),
-        date: String::new(),
-        disk_name: "vda".into(),
-        disk_format: "qcow2".into(),
-        checkpoint_name: format!("virtnbdbackup.{number}"),
-        parent_checkpoint: number.checked_sub(1).map(|base| format!("virtnbdbackup.{base}")).unwrap_or_default(),
-        incremental: number > 0,
-        compression,
-        stream_version: 2,
-        own: Some(Own { format: 1, run: uuid::Uuid::from_u128(u128::from(number)), index: true }),
-    };
+    let meta = meta(number, 100 << 30, &extents, compression);
     let mut stored = Vec::new();
     Compressor::new(compression).compress(&fill[..4096], &mut stored).unwrap();
     let mut stream = StreamWriter::new(Vec::new(), &meta, directory).unwrap();

@@ -104,14 +104,20 @@ impl Images for &[&str] {
     }
 }
 
-#[test]
-fn a_new_chain_ends_the_old_one() {
-    let lab = Lab::up();
-    let case = new_case(&lab);
+/// A domain that is off, with a chain of a full and an increment that were made while it ran.
+fn stopped_after_two_runs(lab: &Lab) -> Case<'_> {
+    let case = new_case(lab);
     case.domain.write("vda", 0x11, 0, MIB);
     case.backs_up(&[], DISKS);
     case.backs_up(&[], DISKS);
     case.domain.stop();
+    case
+}
+
+#[test]
+fn a_new_chain_ends_the_old_one() {
+    let lab = Lab::up();
+    let case = stopped_after_two_runs(&lab);
     write(&case, "vda", "write -P 0x21 2M 64k");
     let new = Case { lab: &lab, domain: TestDomain::known(&lab, "d"), set: lab.fresh_directory().join("new") };
     backs_up(&new, &["-l", "full"], DISKS).says(&["ends the chain of checkpoint virtnbdbackup.0"]);
@@ -127,11 +133,7 @@ fn a_new_chain_ends_the_old_one() {
 #[test]
 fn lost_and_superfluous_checkpoints_while_the_domain_is_off() {
     let lab = Lab::up();
-    let case = new_case(&lab);
-    case.domain.write("vda", 0x11, 0, MIB);
-    case.backs_up(&[], DISKS);
-    case.backs_up(&[], DISKS);
-    case.domain.stop();
+    let case = stopped_after_two_runs(&lab);
     // The host forgets; a failed run of it left a bitmap that nobody knows.
     lab.virsh(&[&"checkpoint-delete", &"d", &"virtnbdbackup.1", &"--metadata"]);
     lab.virsh(&[&"checkpoint-delete", &"d", &"virtnbdbackup.0", &"--metadata"]);
