@@ -77,7 +77,7 @@ fn named(stream: &Stream) -> String {
 }
 
 fn sum(run: &Run, size: impl Fn(&Stream) -> u64) -> String {
-    format_bytes(run.streams.iter().map(size).fold(0, u64::saturating_add))
+    format_bytes(run.sum(size))
 }
 
 /// How many runs a restore of this point reads, or why it can't be done.

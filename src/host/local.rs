@@ -49,13 +49,6 @@ pub(super) fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
     Ok(content)
 }
 
-pub(super) fn remove(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", error).path(path)),
-        _ => Ok(()),
-    }
-}
-
 pub(super) fn listens(path: &Path) -> bool {
     // Refused is the one answer of a dead one; a full queue, or one that is not for us, is somebody's.
     match UnixStream::connect(path) {
@@ -97,8 +90,8 @@ mod tests {
         assert!(listens(&socket) && file(&socket).unwrap().kind == FileKind::Socket);
         drop(listener);
         assert!(!listens(&socket));
-        remove(&socket).unwrap();
-        remove(&socket).unwrap();
+        crate::set::layout::remove(&socket).unwrap();
+        crate::set::layout::remove(&socket).unwrap();
         assert!(!listens(&socket) && space(directory.path()).unwrap().size > 0);
     }
 }

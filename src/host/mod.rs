@@ -19,6 +19,7 @@ use std::sync::Arc;
 use self::address::{Address, SshOptions};
 use self::ssh::Ssh;
 use crate::error::{Error, Result, report};
+use crate::set::layout;
 
 /// A domain's machine.
 #[derive(Debug, Clone, Default)]
@@ -181,7 +182,7 @@ impl Host {
     /// [`Kind::Io`](crate::error::Kind::Io).
     pub fn remove(&self, path: &Path) -> Result<()> {
         match self {
-            Self::Local => local::remove(path),
+            Self::Local => layout::remove(path),
             Self::Ssh(ssh) => remote::remove(ssh, path),
             Self::Closed(closed) => Err(closed.error(path)),
         }

@@ -24,6 +24,7 @@ use super::address::SshTarget;
 use super::shell;
 use super::trouble;
 use crate::error::{Error, Kind, Result};
+use crate::nbd::uri::MAX_SOCKET_PATH;
 use crate::qemu::process;
 
 /// A host that does not answer by then is not there.
@@ -35,7 +36,7 @@ const READY: &str = "virtkeep-is-there";
 /// The forwarding of a socket is set up on this machine alone.
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(20);
 /// Longest path of a control socket: ssh gives it a name with 17 more bytes first.
-const MAX_CONTROL_PATH: usize = 107 - 17;
+const MAX_CONTROL_PATH: usize = MAX_SOCKET_PATH - 17;
 /// A master that does not end by itself by then is ended.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 /// Standard error kept of a master.

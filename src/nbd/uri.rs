@@ -3,6 +3,9 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+/// The longest path of a Unix socket on Linux in bytes, without the closing NUL (unix(7)).
+pub const MAX_SOCKET_PATH: usize = 107;
+
 /// The URI of `export` behind a Unix `socket`: `nbd+unix:///EXPORT?socket=PATH`.
 pub fn unix(socket: &Path, export: &str) -> String {
     let mut uri = String::from("nbd+unix:///");

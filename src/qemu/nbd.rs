@@ -41,9 +41,6 @@ const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// Written when the image is open and the socket listens.
 const PID_FILE: &str = "pid";
 
-/// Longest name of a Unix socket on Linux, without the closing NUL.
-const SOCKET_NAME_MAX: usize = 107;
-
 /// How to serve an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServeOptions {
@@ -90,7 +87,7 @@ impl QemuNbd {
             .tempdir()
             .map_err(|error| Error::io("create a temporary directory", error))?;
         let socket = directory.path().join("socket");
-        if socket.as_os_str().as_bytes().len() > SOCKET_NAME_MAX {
+        if socket.as_os_str().as_bytes().len() > uri::MAX_SOCKET_PATH {
             return Err(Error::usage("the path is too long for a Unix socket").path(socket).hint("shorten TMPDIR"));
         }
         let stderr = File::create(directory.path().join("stderr"))

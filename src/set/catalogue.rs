@@ -42,6 +42,11 @@ impl Run {
         self.streams.iter().find(|stream| stream.target == target)
     }
 
+    /// The sum over the run's streams of what `size` says of each.
+    pub fn sum(&self, size: impl Fn(&Stream) -> u64) -> u64 {
+        self.streams.iter().map(size).fold(0, u64::saturating_add)
+    }
+
     /// Whether another stream can build on this run.
     pub fn is_base(&self) -> bool {
         self.checkpoint.is_some()

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
 
-use super::layout::Layout;
+use super::layout::{Layout, remove};
 use crate::error::{Error, Result};
 
 /// A list of as many runs as there can be is smaller.
@@ -43,11 +43,7 @@ pub fn add(layout: &Layout, runs: impl IntoIterator<Item = String>) -> Result<()
 /// # Errors
 /// [`Io`](crate::error::Kind::Io) where the list can't be removed.
 pub fn forget(layout: &Layout) -> Result<()> {
-    let path = path(layout);
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", error).path(path)),
-        _ => Ok(()),
-    }
+    remove(&path(layout))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Level;
-use super::layout::{Layout, sync_directory};
+use super::layout::{Layout, remove, sync_directory};
 use crate::error::{Error, Result};
 
 /// An intent names a few files per disk; more than this is not one of ours.
@@ -71,11 +71,8 @@ impl Intent {
 
     /// Removes the intent of `run`: the run is over, committed or undone.
     pub fn remove(layout: &Layout, run: Uuid) -> Result<()> {
-        let path = layout.file(&Self::name(run))?;
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", error).path(path)),
-            _ => sync_directory(&layout.private()),
-        }
+        remove(&layout.file(&Self::name(run))?)?;
+        sync_directory(&layout.private())
     }
 
     /// The intents that runs left behind. One that can't be read is an error: it may be all that is

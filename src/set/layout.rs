@@ -286,6 +286,17 @@ fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
+/// Removes a file; one that is not there is no error.
+///
+/// # Errors
+/// [`Kind::Io`].
+pub fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", error).path(path)),
+        _ => Ok(()),
+    }
+}
+
 /// Makes the names in `directory` durable.
 pub fn sync_directory(directory: &Path) -> Result<()> {
     File::open(directory)

@@ -12,7 +12,7 @@ use crate::libvirt::bitmap;
 use crate::libvirt::checkpoint::{self, Checkpoint};
 use crate::libvirt::domain::Domain;
 use crate::libvirt::{code, code_of};
-use crate::set::layout::{Layout, checkpoint_position};
+use crate::set::layout::{self, Layout, checkpoint_position};
 use crate::set::manifest::Manifest;
 use crate::set::{Level, dropped, records};
 
@@ -185,11 +185,7 @@ pub fn unmark(layout: &Layout) -> Result<()> {
     if !records::is_of_stdout(layout) {
         dropped::forget(layout)?;
     }
-    let path = layout.private().join(ENDED);
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", error).path(path).into()),
-        _ => Ok(()),
-    }
+    Ok(layout::remove(&layout.private().join(ENDED))?)
 }
 
 /// Which run ended the chain in a set, if one did.

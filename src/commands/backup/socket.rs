@@ -8,10 +8,8 @@ use uuid::Uuid;
 use crate::cli::backup::Backup;
 use crate::error::{Error, Kind};
 use crate::host::{FileKind, Host};
+use crate::nbd::uri::MAX_SOCKET_PATH;
 use crate::set::job_files;
-
-/// The longest path of a socket, without the final zero byte.
-const MAX_SOCKET: usize = 107;
 
 /// The path of the job's socket, in a place that can have one.
 ///
@@ -27,8 +25,8 @@ pub fn path(host: &Host, args: &Backup, run: Uuid) -> Result<PathBuf> {
         None => args.places.scratchdir.join(job_files::socket_name(run)),
     };
     check_scratch(host, args)?;
-    if socket.as_os_str().len() > MAX_SOCKET {
-        return Err(Error::usage(format!("the socket's path is longer than {MAX_SOCKET} bytes"))
+    if socket.as_os_str().len() > MAX_SOCKET_PATH {
+        return Err(Error::usage(format!("the socket's path is longer than {MAX_SOCKET_PATH} bytes"))
             .path(socket)
             .hint("-f gives a shorter one")
             .into());

@@ -20,7 +20,7 @@ use crate::libvirt::checkpoint;
 use crate::libvirt::domain::Domain;
 use crate::qemu::nbd::QemuNbd;
 use crate::set::intent::{Held, Intent};
-use crate::set::layout::{Layout, PARTIAL};
+use crate::set::layout::{self, Layout, PARTIAL};
 use crate::set::manifest::Manifest;
 use crate::set::records;
 
@@ -79,54 +79,53 @@ pub fn clear_leftovers(domain: &Domain, layout: &Layout, keep: Keep) -> Result<b
             release(domain, &intent)?;
         } else {
             tracing::warn!("run {} did not finish: undoing it", intent.run);
-            undo(domain, layout, &intent, keep.partial)?;
+            remove_files(layout, &intent, keep.partial)?;
+            undo_on_domain(domain, &intent)?;
         }
         Intent::remove(layout, intent.run)?;
     }
     Ok(kept_started)
 }
 
-/// Undoes the run of `intent` after its failure; true if nothing of it is left. What can't be undone now
-/// stays recorded in the intent for the next run.
-pub(super) fn failed_run(run: &Context<'_>, intent: &Intent) -> bool {
+/// Undoes the run of `intent` after its failure. What can't be undone now stays recorded in the intent for the
+/// next run.
+pub(super) fn failed_run(run: &Context<'_>, intent: &Intent) {
     let layout = run.layout;
     // The commit itself failed half-way: what the next run makes of it depends on what it finds.
     match layout.is_committed(intent.run) {
         Ok(false) => {}
         Ok(true) => {
             tracing::warn!("the manifest is written, but maybe not durable: the next run completes the run");
-            return false;
+            return;
         }
         Err(error) => {
             tracing::warn!(
                 "whether the run is committed is not known, the next one finds out: {}",
                 error::report(&error)
             );
-            return false;
+            return;
         }
     }
-    let keep_partial = run.args.keep_partial;
     // Their room may be what is missing, and they need no daemon.
-    let result = remove_files(layout, intent, keep_partial).and_then(|()| {
+    let result = remove_files(layout, intent, run.args.keep_partial).and_then(|()| {
         let (link, layout, intent) = (run.link.clone(), layout.clone(), intent.clone());
         Ok(bounded("undo the run", LIMIT, move || {
             // Not the run's own flag: after a signal it is set.
             let reached = link.reach_within(PATIENCE, &Cancel::new())?;
-            undo(&reached, &layout, &intent, keep_partial).map_err(|error| match error.downcast::<Error>() {
+            undo_on_domain(&reached, &intent).map_err(|error| match error.downcast::<Error>() {
                 Ok(error) => error,
                 Err(other) => Error::new(Kind::Io, format!("{other:#}")),
             })?;
             Intent::remove(&layout, intent.run)
         })?)
     });
-    if let Err(error) = &result {
+    if let Err(error) = result {
         tracing::warn!("the next run has to undo the rest of this one: {}", error::report(error.as_ref()));
     }
-    result.is_ok()
 }
 
-fn undo(domain: &Domain, layout: &Layout, intent: &Intent, keep_partial: bool) -> Result<()> {
-    remove_files(layout, intent, keep_partial)?;
+/// Undoes what the run did to the domain and on its host.
+fn undo_on_domain(domain: &Domain, intent: &Intent) -> Result<()> {
     undo_job(domain, intent)?;
     remove_job_files(domain.host(), intent);
     release(domain, intent)
@@ -214,9 +213,9 @@ fn remove_files(layout: &Layout, intent: &Intent, keep_partial: bool) -> Result<
             std::fs::rename(&partial, &kept).map_err(|error| Error::io("rename", error).path(&partial))?;
             tracing::info!("kept {}", kept.display());
         }
-        remove(&partial)?;
+        layout::remove(&partial)?;
     }
-    intent.extra.iter().try_for_each(|name| remove(&layout.file(name)?))
+    Ok(intent.extra.iter().try_for_each(|name| layout::remove(&layout.file(name)?))?)
 }
 
 /// Scratch files and the socket: libvirt and QEMU remove them, unless they died. An intent is a file that
@@ -242,11 +241,4 @@ pub(super) fn remove_job_files(host: &Host, intent: &Intent) {
 
 fn is_dead_socket(host: &Host, path: &Path) -> bool {
     host.file(path).is_ok_and(|facts| facts.kind == FileKind::Socket) && !host.listens(path)
-}
-
-fn remove(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", error).path(path).into()),
-        _ => Ok(()),
-    }
 }

@@ -12,10 +12,7 @@ use tempfile::TempDir;
 use crate::cli::map::Map;
 use crate::error::{Error, Kind, Result};
 use crate::nbd::server::listener::Listener;
-use crate::nbd::uri;
-
-/// Longest path of a socket that the system takes.
-const MAX_PATH: usize = 107;
+use crate::nbd::uri::{self, MAX_SOCKET_PATH};
 
 /// A listening socket; dropped, its file goes.
 #[derive(Debug)]
@@ -131,7 +128,7 @@ fn default_path() -> Result<(PathBuf, Option<TempDir>)> {
         let directory = run.join("virtkeep");
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
         let path = directory.join(&name);
-        if made.is_ok() && path.as_os_str().len() <= MAX_PATH {
+        if made.is_ok() && path.as_os_str().len() <= MAX_SOCKET_PATH {
             return Ok((path, None));
         }
     }
@@ -145,7 +142,7 @@ fn default_path() -> Result<(PathBuf, Option<TempDir>)> {
 /// Binds a socket that this user alone may open. A dead socket is replaced.
 fn bind(path: &Path) -> Result<UnixListener> {
     let refused = |message: &str, kind: Kind| Error::new(kind, message).path(path);
-    if path.as_os_str().len() > MAX_PATH {
+    if path.as_os_str().len() > MAX_SOCKET_PATH {
         return Err(refused("the path is too long for a socket", Kind::Usage).hint("--socket takes a shorter one"));
     }
     if let Ok(metadata) = path.symlink_metadata() {

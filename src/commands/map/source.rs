@@ -5,12 +5,10 @@ use anyhow::Result;
 use crate::chain_device::ChainDevice;
 use crate::cli::map::Map;
 use crate::commands::restore::sequence;
-use crate::commands::restore::source::open_chain;
-use crate::commands::{Session, foreign_raw, whole};
+use crate::commands::restore::source::{open_chain, open_set, tell_unproven};
+use crate::commands::{Session, whole};
 use crate::error::{self, Error, Kind};
 use crate::set::chain;
-use crate::set::files::Files;
-use crate::stream::reader::Proof;
 
 /// Opens them, without reading data of streams that have an index.
 pub fn chains(args: &Map, session: &Session) -> Result<Vec<ChainDevice>> {
@@ -20,19 +18,12 @@ pub fn chains(args: &Map, session: &Session) -> Result<Vec<ChainDevice>> {
         vec![sequence::open(&sequence::files(&args.input, &args.file)?, session)?]
     };
     session.cancel.check()?;
-    for layer in chains.iter().flat_map(ChainDevice::layers) {
-        if layer.proof() == Proof::Unproven {
-            tracing::warn!("{}: there is no checksum for it: its content is unproven", layer.path().display());
-        }
-    }
+    tell_unproven(&chains);
     Ok(chains)
 }
 
 fn of_point(args: &Map, session: &Session) -> Result<Vec<ChainDevice>> {
-    let catalogue = foreign_raw::open_set(Files::open(&args.input)?)?.with_data()?;
-    for problem in &catalogue.problems {
-        tracing::warn!("{}", error::report(&problem.error));
-    }
+    let catalogue = open_set(&args.input)?;
     let point = chain::find_point(&catalogue, args.until.as_deref())?;
     whole::check(&catalogue, point, &args.disk)?;
     let targets: Vec<&String> = point.streams.iter().map(|stream| &stream.target).collect();

@@ -45,10 +45,7 @@ impl Source {
         if !args.sequence.is_empty() {
             return Ok(Self::Sequence(sequence::files(&args.input, &args.sequence)?));
         }
-        let catalogue = foreign_raw::open_set(Files::open(&args.input)?)?.with_data()?;
-        for problem in &catalogue.problems {
-            tracing::warn!("{}", error::report(&problem.error));
-        }
+        let catalogue = open_set(&args.input)?;
         let point = Box::new(chain::find_point(&catalogue, args.until.as_deref())?.clone());
         whole::check(&catalogue, &point, &args.disk)?;
         if args.until.is_none() {
@@ -109,11 +106,7 @@ impl Source {
             Self::Sequence(files) => vec![sequence::open(files, session)?],
         };
         session.cancel.check()?;
-        for layer in chains.iter().flat_map(ChainDevice::layers) {
-            if layer.proof() == Proof::Unproven {
-                tracing::warn!("{}: there is no checksum for it: its content is unproven", layer.path().display());
-            }
-        }
+        tell_unproven(&chains);
         Ok(chains)
     }
 
@@ -184,6 +177,27 @@ pub fn watched<T>(
     tracing::info!("{name}: reading {} once, which have no index", format_bytes(total));
     let meter = session.display.meter(name, total);
     open(&|bytes| meter.advance(bytes))
+}
+
+/// Opens a set to read disks from, and says what is wrong with it.
+///
+/// # Errors
+/// As for [`foreign_raw::open_set`]; where its data is somewhere else.
+pub fn open_set(input: &[PathBuf]) -> error::Result<Catalogue> {
+    let catalogue = foreign_raw::open_set(Files::open(input)?)?.with_data()?;
+    for problem in &catalogue.problems {
+        tracing::warn!("{}", error::report(&problem.error));
+    }
+    Ok(catalogue)
+}
+
+/// Says which streams have nothing that proves them.
+pub fn tell_unproven(chains: &[ChainDevice]) {
+    for layer in chains.iter().flat_map(ChainDevice::layers) {
+        if layer.proof() == Proof::Unproven {
+            tracing::warn!("{}: there is no checksum for it: its content is unproven", layer.path().display());
+        }
+    }
 }
 
 /// Opens a chain; virtnbdbackup's streams are read as a whole for that.

@@ -134,7 +134,7 @@ impl Health {
     pub fn text(&self) -> String {
         let mut parts: Vec<String> = self.findings.iter().map(|(_, text)| one_line(text)).collect();
         if let (Some(run), Some(age)) = (&self.newest, self.age) {
-            let stored = run.streams.iter().map(|stream| stream.stored_size).fold(0, u64::saturating_add);
+            let stored = run.sum(|stream| stream.stored_size);
             let chain = self.chain.map(|length| format!(", chain of {length}")).unwrap_or_default();
             parts.push(format!(
                 "last backup {} ({} ago), {}, {}{chain}, {} restore points",
@@ -155,7 +155,7 @@ impl Health {
         let name: String = self.name.chars().map(|c| if matches!(c, '\'' | '=' | '|') { '_' } else { c }).collect();
         let label = |what: &str| if labelled { format!("'{name} {what}'") } else { what.to_owned() };
         let warn = args.warn_age.map(|age| age.as_secs().to_string()).unwrap_or_default();
-        let stored = run.streams.iter().map(|stream| stream.stored_size).fold(0, u64::saturating_add);
+        let stored = run.sum(|stream| stream.stored_size);
         Some(format!(
             "{}={}s;{warn};{};0 {}={stored}B;;;0 {}={};;;0",
             label("age"),

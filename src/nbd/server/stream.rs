@@ -29,49 +29,36 @@ pub trait Stream: Send + Sync {
     fn set_limit(&self, limit: Option<Duration>) -> io::Result<()>;
 }
 
-impl Stream for UnixStream {
-    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut reader = self;
-        again(|| reader.read(buffer))
-    }
+/// Both kinds of socket have the same calls, and no trait of the standard library's for them.
+macro_rules! impl_stream {
+    ($($socket:ty),*) => {
+        $(
+            impl Stream for $socket {
+                fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+                    let mut reader = self;
+                    again(|| reader.read(buffer))
+                }
 
-    fn send(&self, bytes: &[u8]) -> io::Result<()> {
-        let mut writer = self;
-        writer.write_all(bytes)
-    }
+                fn send(&self, bytes: &[u8]) -> io::Result<()> {
+                    let mut writer = self;
+                    writer.write_all(bytes)
+                }
 
-    fn shutdown(&self, how: Shutdown) {
-        // The peer may have done it.
-        let _ = self.shutdown(how);
-    }
+                fn shutdown(&self, how: Shutdown) {
+                    // The peer may have done it.
+                    let _ = self.shutdown(how);
+                }
 
-    fn set_limit(&self, limit: Option<Duration>) -> io::Result<()> {
-        self.set_read_timeout(limit)?;
-        self.set_write_timeout(limit)
-    }
+                fn set_limit(&self, limit: Option<Duration>) -> io::Result<()> {
+                    self.set_read_timeout(limit)?;
+                    self.set_write_timeout(limit)
+                }
+            }
+        )*
+    };
 }
 
-impl Stream for TcpStream {
-    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut reader = self;
-        again(|| reader.read(buffer))
-    }
-
-    fn send(&self, bytes: &[u8]) -> io::Result<()> {
-        let mut writer = self;
-        writer.write_all(bytes)
-    }
-
-    fn shutdown(&self, how: Shutdown) {
-        // The peer may have done it.
-        let _ = self.shutdown(how);
-    }
-
-    fn set_limit(&self, limit: Option<Duration>) -> io::Result<()> {
-        self.set_read_timeout(limit)?;
-        self.set_write_timeout(limit)
-    }
-}
+impl_stream!(UnixStream, TcpStream);
 
 /// Repeats a call that a signal interrupted.
 pub(super) fn again(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
