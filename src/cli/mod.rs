@@ -57,6 +57,9 @@ pub enum Command {
     /// Lets a guest go when the backup that holds it dies; started by backup itself.
     #[command(hide = true)]
     Guard,
+    /// Ends a domain that runs from a map when the map dies; started by map itself.
+    #[command(hide = true)]
+    BootGuard,
     /// Becomes a program that is killed when the process that started it dies; for virtkeep's own use.
     #[command(hide = true)]
     Bound(Bound),
@@ -79,13 +82,14 @@ impl Command {
             Self::Backup(args) => Some(&args.hypervisor),
             Self::Restore(args) => Some(&args.hypervisor),
             Self::Doctor(args) => Some(&args.hypervisor),
+            Self::Map(args) => Some(&args.boot.hypervisor),
             Self::Verify(_)
             | Self::Dump(_)
-            | Self::Map(_)
             | Self::Unmap(_)
             | Self::Status(_)
             | Self::BackupOne(_)
             | Self::Guard
+            | Self::BootGuard
             | Self::Bound(_) => None,
         }
     }
@@ -103,7 +107,7 @@ impl Command {
             Self::Status(args) => &args.talk,
             Self::Doctor(args) => &args.talk,
             Self::BackupOne(talk) => talk,
-            Self::Guard | Self::Bound(_) => PLAIN,
+            Self::Guard | Self::BootGuard | Self::Bound(_) => PLAIN,
         }
     }
 }

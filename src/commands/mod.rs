@@ -53,6 +53,7 @@ pub fn run(command: &Command, session: &Session) -> Result<Exit> {
         Command::Status(args) => status::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Guard => guard::run(),
+        Command::BootGuard => map::boot::guard::run(),
         Command::Bound(args) => bound::run(args),
     }
 }

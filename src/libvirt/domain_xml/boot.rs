@@ -29,8 +29,6 @@ pub struct Boot {
     pub name: String,
     /// Its UUID; none where it takes the original's place, and keeps UUID and MAC addresses.
     pub uuid: Option<String>,
-    /// Where the disks are served.
-    pub server: NbdServer,
     /// The disks that are, by target; the name of the export is the target's.
     pub disks: BTreeSet<String>,
     /// Bytes of memory, if not as much as the original has.
@@ -87,11 +85,11 @@ const OF_THE_HOST: [&str; 10] = [
     "qemu:override",
 ];
 
-/// Makes the copy's XML of the original's.
+/// Makes the copy's XML of the original's, with the disks as `server` serves them.
 ///
 /// # Errors
 /// As [`adjust`](super::adjust()).
-pub fn boot(text: &str, plan: &Boot) -> Result<Adjusted> {
+pub fn boot(text: &str, plan: &Boot, server: &NbdServer) -> Result<Adjusted> {
     // What is not readable as a domain is not made into one.
     super::DomainConfig::parse(text)?;
     let mut document = xml::parse(text, "domain")?;
@@ -113,7 +111,7 @@ pub fn boot(text: &str, plan: &Boot) -> Result<Adjusted> {
         if plan.drop_emulator {
             devices.remove_children("emulator");
         }
-        removed = boot_devices::adjust(devices, plan, &mut notes)?;
+        removed = boot_devices::adjust(devices, plan, server, &mut notes)?;
     }
     // A guest that shuts down or crashes is gone, and the map with it.
     for event in ["on_poweroff", "on_crash"] {
@@ -245,7 +243,6 @@ mod tests {
         Boot {
             name: "copy".into(),
             uuid: Some("00000000-0000-4000-8000-000000000001".into()),
-            server: NbdServer::Unix("/run/x/s".into()),
             disks: disks.iter().map(|&disk| disk.to_owned()).collect(),
             memory: None,
             network: Connect::Nothing,
@@ -257,6 +254,10 @@ mod tests {
             kernel: None,
             initrd: None,
         }
+    }
+
+    fn served() -> NbdServer {
+        NbdServer::Unix("/run/x/s".into())
     }
 
     /// A domain with one of everything that must not come along.
@@ -284,7 +285,7 @@ mod tests {
 
     #[test]
     fn nothing_of_the_host_comes_along() {
-        let adjusted = boot(FULL, &Boot { nvram: Some("/t/nv".into()), ..plan(&["sda"]) }).unwrap();
+        let adjusted = boot(FULL, &Boot { nvram: Some("/t/nv".into()), ..plan(&["sda"]) }, &served()).unwrap();
         let xml = adjusted.xml.replace('\'', "\"");
         assert_eq!(adjusted.removed, ["vdb"]);
         for gone in [
@@ -353,7 +354,7 @@ mod tests {
     #[test]
     fn a_copy_in_the_place_of_the_original_keeps_what_identifies_it() {
         let plan = Boot { name: "web".into(), uuid: None, network: Connect::AsBefore, ..plan(&["sda", "vdb"]) };
-        let adjusted = boot(FULL, &plan).unwrap();
+        let adjusted = boot(FULL, &plan, &served()).unwrap();
         for kept in ["4dea22b3", "52:54:00:12:34:56", "br0", "vhost"] {
             assert!(adjusted.xml.contains(kept), "{kept}: {}", adjusted.xml);
         }
@@ -363,7 +364,7 @@ mod tests {
     #[test]
     fn a_host_without_kvm_emulates() {
         let plan = Boot { emulate: true, drop_emulator: true, memory: Some(512 << 20), ..plan(&["sda"]) };
-        let adjusted = boot(FULL, &plan).unwrap();
+        let adjusted = boot(FULL, &plan, &served()).unwrap();
         for gone in ["kvm", "hyperv", "host-passthrough", "<emulator>", "4194304"] {
             assert!(!adjusted.xml.contains(gone), "{gone}: {}", adjusted.xml);
         }
@@ -373,19 +374,15 @@ mod tests {
 
     #[test]
     fn networks_and_ports_are_named() {
-        let plan = Boot {
-            network: Connect::Network("a & b".into()),
-            server: NbdServer::Tcp("[::1]:99".parse().unwrap()),
-            ..plan(&["sda"])
-        };
-        let xml = boot(FULL, &plan).unwrap().xml.replace('\'', "\"");
+        let plan = Boot { network: Connect::Network("a & b".into()), ..plan(&["sda"]) };
+        let xml = boot(FULL, &plan, &NbdServer::Tcp("[::1]:99".parse().unwrap())).unwrap().xml.replace('\'', "\"");
         assert!(xml.contains("<source network=\"a &amp; b\"/>") && !xml.contains("<link"), "{xml}");
         assert!(xml.contains("<host name=\"::1\" port=\"99\"/>") && !xml.contains("52:54"), "{xml}");
     }
 
     #[test]
     fn a_plainer_domain_has_the_hosts_processor_and_no_idle_cards() {
-        let adjusted = boot(FULL, &plan(&["sda"])).unwrap().xml;
+        let adjusted = boot(FULL, &plan(&["sda"]), &served()).unwrap().xml;
         let plain = plainer(&adjusted).unwrap().unwrap().replace('\'', "\"");
         assert!(plain.contains("host-model") && plain.contains("cores=\"2\""), "{plain}");
         assert!(!plain.contains("host-passthrough") && !plain.contains("<interface"), "{plain}");
@@ -398,7 +395,7 @@ mod tests {
             let original = DomainConfig::parse(&fixture(name)).unwrap();
             let targets: Vec<&str> = original.disks.iter().map(|disk| disk.target.as_str()).collect();
             for emulate in [false, true] {
-                let adjusted = boot(&fixture(name), &Boot { emulate, ..plan(&targets) }).unwrap();
+                let adjusted = boot(&fixture(name), &Boot { emulate, ..plan(&targets) }, &served()).unwrap();
                 let config = DomainConfig::parse(&adjusted.xml).unwrap();
                 assert_eq!(config.name, "copy", "{name}");
                 assert_eq!(config.disks.len(), original.disks.len(), "{name}");

@@ -30,10 +30,15 @@ const NOT_MISSED: [&str; 4] = ["redirfilter", "graphics", "audio", "lease"];
 const KEPT_OF_A_CARD: [&str; 5] = ["model", "address", "boot", "rom", "acpi"];
 
 /// Changes the devices; returns the targets of the disks that are not among them any more.
-pub(super) fn adjust(devices: &mut Element<'_>, plan: &Boot, notes: &mut Vec<String>) -> Result<Vec<String>> {
+pub(super) fn adjust(
+    devices: &mut Element<'_>,
+    plan: &Boot,
+    server: &NbdServer,
+    notes: &mut Vec<String>,
+) -> Result<Vec<String>> {
     let has_screen = devices.child("graphics").is_some();
     leave_out(devices, notes);
-    let removed = adjust_disks(devices, plan, notes)?;
+    let removed = adjust_disks(devices, plan, server, notes)?;
     for device in devices.children_mut() {
         remove_aliases(device);
         match device.name() {
@@ -92,7 +97,12 @@ fn is_agent(channel: &Element<'_>) -> bool {
     name.as_deref() == Some("org.qemu.guest_agent.0")
 }
 
-fn adjust_disks(devices: &mut Element<'_>, plan: &Boot, notes: &mut Vec<String>) -> Result<Vec<String>> {
+fn adjust_disks(
+    devices: &mut Element<'_>,
+    plan: &Boot,
+    server: &NbdServer,
+    notes: &mut Vec<String>,
+) -> Result<Vec<String>> {
     let (mut removed, mut found) = (Vec::new(), Vec::new());
     devices.retain_children(|child| {
         let Some(disk) = (child.name() == "disk").then(|| Disk::parse(child).ok()).flatten() else {
@@ -111,7 +121,7 @@ fn adjust_disks(devices: &mut Element<'_>, plan: &Boot, notes: &mut Vec<String>)
             element.remove_children(name);
         }
         if plan.disks.contains(&disk.target) {
-            serve(element, &disk.target, &plan.server).map_err(|error| error.disk(&disk.target))?;
+            serve(element, &disk.target, server).map_err(|error| error.disk(&disk.target))?;
         } else if element.child("source").is_some() {
             element.set_attribute("type", "file")?;
             element.remove_children("source");
