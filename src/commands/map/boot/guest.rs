@@ -75,13 +75,14 @@ impl Guest {
     /// Says what runs, and how it is seen.
     pub fn tell(&self) {
         tracing::info!("domain {} runs from {}", self.name, self.describe);
+        // What can't be told now is not worth an end.
+        let text = self.link.reach().and_then(|reached| reached.xml(false)).unwrap_or_default();
         match &self.network {
+            _ if !text.contains("<interface ") => tracing::info!("it has no network card"),
             Connect::Nothing => tracing::info!("it has no network; --network NAME connects it to one of libvirt's"),
             Connect::Network(name) => tracing::info!("it is connected to the network {name}"),
             Connect::AsBefore => tracing::info!("it is connected as the original is"),
         }
-        // What can't be told now is not worth an end.
-        let text = self.link.reach().and_then(|reached| reached.xml(false)).unwrap_or_default();
         if let Some(ways) = ways_to_see(&text, &self.uri, &self.name) {
             tracing::info!("see it with {ways}");
         }
