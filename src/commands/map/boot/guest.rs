@@ -224,9 +224,10 @@ impl Drop for Guest {
     }
 }
 
-/// Whether the error is that there is no such domain, or that it does not run.
+/// Whether the error is that there is no such domain, or that it does not run. The kind would not do: a daemon that is
+/// being restarted is not found, either.
 fn is_no_more(error: &Error) -> bool {
-    error.kind() == Kind::NotFound || code_of(error) == Some(code::OPERATION_INVALID)
+    matches!(code_of(error), Some(code::NO_DOMAIN | code::OPERATION_INVALID))
 }
 
 fn pause(stop: &Cancel) {
