@@ -50,13 +50,17 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Starts it and waits until it has a connection of its own. `hypervisor` has the password itself.
+    /// Starts it and waits until it has a connection of its own. `hypervisor` has the password itself. One of a map
+    /// that leaves its terminal must not hold that, and says nothing.
     ///
     /// # Errors
     /// Where it can't be started or can't connect; it has said why.
-    pub fn start(hypervisor: &Hypervisor) -> error::Result<Self> {
+    pub fn start(hypervisor: &Hypervisor, detached: bool) -> error::Result<Self> {
         let mut command = Command::new("/proc/self/exe");
         command.arg0("virtkeep").arg("boot-guard").stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
+        if detached {
+            command.stderr(Stdio::null());
+        }
         let mut child = command.spawn().map_err(|error| Error::io("start the guard", error))?;
         let (pipe, answers) = (child.stdin.take(), child.stdout.take());
         let mut guard = Self { child, pipe };

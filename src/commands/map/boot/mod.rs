@@ -59,6 +59,7 @@ pub struct Prepared {
     /// Where the disks will be copied.
     images: Vec<(String, PathBuf)>,
     describe: String,
+    detached: bool,
 }
 
 impl Prepared {
@@ -126,6 +127,7 @@ impl Prepared {
             files,
             images,
             describe: source.describe(),
+            detached: args.detach,
         })
     }
 
@@ -152,7 +154,7 @@ impl Prepared {
         for note in &adjusted.notes {
             tracing::info!("{note}");
         }
-        let mut guard = Guard::start(&self.hypervisor)?;
+        let mut guard = Guard::start(&self.hypervisor, self.detached)?;
         let images = self.images.iter().map(|(_, path)| path);
         guard.order(&Orders {
             domain: Some(self.uuid.clone()),
