@@ -43,7 +43,7 @@ impl Domain {
             let Some((done, total)) = job else {
                 return Err(Error::new(Kind::Io, "the copy of the disk ended before it was complete")
                     .disk(target)
-                    .hint("is the file system full? The log of the domain (/var/log/libvirt/qemu) may tell"));
+                    .hint("a damaged block is told above; else, is the file system of the copy full?"));
             };
             found.insert(target.to_owned(), Copying { done, total, ready: is_ready(&text, target)? });
         }
