@@ -160,6 +160,7 @@ part_scattered() {
 # Seconds and memory of a backup until it says how many extents there are; then it is interrupted.
 until_known() { # NAME COMMAND...
     local name=$1 pid start now && shift
+    : >"$work/output"
     start=$(date +%s%N)
     "$@" >"$work/output" 2>&1 &
     pid=$!
