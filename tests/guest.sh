@@ -1,14 +1,14 @@
 #!/bin/bash
 # Builds a Linux guest that boots in seconds without hardware virtualization, from Debian's own
 # packages (downloaded and unpacked, never installed): a kernel, busybox, the QEMU guest agent,
-# mke2fs. Prints the directory with `vmlinux` and `initramfs`; made once, kept below target/.
+# mke2fs, nbd-client. Prints the directory with `vmlinux` and `initramfs`; made once, kept below target/.
 set -euo pipefail
 shopt -s nullglob
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 target=${CARGO_TARGET_DIR:-$here/../target}/lab-guest
 PATH=$PATH:/usr/sbin:/sbin
-modules=(virtio_pci virtio_blk virtio_scsi sd_mod virtio_console ext4 crc32c_generic loop nbd)
+modules=(virtio_pci virtio_blk virtio_scsi sd_mod virtio_console ext4 crc32c_generic loop nbd virtio_net)
 
 say() { echo "guest: $*" >&2; }
 die() { say "error: $*" && exit 1; }
@@ -134,6 +134,7 @@ build() {
     add_program "$(find unpacked -name qemu-ga -type f)"
     # Under a name that is none of busybox's own.
     add_program "$(command -v mke2fs)" mkfs.ext4
+    add_program "$(command -v nbd-client)"
     add_modules "$version"
     write_init
     (cd root && find . | cpio --quiet -o -H newc -R 0:0) >initramfs

@@ -27,13 +27,13 @@ qemu=(qemu-system-x86 qemu-utils)
 # time, b3sum: bench.sh. procps: kill. cpio, lz4, xz-utils, zstd: unpack the kernel of the test guest and pack its initramfs.
 # strace: what a run makes durable, and system calls that fail.
 # libxml2-utils: virt-xml-validate. swtpm and swtpm-tools: domains with an emulated TPM. seabios: firmware as a file.
-# python3-libnbd, fio, fuse3, openssl: clients of the map, and certificates.
+# python3-libnbd, fio, fuse3, nbd-client, openssl: clients of the map, and certificates.
 # nbdkit-plugin-python: virtnbdbackup's own restore of compressed sets and its map.
 # openssh-*, netcat-openbsd, iproute2, gnutls-bin, sasl2-bin, libsasl2-modules*: another host, in a network namespace.
 extra=(virtnbdbackup nbdkit-plugin-python busybox-static e2fsprogs cpio lz4 xz-utils zstd unzip util-linux python3 strace time procps
     libxml2-utils swtpm swtpm-tools seabios
     openssh-server openssh-client netcat-openbsd iproute2 gnutls-bin sasl2-bin libsasl2-modules libsasl2-modules-db
-    python3-libnbd fio fuse3 openssl b3sum)
+    python3-libnbd fio fuse3 nbd-client openssl b3sum)
 
 say() { echo "install: $*" >&2; }
 die() { say "error: $1" && { [ -z "${2-}" ] || say "hint: $2"; } && exit 1; }

@@ -24,7 +24,8 @@ usage: tests/lab.sh COMMAND DIR [ARGUMENT...]
   start DIR NAME              start a stopped domain, paused
   stop DIR NAME               end a domain as pulling the plug of a paused guest would
   remove DIR NAME             end and undefine a domain, remove its images
-  guest DIR NAME [DISK...]    boot a small Linux with its agent, wait until it answers
+  guest DIR NAME [--devices XML] [DISK...]
+                              boot a small Linux with its agent, wait until it answers
   exec DIR NAME COMMAND       run a shell command inside that guest, print its output
   qemu-pid DIR NAME           print the process id of a running domain's QEMU
   qemu-kill DIR NAME          kill a running domain's QEMU (SIGKILL), as a crash would
@@ -484,8 +485,9 @@ remove() {
 # ---- a real guest
 
 guest() {
-    local name=$1 boot kernel round
+    local name=$1 boot kernel round devices=''
     shift
+    if [ "${1-}" = --devices ]; then devices=$2 && shift 2; fi
     [ $# -gt 0 ] || set -- vda:256M
     boot=$dir/guest
     # A copy: QEMU's user may not reach the checkout.
@@ -498,7 +500,7 @@ guest() {
     domain "$name" --running --memory 128 \
         --os "<kernel>$boot/vmlinux</kernel><initrd>$boot/initramfs</initrd><cmdline>$kernel</cmdline>" \
         --devices "<serial type='file'><source path='$dir/run/$name.console'/><target port='0'/></serial>
-<channel type='unix'><source mode='bind' path='$dir/run/$name.agent'/><target type='virtio' name='org.qemu.guest_agent.0'/></channel>" "$@"
+<channel type='unix'><source mode='bind' path='$dir/run/$name.agent'/><target type='virtio' name='org.qemu.guest_agent.0'/></channel>$devices" "$@"
     for round in {1..240}; do
         if virsh qemu-agent-command --timeout 5 "$name" '{"execute":"guest-ping"}' >/dev/null 2>&1; then return; fi
         sleep 0.25

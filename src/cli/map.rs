@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::Talk;
+use super::{Hypervisor, Talk};
 
 /// Serve a restore point's disks over NBD.
 #[derive(Debug, Args)]
@@ -79,6 +79,10 @@ pub struct Map {
     #[arg(long, value_name = "/dev/nbdN", conflicts_with = "tls_cert")]
     pub device: Option<PathBuf>,
 
+    /// Running the machine from its backup.
+    #[command(flatten)]
+    pub boot: Boot,
+
     /// Memory for blocks that were read.
     #[arg(long, value_name = "SIZE", default_value = "48M", value_parser = crate::units::parse_bytes)]
     pub cache: u64,
@@ -86,6 +90,51 @@ pub struct Map {
     /// How much is said.
     #[command(flatten)]
     pub talk: Talk,
+}
+
+/// Running the machine from its backup.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Running the machine from its backup")]
+pub struct Boot {
+    /// Run the machine from the map, at once, as a domain of libvirt's that is forgotten when it ends; implies
+    /// --writable. It has no network, and none of the devices of the original's host. Its name is printed.
+    #[arg(long, conflicts_with_all = ["file", "fuse", "device", "tls_cert"])]
+    pub boot: bool,
+
+    /// Name of the domain; under the original's own name it takes its place, with UUID and MAC addresses [default:
+    /// the original's with -boot at the end]
+    #[arg(long, value_name = "NAME", requires = "boot")]
+    pub name: Option<String>,
+
+    /// Memory of the domain [default: as much as the original's]
+    #[arg(long, value_name = "SIZE", requires = "boot", value_parser = crate::units::parse_bytes)]
+    pub memory: Option<u64>,
+
+    /// Connect its network cards to this network of libvirt's.
+    #[arg(long, value_name = "NETWORK", requires = "boot")]
+    pub network: Option<String>,
+
+    /// Connect its network cards to what the original's are connected to.
+    #[arg(long, requires = "boot", conflicts_with = "network")]
+    pub original_network: bool,
+
+    /// Wait up to so many seconds until the guest agent answers, before anything else is done; if it does not,
+    /// that is a failure.
+    #[arg(long, value_name = "SECONDS", requires = "boot", value_parser = clap::value_parser!(u64).range(1..=86400))]
+    pub wait_agent: Option<u64>,
+
+    /// Copy the disks of the running domain to new images in this directory; then the map ends, and the domain goes
+    /// on with them.
+    #[arg(long, value_name = "DIR", requires = "boot", conflicts_with_all = ["exec", "detach"])]
+    pub copy_to: Option<PathBuf>,
+
+    /// Define the domain that goes on, so that it is still known when it ends.
+    #[arg(short = 'D', long, requires = "copy_to")]
+    pub define: bool,
+
+    /// How the hypervisor is reached.
+    #[command(flatten)]
+    pub hypervisor: Hypervisor,
 }
 
 /// End a map.
@@ -106,6 +155,9 @@ const EXAMPLES: &str = "Examples:
   virtkeep map -i /backup/web -d vda -e 'nbdcopy \"$uri\" vda.raw'
   virtkeep map -i /backup/web -d vda -e 'guestfish --ro --format=raw -a \"$uri\" -i cat /etc/fstab'
   virtkeep map -i /backup/web -d vda --fuse /mnt/web              the disk as the file /mnt/web/vda
+  virtkeep map -i /backup/web --boot                              the machine runs, until it shuts down
+  virtkeep map -i /backup/web --boot --wait-agent 300 -e true     does it come up?
+  virtkeep map -i /backup/web --boot --network default --copy-to /var/lib/libvirt/images --define
   virtkeep map -i /backup/web -d vda --writable --socket /run/web.sock --detach
   virtkeep unmap /run/web.sock
 

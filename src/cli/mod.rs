@@ -62,6 +62,9 @@ pub enum Command {
     /// Writes the manual pages into a directory, for packages.
     #[command(hide = true)]
     Manual(Generate),
+    /// Ends a domain that runs from a map when the map dies; started by map itself.
+    #[command(hide = true)]
+    BootGuard,
     /// Becomes a program that is killed when the process that started it dies; for virtkeep's own use.
     #[command(hide = true)]
     Bound(Bound),
@@ -91,14 +94,15 @@ impl Command {
             Self::Backup(args) => Some(&args.hypervisor),
             Self::Restore(args) => Some(&args.hypervisor),
             Self::Doctor(args) => Some(&args.hypervisor),
+            Self::Map(args) => Some(&args.boot.hypervisor),
             Self::Verify(_)
             | Self::Dump(_)
-            | Self::Map(_)
             | Self::Unmap(_)
             | Self::Status(_)
             | Self::BackupOne(_)
             | Self::Guard
             | Self::Manual(_)
+            | Self::BootGuard
             | Self::Bound(_) => None,
         }
     }
@@ -116,7 +120,7 @@ impl Command {
             Self::Status(args) => &args.talk,
             Self::Doctor(args) => &args.talk,
             Self::BackupOne(talk) => talk,
-            Self::Guard | Self::Manual(_) | Self::Bound(_) => PLAIN,
+            Self::Guard | Self::BootGuard | Self::Manual(_) | Self::Bound(_) => PLAIN,
         }
     }
 }

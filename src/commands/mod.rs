@@ -56,6 +56,7 @@ pub fn run(command: &Command, session: &Session) -> Result<Exit> {
         Command::Doctor(args) => doctor::run(args),
         Command::Guard => guard::run(),
         Command::Manual(args) => generate::run(args),
+        Command::BootGuard => map::boot::guard::run(),
         Command::Bound(args) => bound::run(args),
     }
 }

@@ -195,6 +195,16 @@ pub fn thaw_within(domain: &Domain, timeout: Duration) -> std::result::Result<u3
     result
 }
 
+/// Asks whether the agent is there; it gets `timeout` to answer.
+///
+/// # Errors
+/// By libvirt's code: there is none, it does not answer.
+pub fn ping(domain: &Domain, timeout: Duration) -> Result<()> {
+    let seconds = i32::try_from(timeout.as_secs().max(1)).unwrap_or(i32::MAX);
+    let answer = domain.sys.agent_command(r#"{"execute":"guest-ping"}"#, seconds);
+    domain.during("ask whether the guest agent is there", answer).map(drop)
+}
+
 /// Everything that the agent tells of the guest, as an object with libvirt's names (`os.name`,
 /// `fs.0.mountpoint`).
 ///

@@ -1,6 +1,8 @@
 //! Whether a domain that runs can be backed up at all: libvirt 6.0 to 7.5 has incremental backups, but a domain
 //! must ask for them by name; before QEMU 4.2 there are none.
 
+use std::path::Path;
+
 use super::connection::Connection;
 use super::domain::Domain;
 use super::xml::{self, Element};
@@ -50,6 +52,48 @@ impl Connection {
             _ => Ok(()),
         }
     }
+}
+
+/// What of a domain's XML this host can't do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lacks {
+    /// KVM, which the XML asks for.
+    pub kvm: bool,
+    /// The emulator at the path that the XML names.
+    pub emulator: bool,
+}
+
+impl Connection {
+    /// What this host lacks of what a domain's XML asks for; of a daemon on this machine.
+    ///
+    /// # Errors
+    /// [`Kind::Protocol`](crate::error::Kind::Protocol) if it is no domain XML.
+    pub fn lacks(&self, domain: &str) -> Result<Lacks> {
+        let wanted = Running::parse(domain)?;
+        let emulator = wanted.emulator.as_deref().is_some_and(|path| !Path::new(path).exists());
+        let kvm = wanted.kind.as_deref() == Some("kvm")
+            && self.domain_capabilities(None, wanted.arch.as_deref(), None, Some("kvm")).is_err();
+        Ok(Lacks { kvm, emulator })
+    }
+
+    /// The user that the daemon starts QEMU as; none where it does not say, which session daemons don't: theirs.
+    ///
+    /// # Errors
+    /// [`Kind::Io`](crate::error::Kind::Io) when the connection is lost.
+    pub fn qemu_user(&self) -> Result<Option<u32>> {
+        qemu_user(&self.capabilities()?)
+    }
+}
+
+/// The user in the label of the security model `dac`.
+fn qemu_user(text: &str) -> Result<Option<u32>> {
+    let document = xml::parse(text, "capabilities")?;
+    let models = document.root.child("host").into_iter().flat_map(Element::children);
+    let mut dac = models
+        .filter(|child| child.name() == "secmodel" && child.child_text("model").as_deref() == Some("dac"))
+        .flat_map(|model| model.children().filter(|child| child.name() == "baselabel").map(Element::text));
+    // As in +64055:+64055.
+    Ok(dac.find_map(|label| label.split(':').next()?.trim_start_matches('+').parse().ok()))
 }
 
 /// What the XML of a domain that runs says of its hypervisor.
@@ -128,6 +172,18 @@ mod tests {
         assert_eq!(is_offered(&text("<gic supported='no'/>")).unwrap(), None);
         assert_eq!(is_offered("<domainCapabilities/>").unwrap(), None);
         assert!(is_offered("<domain/>").is_err() && is_offered("").is_err());
+    }
+
+    #[test]
+    fn the_user_of_qemu_is_read() {
+        let text = |inside: &str| format!("<capabilities><host>{inside}</host></capabilities>");
+        let dac = "<secmodel><model>apparmor</model><doi>0</doi></secmodel><secmodel><model>dac</model><doi>0</doi>\
+            <baselabel type='kvm'>+64055:+108</baselabel><baselabel type='qemu'>+64055:+108</baselabel></secmodel>";
+        assert_eq!(qemu_user(&text(dac)).unwrap(), Some(64055));
+        for none in ["", "<secmodel><model>none</model></secmodel>", "<secmodel><model>dac</model></secmodel>"] {
+            assert_eq!(qemu_user(&text(none)).unwrap(), None, "{none}");
+        }
+        assert!(qemu_user("<x/>").is_err());
     }
 
     #[test]

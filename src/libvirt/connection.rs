@@ -203,6 +203,23 @@ impl Connection {
         }
     }
 
+    /// Starts a domain that is forgotten when it ends.
+    ///
+    /// # Errors
+    /// By libvirt's code: the XML is not one, the host lacks what it asks for, the name is taken.
+    pub fn create(&self, xml: &str) -> Result<Domain> {
+        let sys = self.sys.create(xml).map_err(|error| error.during("start the domain"))?;
+        Domain::new(sys, self.host.clone())
+    }
+
+    /// What the host is like (`virsh capabilities`), as XML.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] when the connection is lost.
+    pub fn capabilities(&self) -> Result<String> {
+        self.sys.capabilities().map_err(|error| error.during("ask for the host's capabilities"))
+    }
+
     /// Defines a persistent domain from its XML; one of the same name and UUID is redefined.
     ///
     /// # Errors

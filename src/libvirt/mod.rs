@@ -7,8 +7,9 @@
 pub mod agent;
 pub mod backup_job;
 pub mod bitmap;
+mod block_copy;
 pub mod block_nodes;
-mod capability;
+pub mod capability;
 pub mod checkpoint;
 pub mod connection;
 pub mod domain;

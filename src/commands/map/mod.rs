@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! open the chains -> overlays, if clients may write -> listen -> say where
-//!   -> serve until a signal, the end of --exec, or of what shows the disks -> overlays closed
+//!   -> serve until a signal, the end of --exec, of the domain, or of what shows the disks -> overlays closed
 //! ```
 
+pub(super) mod boot;
 mod detach;
 mod place;
 mod source;
@@ -14,9 +15,11 @@ pub mod unmap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 
+use self::boot::{Guest, Prepared};
 use self::place::Place;
 use self::tool::User;
 use super::Session;
@@ -45,11 +48,14 @@ pub fn run(args: &Map, session: &Session) -> Result<Exit> {
             .map_err(|error| Error::io("write to the log", error).path(path))?;
     }
     tool::check(args)?;
+    boot::check(args)?;
     let tls = args.tls_cert.as_deref().map(Acceptor::open).transpose()?;
-    let chains = source::chains(args, session)?;
+    let (chains, source) = source::open(args, session)?;
     check_disks(args, &chains)?;
+    let targets: Vec<String> = chains.iter().map(|chain| chain.target().to_owned()).collect();
     let disks = disks(args, chains)?;
-    let place = Place::listen(args)?;
+    let prepared = source.map(|source| Prepared::new(args, &source, &targets)).transpose()?;
+    let place = Place::listen(args, prepared.as_ref())?;
     let uris: Vec<(String, String)> =
         disks.named.iter().map(|disk| (disk.name.clone(), place.uri(&disk.name))).collect();
 
@@ -61,10 +67,7 @@ pub fn run(args: &Map, session: &Session) -> Result<Exit> {
             stop.cancel();
             served
         });
-        let used = User::start(args, &uris, &place, &stop).map_err(anyhow::Error::from).and_then(|user| {
-            announce(args, &uris)?;
-            user.wait(&uris, &place, &stop)
-        });
+        let used = use_disks(args, &uris, &place, prepared, session, &stop);
         end.cancel();
         let served = server.join().unwrap_or_else(|_| Err(Error::panicked()));
         let exit = used?;
@@ -76,6 +79,35 @@ pub fn run(args: &Map, session: &Session) -> Result<Exit> {
     drop(place);
     let exit = served?;
     closed?;
+    Ok(exit)
+}
+
+/// Shows the disks, or runs the machine, as the options say, until they are not needed any more.
+fn use_disks(
+    args: &Map,
+    uris: &[(String, String)],
+    place: &Place,
+    prepared: Option<Prepared>,
+    session: &Session,
+    stop: &Cancel,
+) -> Result<Exit> {
+    let mut guest = prepared.map(|prepared| prepared.start(place, stop)).transpose()?;
+    let user = User::start(args, uris, place, stop)?;
+    if let Some(guest) = &guest {
+        guest.tell();
+        if let Some(seconds) = args.boot.wait_agent {
+            guest.wait_agent(Duration::from_secs(seconds), stop)?;
+        }
+    }
+    announce(args, uris, guest.as_ref())?;
+    if let Some(guest) = guest.as_mut().filter(|_| args.boot.copy_to.is_some()) {
+        guest.hand_over(args.boot.define, session, stop)?;
+        return Ok(Exit::Done);
+    }
+    let exit = user.wait(uris, place, guest.as_ref(), stop)?;
+    if let Some(guest) = guest {
+        guest.end()?;
+    }
     Ok(exit)
 }
 
@@ -111,7 +143,7 @@ fn disks(args: &Map, chains: Vec<ChainDevice>) -> error::Result<Disks> {
             if layers == 1 { "full" } else { "chain" }
         );
         let disk = Arc::new(MappedDisk::new(chain, &cache));
-        let export: Arc<dyn Export> = if args.writable || args.overlay.is_some() {
+        let export: Arc<dyn Export> = if args.writable || args.boot.boot || args.overlay.is_some() {
             let overlay = match &args.overlay {
                 Some(path) => {
                     refuse_set(args, path)?;
@@ -148,11 +180,14 @@ fn refuse_set(args: &Map, path: &Path) -> error::Result<()> {
     }
 }
 
-/// Says where the disks are: on standard output, unless a command has that.
-fn announce(args: &Map, uris: &[(String, String)]) -> Result<()> {
+/// Says where the disks are, or what the domain is called: on standard output, unless a command has that.
+fn announce(args: &Map, uris: &[(String, String)], guest: Option<&Guest>) -> Result<()> {
     if args.exec.is_none() {
         // At once: who reads a line has them all.
-        let lines: String = uris.iter().map(|(_, uri)| format!("{uri}\n")).collect();
+        let lines: String = match guest {
+            Some(guest) => format!("{}\n", guest.name()),
+            None => uris.iter().map(|(_, uri)| format!("{uri}\n")).collect(),
+        };
         let mut out = std::io::stdout().lock();
         let written = out.write_all(lines.as_bytes()).and_then(|()| out.flush());
         written.map_err(|error| Error::io("write to stdout", error))?;

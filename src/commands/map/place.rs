@@ -9,6 +9,7 @@ use rustix::fs::Mode;
 use rustix::process::{geteuid, umask};
 use tempfile::TempDir;
 
+use super::boot::{Prepared, files};
 use crate::cli::map::Map;
 use crate::error::{Error, Kind, Result};
 use crate::nbd::server::listener::Listener;
@@ -37,19 +38,23 @@ enum Address {
 }
 
 impl Place {
-    /// Listens where the options say.
+    /// Listens where the options say; for a domain by default where its QEMU can reach it.
     ///
     /// # Errors
     /// [`Kind::Busy`] where somebody listens; [`Kind::Usage`], [`Kind::Io`].
-    pub fn listen(args: &Map) -> Result<Self> {
+    pub fn listen(args: &Map, guest: Option<&Prepared>) -> Result<Self> {
         if let Some(address) = args.listen {
             return Self::tcp(address, args.tls_cert.is_some());
         }
-        let (path, directory) = match &args.socket {
-            Some(path) => (std::path::absolute(path).map_err(|error| Error::io("find", error).path(path))?, None),
-            None => default_path()?,
+        let (path, directory) = match (&args.socket, guest) {
+            (Some(path), _) => (std::path::absolute(path).map_err(|error| Error::io("find", error).path(path))?, None),
+            (None, Some(guest)) => (guest.socket(), None),
+            (None, None) => default_path()?,
         };
         let listener = bind(&path)?;
+        if let Some(user) = guest.and_then(Prepared::user) {
+            files::grant(&path, user)?;
+        }
         let identity = path.symlink_metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()));
         let address = Address::Unix { path, identity };
         Ok(Self { listener: Listener::Unix(listener), address, _directory: directory })

@@ -10,6 +10,7 @@ use anyhow::Result;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::Place;
+use super::boot::Guest;
 use crate::cancel::Cancel;
 use crate::cli::map::Map;
 use crate::error::{self, Error, Kind};
@@ -79,9 +80,19 @@ impl User {
     }
 
     /// Waits until the disks are not needed any more; the status to end with.
-    pub fn wait(mut self, uris: &[(String, String)], place: &Place, stop: &Cancel) -> Result<Exit> {
+    pub fn wait(
+        mut self,
+        uris: &[(String, String)],
+        place: &Place,
+        guest: Option<&Guest>,
+        stop: &Cancel,
+    ) -> Result<Exit> {
         if let Self::Command(command) = &self {
-            return exec(command, uris, place, stop);
+            return exec(command, uris, place, guest, stop);
+        }
+        if let Some(guest) = guest {
+            guest.wait(stop);
+            return Ok(Exit::Done);
         }
         while !stop.is_cancelled() {
             if let Self::Fuse(mounts) = &mut self {
@@ -97,7 +108,7 @@ impl User {
 }
 
 /// Runs the command of `--exec`.
-fn exec(command: &str, uris: &[(String, String)], place: &Place, stop: &Cancel) -> Result<Exit> {
+fn exec(command: &str, uris: &[(String, String)], place: &Place, guest: Option<&Guest>, stop: &Cancel) -> Result<Exit> {
     let mut shell = Command::new("sh");
     shell.arg("-c").arg(command);
     if let Some((name, uri)) = uris.first() {
@@ -108,6 +119,9 @@ fn exec(command: &str, uris: &[(String, String)], place: &Place, stop: &Cancel) 
     }
     if let Some(path) = place.path() {
         shell.env("unixsocket", path);
+    }
+    if let Some(guest) = guest {
+        shell.envs(guest.environment());
     }
     let mut child = shell.spawn().map_err(|error| Error::io("start sh", error))?;
     let status = watch(&mut child, stop)?;

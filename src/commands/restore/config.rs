@@ -245,7 +245,7 @@ fn is_there(host: &Host, path: &Path, content: &[u8]) -> Result<bool> {
 }
 
 /// What a file of the firmware is called here; none of other files.
-fn firmware_key(role: Role) -> Option<&'static str> {
+pub fn firmware_key(role: Role) -> Option<&'static str> {
     match role {
         Role::Nvram => Some("nvram"),
         Role::Loader => Some("loader"),
@@ -255,7 +255,8 @@ fn firmware_key(role: Role) -> Option<&'static str> {
     }
 }
 
-fn original_name(file: &ConfigFile) -> String {
+/// The name that the file had on the domain's host.
+pub fn original_name(file: &ConfigFile) -> String {
     let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
     file.origin.as_ref().and_then(|origin| name(Path::new(origin))).unwrap_or_else(|| file.file.name().to_owned())
 }

@@ -9,7 +9,7 @@
 //! What can be refused is refused before the first byte; nothing bears its final name before all of it
 //! is proven and durable.
 
-mod config;
+pub(super) mod config;
 mod define;
 mod device;
 mod foreign;

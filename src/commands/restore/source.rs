@@ -46,13 +46,21 @@ impl Source {
             return Ok(Self::Sequence(sequence::files(&args.input, &args.sequence)?));
         }
         let catalogue = open_set(&args.input)?;
-        let point = Box::new(chain::find_point(&catalogue, args.until.as_deref())?.clone());
+        let point = chain::find_point(&catalogue, args.until.as_deref())?.clone();
         whole::check(&catalogue, &point, &args.disk)?;
         if args.until.is_none() {
             for checkpoint in whole::vanished(&catalogue)? {
                 tracing::warn!("{checkpoint}: the set has its configuration, but no data: is a file missing?");
             }
         }
+        Self::of_point(catalogue, point)
+    }
+
+    /// A point of a set with its configuration.
+    ///
+    /// # Errors
+    /// What is wrong with the files of the set.
+    pub fn of_point(catalogue: Catalogue, point: Run) -> Result<Self> {
         let mut files = config::files(&catalogue, &point)?;
         if let Some(xml) = files.iter().find(|file| file.role == Role::DomainXml) {
             phrases::using_config(xml.file.path());
@@ -60,7 +68,7 @@ impl Source {
         if point.manifest.is_none() {
             files.extend(foreign::files(&catalogue.files, &files)?);
         }
-        Ok(Self::Point { catalogue, point, files })
+        Ok(Self::Point { catalogue, point: Box::new(point), files })
     }
 
     /// The source in words.

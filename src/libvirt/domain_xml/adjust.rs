@@ -116,15 +116,19 @@ fn adjust_identity(root: &mut Element<'_>, plan: &Adjustment) -> Result<()> {
         element.set_text(name)?;
     }
     if plan.drop_uuid {
-        root.remove_children("uuid");
-        // libvirt refuses a domain whose SMBIOS tables tell another UUID.
-        for sysinfo in root.children_mut().filter(|child| child.name() == "sysinfo") {
-            for system in sysinfo.children_mut().filter(|child| child.name() == "system") {
-                system.retain_children(|entry| entry.attribute("name").as_deref() != Some("uuid"));
-            }
-        }
+        drop_uuid(root);
     }
     Ok(())
+}
+
+pub(super) fn drop_uuid(root: &mut Element<'_>) {
+    root.remove_children("uuid");
+    // libvirt refuses a domain whose SMBIOS tables tell another UUID.
+    for sysinfo in root.children_mut().filter(|child| child.name() == "sysinfo") {
+        for system in sysinfo.children_mut().filter(|child| child.name() == "system") {
+            system.retain_children(|entry| entry.attribute("name").as_deref() != Some("uuid"));
+        }
+    }
 }
 
 /// Labels that the old host chose for the running domain; what the user chose is kept.
@@ -260,7 +264,7 @@ fn adjust_driver(driver: &mut Element<'_>, format: &str) -> Result<()> {
 }
 
 /// Names that libvirt gave the devices of the running domain; those that a user gave start with `ua-`.
-fn remove_aliases(device: &mut Element<'_>) {
+pub(super) fn remove_aliases(device: &mut Element<'_>) {
     device.retain_children(|child| {
         child.name() != "alias" || child.attribute("name").is_some_and(|name| name.starts_with("ua-"))
     });

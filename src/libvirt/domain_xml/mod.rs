@@ -4,11 +4,14 @@
 //! names, so they are checked here, once, for everybody.
 
 mod adjust;
+mod boot;
+mod boot_devices;
 mod disk;
 
 use std::path::PathBuf;
 
 pub use adjust::{Adjusted, Adjustment, NewSource, adjust};
+pub use boot::{Boot, Connect, NbdServer, boot, plainer};
 pub use disk::{Device, Disk, Skip, Source};
 
 use super::xml::{self, Element};

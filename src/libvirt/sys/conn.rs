@@ -128,6 +128,19 @@ impl Conn {
         unsafe { Dom::from_raw(c::virDomainDefineXMLFlags(self.0.as_ptr(), xml.as_ptr(), 0)) }
     }
 
+    /// Starts a domain that is forgotten when it ends.
+    pub(in crate::libvirt) fn create(&self, xml: &str) -> Result<Dom> {
+        let xml = c_string(xml)?;
+        // SAFETY: an open connection and a C string; the handle is ours.
+        unsafe { Dom::from_raw(c::virDomainCreateXML(self.0.as_ptr(), xml.as_ptr(), 0)) }
+    }
+
+    /// What the host is like, as XML.
+    pub(in crate::libvirt) fn capabilities(&self) -> Result<String> {
+        // SAFETY: an open connection; the string is the caller's to free.
+        unsafe { take_string(c::virConnectGetCapabilities(self.0.as_ptr())) }
+    }
+
     /// The path of a storage volume.
     pub(in crate::libvirt) fn volume_path(&self, pool: &str, volume: &str) -> Result<String> {
         // SAFETY: an open connection.

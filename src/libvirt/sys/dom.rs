@@ -176,6 +176,33 @@ impl Dom {
         unsafe { take_string(c::virDomainBackupGetXMLDesc(self.raw(), 0)) }
     }
 
+    /// Begins to copy a disk to what `xml` describes; the copy is forgotten with the domain.
+    pub(in crate::libvirt) fn block_copy(&self, disk: &str, xml: &str) -> Result<()> {
+        let (disk, xml) = (c_string(disk)?, c_string(xml)?);
+        let flags = c::VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB;
+        // SAFETY: a domain and C strings; no parameters.
+        check(unsafe { c::virDomainBlockCopy(self.raw(), disk.as_ptr(), xml.as_ptr(), ptr::null_mut(), 0, flags) })
+            .map(drop)
+    }
+
+    /// How far the job of a disk is, and how far it has to go; none where there is no job.
+    pub(in crate::libvirt) fn block_job(&self, disk: &str) -> Result<Option<(u64, u64)>> {
+        let disk = c_string(disk)?;
+        // SAFETY: the struct is plain numbers, for which all zeroes is a value.
+        let mut info: c::virDomainBlockJobInfo = unsafe { std::mem::zeroed() };
+        // SAFETY: a domain, a C string and a place for the answer.
+        let found = check(unsafe { c::virDomainGetBlockJobInfo(self.raw(), disk.as_ptr(), &mut info, 0) })?;
+        Ok((found == 1).then_some((info.cur, info.end)))
+    }
+
+    /// Ends the job of a disk; with `pivot` the domain goes on with the copy.
+    pub(in crate::libvirt) fn end_block_job(&self, disk: &str, pivot: bool) -> Result<()> {
+        let disk = c_string(disk)?;
+        let flags = if pivot { c::VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT } else { 0 };
+        // SAFETY: a domain and a C string.
+        check(unsafe { c::virDomainBlockJobAbort(self.raw(), disk.as_ptr(), flags) }).map(drop)
+    }
+
     /// All checkpoints, parents before their children.
     pub(in crate::libvirt) fn checkpoints(&self) -> Result<Vec<Checkpoint>> {
         let mut list = ptr::null_mut();

@@ -2,10 +2,12 @@
 
 #![allow(clippy::print_stdout, reason = "times are for who looks, not judged")]
 
+mod boot;
 mod chain;
 mod client;
 mod damage;
 mod hostile;
+mod kernel;
 mod life;
 mod real;
 mod tls;

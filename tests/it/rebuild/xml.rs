@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use virtkeep::libvirt::domain_xml::{Adjustment, DomainConfig, NewSource, adjust};
+use virtkeep::libvirt::domain_xml::{
+    Adjustment, Boot, Connect, DomainConfig, NbdServer, NewSource, adjust, boot, plainer,
+};
 
 use super::is_valid;
 use crate::support::Lab;
@@ -36,6 +38,35 @@ fn adjustments(config: &DomainConfig) -> [Adjustment; 3] {
     [restored, copy, nothing]
 }
 
+/// Copies that run from a map: one that is connected to nothing, one in a network and as small as can be, one in the
+/// original's place.
+fn boots(config: &DomainConfig) -> [Boot; 3] {
+    let alone = Boot {
+        name: "copy".into(),
+        uuid: Some("00000000-0000-4000-8000-000000000001".into()),
+        disks: config.disks.iter().map(|disk| disk.target.clone()).collect(),
+        memory: None,
+        network: Connect::Nothing,
+        emulate: false,
+        drop_emulator: false,
+        loader: Some("/new/code".into()),
+        nvram: Some("/new/variables".into()),
+        varstore: Some("/new/store".into()),
+        kernel: Some("/new/kernel".into()),
+        initrd: Some("/new/initrd".into()),
+    };
+    let small = Boot {
+        disks: [].into(),
+        memory: Some(256 << 20),
+        network: Connect::Network("lab".into()),
+        emulate: true,
+        drop_emulator: true,
+        ..alone.clone()
+    };
+    let successor = Boot { uuid: None, network: Connect::AsBefore, name: config.name.clone(), ..alone.clone() };
+    [alone, small, successor]
+}
+
 #[track_caller]
 fn stays_valid(name: &str, xml: &str) {
     is_valid(xml).unwrap_or_else(|why| panic!("{name} is none to begin with: {why}"));
@@ -43,6 +74,14 @@ fn stays_valid(name: &str, xml: &str) {
     for (at, plan) in adjustments(&config).iter().enumerate() {
         let adjusted = adjust(xml, plan).unwrap();
         is_valid(&adjusted.xml).unwrap_or_else(|why| panic!("{name}, adjustment {at}: {why}"));
+    }
+    for (at, plan) in boots(&config).iter().enumerate() {
+        let server = NbdServer::Unix("/run/s & \u{e4}".into());
+        let copy = boot(xml, plan, &server).unwrap().xml;
+        is_valid(&copy).unwrap_or_else(|why| panic!("{name}, copy {at}: {why}"));
+        if let Some(plain) = plainer(&copy).unwrap() {
+            is_valid(&plain).unwrap_or_else(|why| panic!("{name}, plain copy {at}: {why}"));
+        }
     }
 }
 

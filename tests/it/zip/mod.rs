@@ -3,6 +3,7 @@
 mod base;
 mod foreign;
 mod hostile;
+mod map;
 mod pipe;
 mod records;
 

@@ -1,0 +1,304 @@
+//! `--boot`: machines that run from their backups.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::Map;
+use crate::support::{Case, Lab, MIB, Run, TestDomain, files, run, virtkeep};
+
+/// A set in which a backup of `name` lies.
+#[track_caller]
+fn back_up(lab: &Lab, name: &str, set: &Path, options: &[&str]) {
+    let (uri, scratch) = (lab.uri(), lab.scratch());
+    let mut all: Vec<&dyn AsRef<OsStr>> = vec![&"backup", &"-n", &"-U", &uri, &"-d", &name, &"-o", &set];
+    all.extend([&"--scratchdir" as &dyn AsRef<OsStr>, &scratch]);
+    all.extend(options.iter().map(|option| option as &dyn AsRef<OsStr>));
+    virtkeep(&all).succeeds();
+}
+
+/// Boots in the foreground.
+#[track_caller]
+fn boot(lab: &Lab, set: &Path, options: &[&str]) -> Run {
+    let uri = lab.uri();
+    let mut all: Vec<&dyn AsRef<OsStr>> = vec![&"map", &"-n", &"-U", &uri, &"-i", &set, &"--boot"];
+    all.extend(options.iter().map(|option| option as &dyn AsRef<OsStr>));
+    virtkeep(&all)
+}
+
+/// Boots in the background, and waits until the domain runs.
+#[track_caller]
+fn boot_on(lab: &Lab, set: &Path, options: &[&str]) -> Map {
+    let uri = lab.uri();
+    let mut all = vec!["-n", "-U", &uri, "-i", set.to_str().unwrap(), "--boot"];
+    all.extend(options);
+    Map::start_as(&all, tempfile::tempdir().unwrap(), PathBuf::new())
+}
+
+/// The names of the domains that run.
+#[track_caller]
+fn running(lab: &Lab) -> Vec<String> {
+    lab.virsh(&[&"list", &"--name"]).split_whitespace().map(str::to_owned).collect()
+}
+
+#[track_caller]
+fn until(what: &str, done: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !done() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The process's end by itself.
+#[track_caller]
+fn ends(map: Map) -> Run {
+    // No signal but a look whether it is there.
+    until("the map does not end", || is_zombie(map.id()));
+    map.end("0")
+}
+
+fn is_zombie(id: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default().contains(") Z ")
+}
+
+/// The directory of the domain's files, by its socket in the domain's XML.
+#[track_caller]
+fn directory(lab: &Lab, domain: &str) -> PathBuf {
+    let xml = lab.virsh(&[&"dumpxml", &domain]);
+    let socket = xml.split_once("socket='").expect(&xml).1.split('\'').next().unwrap();
+    Path::new(socket).parent().unwrap().to_owned()
+}
+
+/// Every file of the set with its digest.
+fn sums(set: &Path) -> Vec<String> {
+    files(set).iter().map(|file| run("sha256sum", &[&set.join(file)]).succeeds().stdout).collect()
+}
+
+#[test]
+fn a_guest_runs_from_its_backup_beside_itself() {
+    let lab = Lab::up();
+    let guest = lab.guest("g", &["vda:64M", "vdb:8M"]);
+    guest.execute("mkfs.ext4 -q /dev/vda && mount /dev/vda /mnt && echo first >/mnt/file");
+    guest.execute("dd if=/dev/urandom of=/mnt/random bs=1M count=5 2>&1 && echo second disk >/dev/vdb && sync");
+    let sum = guest.execute("sha256sum </mnt/random");
+    let set = lab.fresh_directory().join("set");
+    back_up(&lab, "g", &set, &["-l", "full"]);
+    guest.execute("echo second >/mnt/file && sync");
+    back_up(&lab, "g", &set, &["-l", "inc"]);
+    let before = sums(&set);
+
+    // A restore test: what the command finds, and its status.
+    let script = format!(
+        r#"set -e; echo "$domain"; virsh domstate "$domain"
+        "$LAB" exec '{}' "$domain" 'mount /dev/vda /mnt && cat /mnt/file && sha256sum </mnt/random && head -n 1 /dev/vdb'
+        "$LAB" exec '{}' "$domain" 'echo written >/mnt/file && sync'; exit 7"#,
+        lab.directory().display(),
+        lab.directory().display()
+    );
+    let script = script.replace("$LAB", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab.sh"));
+    let tested = boot(&lab, &set, &["--wait-agent", "120", "-e", &script]).ends_with(7);
+    let wanted = format!("g-boot\nrunning\n\nsecond\n{sum}second disk\n");
+    assert_eq!(tested.stdout.trim_end(), wanted.trim_end(), "{}", tested.stderr);
+    tested.says(&["domain g-boot runs from the inc backup", "console g-boot", "guest agent of g-boot answers"]);
+    assert_eq!(running(&lab), ["g"]);
+
+    // An earlier point, until the guest shuts down. What was written before is gone with the domain that wrote it.
+    let map = boot_on(&lab, &set, &["-u", "virtnbdbackup.0", "--name", "old one", "--wait-agent", "120"]);
+    assert_eq!(map.uris, ["old one"]);
+    let old = TestDomain::known(&lab, "old one");
+    assert_eq!(old.execute("mount /dev/vda /mnt && cat /mnt/file"), "first\n");
+    assert_eq!(guest.execute("cat /mnt/file"), "second\n");
+    let place = directory(&lab, "old one");
+    // The agent goes down with it.
+    lab.command("exec", &[&"old one", &"poweroff -f"]);
+    ends(map).succeeds().says(&["domain old one has ended"]);
+    assert!(!place.exists());
+    assert_eq!(sums(&set), before);
+}
+
+#[test]
+fn a_running_copy_becomes_a_machine_of_its_own() {
+    let lab = Lab::up();
+    let guest = lab.guest("g", &["vda:64M"]);
+    guest.execute("mkfs.ext4 -q /dev/vda && mount /dev/vda /mnt && echo first >/mnt/file && sync");
+    let set = lab.fresh_directory().join("set");
+    back_up(&lab, "g", &set, &[]);
+    guest.stop();
+    // What it wrote in an earlier map is kept, and copied as well.
+    let overlay = lab.fresh_directory().join("overlay");
+    let kept = ["--overlay", overlay.to_str().unwrap(), "--wait-agent", "120"];
+    let map = boot_on(&lab, &set, &kept);
+    let copy = TestDomain::known(&lab, "g-boot");
+    copy.execute("mount /dev/vda /mnt && dd if=/dev/urandom of=/mnt/random bs=1M count=9 2>&1 && umount /mnt");
+    map.end("INT").succeeds();
+    assert_eq!(running(&lab), [""; 0]);
+
+    let out = lab.fresh_directory();
+    run("chown", &[&"--reference", &lab.scratch(), &out]).succeeds();
+    let to = ["--name", "new", "--copy-to", out.to_str().unwrap(), "--define"];
+    boot(&lab, &set, &[&kept[..], &to].concat()).succeeds().says(&["new-vda.qcow2", "is defined"]);
+    let new = TestDomain::known(&lab, "new");
+    let image = out.join("new-vda.qcow2");
+    assert_eq!(new.image("vda"), image);
+    // It is the same domain, and needs no map any more.
+    let compare = format!("qemu-img compare -U -f qcow2 -F raw '{}' \"$uri\"", image.display());
+    virtkeep(&[&"map", &"-n", &"-i", &set, &kept[0], &kept[1], &"-e", &compare]).succeeds();
+    new.execute("mount /dev/vda /mnt && cat /mnt/file && echo later >/mnt/later && sync");
+    back_up(&lab, "new", &lab.fresh_directory().join("set"), &["--require-freeze"]);
+    new.stop();
+    new.start();
+    lab.virsh(&[&"resume", &"new"]);
+    until("it does not boot again", || {
+        lab.command("exec", &[&"new", &"mount /dev/vda /mnt && cat /mnt/later /mnt/file"]).stdout == "later\nfirst\n"
+    });
+
+    // Nothing is overwritten.
+    boot(&lab, &set, &to).ends_with(1).says(&["domain new exists already", "hint:"]);
+    boot(&lab, &set, &["--copy-to", to[3]]).ends_with(1).says(&["vmlinux", "exists already", "--copy-to"]);
+    boot(&lab, &set, &["--copy-to", set.to_str().unwrap()]).ends_with(2).says(&["must not lie in the set"]);
+    // A copy that can't be made leaves neither files nor a domain.
+    let closed = lab.fresh_directory();
+    run("chmod", &[&"755", &closed]).succeeds();
+    boot(&lab, &set, &["--copy-to", closed.to_str().unwrap()]).ends_with(1).says(&["disk vda", "g-boot-vda.qcow2"]);
+    assert_eq!(std::fs::read_dir(closed).unwrap().count(), 0);
+    assert_eq!(running(&lab), ["new"]);
+}
+
+#[test]
+fn a_domain_goes_with_its_map() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "d", &["vda:8M"]);
+    case.domain.write("vda", 0x11, 0, MIB);
+    case.backup(&[]).succeeds();
+
+    let map = boot_on(&lab, &case.set, &[]);
+    let place = directory(&lab, "d-boot");
+    assert!(place.join("nbd.sock").exists());
+    // Its name is taken.
+    boot(&lab, &case.set, &[]).ends_with(1).says(&["domain d-boot exists already", "--name"]);
+    // Not even a moment to tidy up.
+    map.end("KILL");
+    until("the domain outlives its map", || running(&lab) == ["d"]);
+    until("its files outlive the map", || !place.exists());
+
+    // A daemon that is restarted, a domain that is ended by somebody else, a signal.
+    let map = boot_on(&lab, &case.set, &[]);
+    lab.command("daemon-kill", &[]).succeeds();
+    lab.command("daemon-start", &[]).succeeds();
+    lab.virsh(&[&"destroy", &"d-boot"]);
+    ends(map).succeeds().says(&["domain d-boot has ended"]);
+    let map = boot_on(&lab, &case.set, &[]);
+    let id = map.id().to_string();
+    virtkeep(&[&"unmap", &id]).succeeds();
+    ends(map).succeeds();
+    assert_eq!(running(&lab), ["d"]);
+
+    // In the background.
+    let detached = boot(&lab, &case.set, &["--detach", "--name", "far"]).succeeds();
+    assert_eq!(detached.stdout, "far\n");
+    let place = directory(&lab, "far");
+    virtkeep(&[&"unmap", &place.join("nbd.sock")]).succeeds();
+    assert_eq!(running(&lab), ["d"]);
+    assert!(!place.exists());
+}
+
+#[test]
+fn what_a_copy_is_made_of_is_told() {
+    let lab = Lab::up();
+    let card = "<interface type='user'><mac address='52:54:00:12:34:56'/><model type='virtio'/></interface>\
+                <graphics type='vnc' autoport='yes'/>";
+    let case = Case::new(&lab, "d", &["--devices", card, "vda:8M", "vdb:8M", "sdc:1M:cdrom"]);
+    case.domain.write("vda", 0x11, 0, MIB);
+    case.backup(&[]).succeeds();
+    let look = "virsh dumpxml \"$domain\"";
+
+    let told = boot(&lab, &case.set, &["-d", "vda", "-e", look, "--memory", "96M"]).succeeds();
+    for there in ["<link state='down'/>", "98304</memory>", "name='vda'", "type='vnc'"] {
+        assert!(told.stdout.contains(there), "{there}: {}", told.stdout);
+    }
+    for gone in ["52:54:00:12:34:56", "'vdb'", "sdc.raw"] {
+        assert!(!told.stdout.contains(gone), "{gone}: {}", told.stdout);
+    }
+    told.says(&["disk vdb is not part of the map", "drive sdc is empty", "no network", "VNC viewer on 127.0.0.1:"]);
+
+    // In the original's place, once that is gone; over TCP.
+    boot(&lab, &case.set, &["--name", "d"]).ends_with(1).says(&["domain d exists already"]);
+    let uuid = lab.virsh(&[&"domuuid", &"d"]);
+    lab.virsh(&[&"destroy", &"d"]);
+    lab.virsh(&[&"undefine", &"d", &"--checkpoints-metadata"]);
+    let options = ["--name", "d", "--original-network", "-l", "127.0.0.1:0", "-e", look];
+    let told = boot(&lab, &case.set, &options).succeeds();
+    for there in [uuid.trim(), "52:54:00:12:34:56", "<host name='127.0.0.1' port="] {
+        assert!(told.stdout.contains(there), "{there}: {}", told.stdout);
+    }
+
+    // What fails leaves nothing.
+    boot(&lab, &case.set, &["--network", "none such"]).ends_with(1).says(&["start the domain", "none such"]);
+    let silent = boot(&lab, &case.set, &["--wait-agent", "1"]).ends_with(1);
+    assert_eq!(silent.stdout, "");
+    silent.says(&["agent of d-boot does not answer", "hint:"]);
+    assert_eq!(running(&lab), [""; 0]);
+
+    // What makes no sense.
+    let set = case.set.to_str().unwrap();
+    for options in [
+        &["--name", "x"][..],
+        &["--memory", "1G"],
+        &["--network", "n"],
+        &["--copy-to", "/tmp"],
+        &["--boot", "--define"],
+        &["--device", "/dev/null"],
+        &["--boot", "--overlay", "/tmp/never"],
+        &["--boot", "--fuse", "/tmp"],
+        &["--boot", "--network", "n", "--original-network"],
+        &["--boot", "--copy-to", "/tmp", "-e", "true"],
+        &["--boot", "-U", "qemu+ssh://root@there/system"],
+    ] {
+        let mut all: Vec<&dyn AsRef<OsStr>> = vec![&"map", &"-n", &"-i", &set];
+        all.extend(options.iter().map(|option| option as &dyn AsRef<OsStr>));
+        virtkeep(&all).ends_with(2);
+    }
+}
+
+#[test]
+fn a_processor_that_the_host_lacks_is_replaced() {
+    let lab = Lab::up();
+    let card = "<interface type='user'><model type='virtio'/></interface>";
+    let case = Case::new(&lab, "d", &["--off", "--devices", card, "vda:2M"]);
+    // No emulated processor has this.
+    let xml = lab.virsh(&[&"dumpxml", &"d"]);
+    let cpu = "<cpu mode='custom' match='exact' check='full'><model fallback='forbid'>qemu64</model>\
+               <feature policy='require' name='amx-tile'/></cpu>";
+    let start = xml.find("<cpu").unwrap_or_else(|| xml.find("<clock").expect(&xml));
+    let end = xml.find("<clock").unwrap();
+    let changed = lab.directory().join("home/changed.xml");
+    std::fs::write(&changed, format!("{}{cpu}{}", &xml[..start], &xml[end..])).unwrap();
+    lab.virsh(&[&"define", &changed]);
+    case.backup(&[]).succeeds();
+    let told = boot(&lab, &case.set, &["-e", "virsh dumpxml \"$domain\""]).succeeds();
+    assert!(!told.stdout.contains("amx-tile") && !told.stdout.contains("<interface"), "{}", told.stdout);
+    told.says(&["another model of the processor", "no network card"]);
+}
+
+#[test]
+fn firmware_variables_are_the_copys_own() {
+    let lab = Lab::up();
+    let disks = lab.directory().join("disks");
+    let (code, variables) = (disks.join("code.fd"), disks.join("vars.fd"));
+    std::fs::copy("/usr/share/seabios/bios-256k.bin", &code).unwrap();
+    std::fs::write(&variables, vec![0x5a; 128 << 10]).unwrap();
+    run("chown", &[&"-R", &"--reference", &lab.scratch(), &disks]).succeeds();
+    let os = format!(
+        "<loader readonly='yes' type='pflash'>{}</loader><nvram>{}</nvram>",
+        code.display(),
+        variables.display()
+    );
+    let case = Case::new(&lab, "d", &["--os", &os, "vda:2M"]);
+    case.backup(&[]).succeeds();
+    let look = r#"virsh dumpxml "$domain" | grep -E '<(loader|nvram)' && od -An -tx1 -N4 "${unixsocket%/*}/vars.fd""#;
+    let told = boot(&lab, &case.set, &["-e", look]).succeeds();
+    assert!(told.stdout.contains(code.to_str().unwrap()), "{}", told.stdout);
+    assert!(!told.stdout.contains(variables.to_str().unwrap()), "{}", told.stdout);
+    assert!(told.stdout.contains(" 5a 5a 5a 5a"), "{}", told.stdout);
+}
