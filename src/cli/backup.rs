@@ -56,6 +56,12 @@ pub struct Backup {
     #[arg(short, long)]
     pub raw: bool,
 
+    /// How full and copy runs are written: as a sparse stream, or as raw images of all their disks, which other
+    /// programs can read, and which can't be compressed. Increments are streams in any case. Raw disks need -r
+    /// with either.
+    #[arg(short = 't', long = "type", value_name = "TYPE", value_enum, default_value_t = OutputType::Stream)]
+    pub kind: OutputType,
+
     /// Compress with LZ4: level 1-2 fast, 3-16 high compression [without a level: 2]
     #[arg(
         short = 'z', long, value_name = "LEVEL", num_args = 0..=1, require_equals = true,
@@ -268,6 +274,16 @@ pub struct Network {
     /// the system's authorities]
     #[arg(long, value_name = "DIR", requires = "tls")]
     pub tls_cert: Option<PathBuf>,
+}
+
+/// What `-t` takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+pub enum OutputType {
+    /// Sparse streams.
+    #[default]
+    Stream,
+    /// Raw images.
+    Raw,
 }
 
 /// What `-l` takes.

@@ -12,7 +12,7 @@ use super::disks::{self, Selected, Selection};
 use super::outlived::Outlived;
 use super::way::Way;
 use super::{level, marker, old_chain};
-use crate::cli::backup::Backup;
+use crate::cli::backup::{Backup, OutputType};
 use crate::error::{Error, Kind};
 use crate::libvirt::backup_job::{BackupDisk, BackupMode, BackupSpec, bitmap_name};
 use crate::libvirt::checkpoint::{self, Checkpoint};
@@ -76,6 +76,7 @@ pub struct Plan {
     pub channel: Channel,
     scratch: PathBuf,
     classic_scratch: bool,
+    verbatim: bool,
     directory: PathBuf,
     /// Name of the run's log.
     pub log: String,
@@ -104,14 +105,16 @@ pub struct PlannedDisk {
     pub base: Option<Base>,
     /// Name of its data file.
     pub file: String,
-    /// It is copied as a raw image: it has no bitmap.
+    /// Its image is raw: it has no bitmap.
     pub raw: bool,
+    /// It is written as a raw image.
+    pub verbatim: bool,
 }
 
 impl PlannedDisk {
     /// The files with the disk's data.
     pub fn files(&self) -> Vec<String> {
-        data_files(&self.file, self.raw)
+        data_files(&self.file, self.verbatim)
     }
 }
 
@@ -137,6 +140,7 @@ impl Plan {
         if let (true, Some(layout)) = (level.needs_base(), catalogue.files.layout()) {
             old_chain::refuse_ended(layout)?;
         }
+        level::refuse_type(args.kind, level)?;
         let way = Way::of(connection, domain)?;
         let selection = Selection::of(args, domain, &config)?.for_level(args, level, catalogue, &config)?;
         let known = marker::forget_stray(domain, checkpoint::list(domain)?)?;
@@ -186,6 +190,7 @@ impl Plan {
             channel,
             scratch: args.places.scratchdir.clone(),
             classic_scratch: args.classic.scratch_names,
+            verbatim: args.kind == OutputType::Raw,
             directory: catalogue.files.place().to_owned(),
             // Never a name of virtnbdbackup's: it would append to a log that the manifest has sealed.
             log: format!("backup.{level}.{}.{run}.log", started.strftime("%m%d%Y%H%M%S")),
@@ -226,7 +231,18 @@ impl Plan {
         if raw {
             let (level, base) = (Level::Copy, None);
             let file = data_name(&target, level, &self.checkpoint, self.unixtime);
-            self.disks.push(PlannedDisk { target, disk, image, info, level, virtual_size, base, file, raw });
+            self.disks.push(PlannedDisk {
+                target,
+                disk,
+                image,
+                info,
+                level,
+                virtual_size,
+                base,
+                file,
+                raw,
+                verbatim: true,
+            });
             return Ok(());
         }
         let base = if self.level.needs_base() {
@@ -248,7 +264,8 @@ impl Plan {
         // Where a base was lost the name stays that of an increment: the meta says that it is full.
         let named = if level == Level::Full && is_new { Level::Full } else { self.level };
         let file = data_name(&target, named, &self.checkpoint, self.unixtime);
-        self.disks.push(PlannedDisk { target, disk, image, info, level, virtual_size, base, file, raw });
+        let verbatim = self.verbatim;
+        self.disks.push(PlannedDisk { target, disk, image, info, level, virtual_size, base, file, raw, verbatim });
         Ok(())
     }
 
@@ -258,7 +275,7 @@ impl Plan {
         for disk in &self.disks {
             match &disk.base {
                 Some(base) => tracing::info!("{}: {} since {}", disk.target, disk.level, base.checkpoint),
-                None if disk.raw => tracing::info!("{}: copy, as a raw image", disk.target),
+                None if disk.verbatim => tracing::info!("{}: {}, as a raw image", disk.target, disk.level),
                 None => tracing::info!("{}: {}", disk.target, disk.level),
             }
         }
