@@ -167,7 +167,8 @@ daemon_start() {
     echo start 1<>"$dir/run/start-daemon"
     for round in {1..200}; do
         if virsh version >/dev/null 2>&1; then return; fi
-        [ -n "$(processes bash)" ] || break
+        # The keeper may be on its way still: what it is started by was never read from the disk before.
+        [ "$round" -lt 20 ] || [ -n "$(processes bash)" ] || break
         sleep 0.05
     done
     die "libvirtd does not start: $(tail -n 3 "$dir/libvirtd.log")"

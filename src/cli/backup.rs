@@ -144,6 +144,8 @@ pub struct Classic {
     pub scratch_names: bool,
     /// The caller has a log file in the set: none is made, and the manifest does not seal one.
     pub own_log: bool,
+    /// The log in a zip file has virtnbdbackup's name.
+    pub log_name: bool,
     /// `-x` may name disks that the domain does not have.
     pub any_exclude: bool,
     /// An estimate is a message, not data.
@@ -171,6 +173,10 @@ pub struct Many {
     /// Domains at a time.
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..))]
     pub parallel: u16,
+
+    /// Where runs at the same time note what room for scratch files they may take.
+    #[arg(skip)]
+    pub shared: Option<PathBuf>,
 }
 
 /// What happens to the guest at the moment of the backup.

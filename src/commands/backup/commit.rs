@@ -10,7 +10,7 @@ use anyhow::Result;
 use super::config::Extra;
 use super::job::Copied;
 use super::plan::{Plan, PlannedDisk};
-use super::{Context, old_chain, outlived, output, phrases, undo};
+use super::{Context, forget, old_chain, outlived, output, phrases, undo};
 use crate::error::{self, Error, Kind};
 use crate::fault;
 use crate::set::Level;
@@ -188,7 +188,10 @@ fn after_commit(run: &Context<'_>, plan: &Plan, manifest: &Manifest) -> Result<(
     }
     fault::point("renamed")?;
     outlived::forget_lost(run, plan)?;
-    old_chain::remove(&*run.link.reach_within(PATIENCE, &run.session.cancel)?, plan)?;
+    let reached = run.link.reach_within(PATIENCE, &run.session.cancel)?;
+    old_chain::remove(&reached, plan)?;
+    forget::stale(run, &reached, plan, manifest);
+    drop(reached);
     fault::point("old-chain-removed")?;
     // Of a QEMU that died while it ended the job its socket stays.
     undo::remove_job_files(run.link.host(), &plan.intent);

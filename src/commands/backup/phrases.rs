@@ -225,7 +225,11 @@ pub fn copied() {
 /// The run is committed: its files have their names.
 pub fn committed(run: &Context<'_>, manifest: &Manifest) {
     let layout = run.layout;
-    let path = |name: &str| layout.directory().join(name).display().to_string();
+    // A member of a zip archive has no path.
+    let path = |name: &str| match run.zip {
+        Some(_) => format!("./{name}"),
+        None => layout.directory().join(name).display().to_string(),
+    };
     for disk in &manifest.disks {
         let (target, file) = (disk.target.as_str(), path(&disk.file));
         let at = "root disk - backup";

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use clap::ValueEnum;
 use uuid::Uuid;
 
 use super::base::{Base, Bases};
@@ -192,8 +193,7 @@ impl Plan {
             classic_scratch: args.classic.scratch_names,
             verbatim: args.kind == OutputType::Raw,
             directory: catalogue.files.place().to_owned(),
-            // Never a name of virtnbdbackup's: it would append to a log that the manifest has sealed.
-            log: format!("backup.{level}.{}.{run}.log", started.strftime("%m%d%Y%H%M%S")),
+            log: log_name(args, catalogue, level, &started, run)?,
             started,
             unixtime,
             intent,
@@ -351,6 +351,21 @@ impl Plan {
     pub fn description(&self) -> String {
         format!("{DESCRIPTION}{} in {}", self.run, self.directory.display())
     }
+}
+
+/// The name of the run's log. In a directory never one of virtnbdbackup's, which would append to a log that the
+/// manifest has sealed; in the drop-in command's zip file the one that its log has there.
+fn log_name(args: &Backup, catalogue: &Catalogue, level: Level, started: &jiff::Zoned, run: Uuid) -> Result<String> {
+    let time = started.strftime("%m%d%Y%H%M%S");
+    if args.classic.log_name {
+        let level =
+            args.level.to_possible_value().map_or_else(|| level.to_string(), |value| value.get_name().to_owned());
+        let name = format!("backup.{level}.{time}.log");
+        if !catalogue.files.names()?.contains(&name) {
+            return Ok(name);
+        }
+    }
+    Ok(format!("backup.{level}.{time}.{run}.log"))
 }
 
 /// The domain's UUID as libvirt says it.

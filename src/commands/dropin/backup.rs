@@ -102,6 +102,7 @@ fn translate(options: &Options) -> error::Result<Backup> {
             args.classic = Classic {
                 scratch_names: true,
                 own_log: options.output.as_os_str() != STDOUT,
+                log_name: options.output.as_os_str() == STDOUT,
                 any_exclude: true,
                 estimate_as_message: true,
                 compare_extents: options.qemu,

@@ -63,6 +63,19 @@ fn a_chain_begins_with_raw_images() {
     virtkeep(&[&"map", &"-i", &case.set, &"-d", &"vda", &"-e", &command]).succeeds();
     compare(&copied, "raw", &newest[0]);
 
+    // Streams named one by one: an image is known by its index.
+    for (sequence, status, words) in [
+        ("vda.full.data,vda.inc.virtnbdbackup.1.data", 0, "a sequence of 2 streams"),
+        ("vdb.full.data,vda.inc.virtnbdbackup.1.data", 2, "nothing proves that it continues"),
+        ("vdc.copy.data", 0, "a sequence of 1 streams"),
+    ] {
+        let out = lab.fresh_directory().join("out.raw");
+        restore(&case.set, &[&"-s", &sequence, &"-t", &"raw", &"-o", &out]).ends_with(status).says(&[words]);
+        if status == 0 {
+            compare(&out, "raw", if sequence.starts_with("vda") { &newest[0] } else { &references[2] });
+        }
+    }
+
     // The doctor expects their bitmaps, and none of the raw disk.
     virtkeep(&[&"doctor", &"-U", &lab.uri(), &"-d", &"d", &"-o", &case.set, &"--scratchdir", &lab.scratch()])
         .succeeds();
@@ -123,7 +136,8 @@ fn images_go_to_standard_output() {
     let zip = work.join("x.zip");
     let records = work.join("records");
     for (level, kind) in [("full", "raw"), ("copy", "stream")] {
-        let script = "zip=$1; shift; exec \"$@\" >\"$zip\"";
+        // What libnbd says of itself is no data.
+        let script = "export LIBNBD_DEBUG=1; zip=$1; shift; exec \"$@\" >\"$zip\"";
         let arguments = case.arguments(
             std::path::Path::new("-"),
             &["-l", level, "-r", "-t", kind, "--state-dir", records.to_str().unwrap()],
@@ -131,7 +145,7 @@ fn images_go_to_standard_output() {
         let program = crate::support::program();
         let mut all: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"-c", &script, &"sh", &zip, &program];
         all.extend(arguments.iter().map(|argument| argument as &dyn AsRef<std::ffi::OsStr>));
-        run("sh", &all).succeeds();
+        run("sh", &all).succeeds().says(&["libnbd: debug: "]);
         run("unzip", &[&"-tq", &zip]).succeeds();
         let verify = virtkeep(&[&"verify", &"-n", &"-i", &zip]).succeeds();
         assert!(verify.stdout.contains("every byte is proven"), "{}", verify.stdout);
@@ -160,6 +174,9 @@ fn foreign_fulls_of_raw_images_are_restored() {
     case.domain.write("vdb", 0xb1, MIB, MIB);
     let references = case.domain.snapshot_references(&["vda", "vdb"]);
     foreign(&case, "full", &["--raw", "-t", "raw"]);
+    restore(&case.set, &[&"-s", &"vda.full.data", &"-o", &lab.fresh_directory()])
+        .ends_with(4)
+        .says(&["not a frame header", "hint: if it is a raw image of virtnbdbackup, restore the set instead"]);
     let check = |options: &[&dyn AsRef<std::ffi::OsStr>], disks: &[(&str, &std::path::Path)]| {
         let out = lab.fresh_directory().join("out");
         let mut all: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"-o", &out];
