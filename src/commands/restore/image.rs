@@ -276,14 +276,16 @@ fn names(args: &Restore, source: &Source, chains: &[ChainDevice]) -> Vec<String>
 
 /// Makes sure that nothing is overwritten unasked, and nothing at all that is in use, before the first byte is written.
 pub fn prepare(args: &Restore, host: &Host, targets: &[Target], chains: &[ChainDevice]) -> Result<()> {
+    for (target, chain) in targets.iter().zip(chains).filter(|_| !host.is_local()) {
+        if let Some(path) = target.device() {
+            return Err(Error::usage("a device of another host can't be written")
+                .path(path)
+                .disk(chain.target())
+                .hint("--relocate-data-file names a file; -t qcow2 puts all data into one image"));
+        }
+    }
     for (target, chain) in targets.iter().zip(chains) {
         if let Some(path) = target.device() {
-            if !host.is_local() {
-                return Err(Error::usage("a device of another host can't be written")
-                    .path(path)
-                    .disk(chain.target())
-                    .hint("--relocate-data-file names a file; -t qcow2 puts all data into one image"));
-            }
             device::check(path, chain.size(), args.force)?;
             host.refuse_used(path)?;
         }
