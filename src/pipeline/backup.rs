@@ -4,6 +4,7 @@ use std::io::{BufWriter, Write};
 use std::ops::Range;
 use std::path::Path;
 
+use super::pace::{self, Pace};
 use super::turnstile::Turnstile;
 use super::work::{Item, Queue};
 use super::{Failures, Progress, zeroes};
@@ -24,6 +25,10 @@ const WRITE_BUFFER: usize = 1 << 20;
 /// Bytes that cost less to read along than a request of their own.
 const SMALL_GAP: u64 = 32 * KIB;
 
+/// What is read at a time where reading is held back, at least: a rate of a few bytes is no reason for requests of
+/// a few bytes.
+const LEAST_READ: usize = 64 << 10;
+
 /// What one disk's backup reads and what it is called.
 #[derive(Debug)]
 pub struct Source<'s> {
@@ -31,6 +36,10 @@ pub struct Source<'s> {
     pub extents: &'s [Extent],
     /// Head of the stream; its `data_size` is the sum of the data extents.
     pub meta: &'s Meta,
+    /// Requests of each connection.
+    pub limits: Limits,
+    /// All of which hold reading back.
+    pub paces: &'s [&'s Pace],
 }
 
 /// Copies a disk through `clients`, a thread for each, into `out`, which is returned, flushed. The index is
@@ -182,7 +191,7 @@ impl<'s> Worker<'s> {
         while let Some(mut item) = queue.take() {
             stopped.check()?;
             let mut work = Work::of(&item, self.source.meta.virtual_size);
-            self.read(&work)?;
+            self.read(&work, stopped)?;
             if O::FINDS_ZEROES {
                 item.extents = zeroes::split(&item.extents, &self.window, work.start);
                 work.data = data_of(&item);
@@ -198,7 +207,7 @@ impl<'s> Worker<'s> {
         Ok(())
     }
 
-    fn read(&mut self, work: &Work) -> Result<()> {
+    fn read(&mut self, work: &Work, stopped: &Cancel) -> Result<()> {
         self.window.resize(work.length, 0);
         let mut rest = self.window.as_mut_slice();
         let mut position = work.start;
@@ -209,7 +218,18 @@ impl<'s> Worker<'s> {
             pieces.push(ReadPiece { offset: span.start, buffer });
             (rest, position) = (more, span.end);
         }
-        self.client.read_scattered(&mut pieces, Limits::default())
+        if self.source.paces.is_empty() {
+            return self.client.read_scattered(&mut pieces, self.source.limits);
+        }
+        let turn = usize::try_from(pace::turn(self.source.paces)).unwrap_or(usize::MAX).max(LEAST_READ);
+        for ReadPiece { offset, buffer } in pieces {
+            for (part, number) in buffer.chunks_mut(turn).zip(0..) {
+                pace::wait(self.source.paces, part.len() as u64, stopped)?;
+                let offset = offset + number * turn as u64;
+                self.client.read_scattered(&mut [ReadPiece { offset, buffer: part }], self.source.limits)?;
+            }
+        }
+        Ok(())
     }
 
     fn compress(&mut self, work: &Work) -> Result<()> {
@@ -226,14 +246,14 @@ impl<'s> Worker<'s> {
     fn write<O: Output>(&self, stream: &mut O, item: &Item, work: &Work, digests: &[(u64, Digest)]) -> Result<()> {
         let mut compressed = self.stored.iter();
         for extent in &item.extents {
-            match extent.kind {
-                Kind::Zero => stream.zero(extent.offset, extent.length)?,
+            match extent.kind() {
+                Kind::Zero => stream.zero(extent.offset, extent.length())?,
                 Kind::Data => {
                     let stored = match compressed.next() {
                         Some(stored) => stored.as_slice(),
                         None => &self.window[work.place(extent)],
                     };
-                    stream.data(extent.offset, extent.length, stored)?;
+                    stream.data(extent.offset, extent.length(), stored)?;
                 }
                 Kind::Clean => {}
             }
@@ -243,7 +263,7 @@ impl<'s> Worker<'s> {
 }
 
 fn data_of(item: &Item) -> Vec<Extent> {
-    item.extents.iter().filter(|extent| extent.kind == Kind::Data).copied().collect()
+    item.extents.iter().filter(|extent| extent.kind() == Kind::Data).copied().collect()
 }
 
 /// The data of an item and the window it lies in.
@@ -262,7 +282,7 @@ impl Work {
     /// Where an extent's bytes are in the window's buffer.
     fn place(&self, extent: &Extent) -> Range<usize> {
         let first = (extent.offset - self.start) as usize;
-        first..first + extent.length as usize
+        first..first + extent.length() as usize
     }
 }
 

@@ -28,7 +28,7 @@ pub struct Item {
 impl Item {
     /// The window that the item's data lies in, clipped to the disk; empty without data.
     pub fn window(&self, size: u64) -> Range<u64> {
-        let first = self.extents.iter().find(|extent| extent.kind == Kind::Data);
+        let first = self.extents.iter().find(|extent| extent.kind() == Kind::Data);
         first.map_or(0..0, |data| {
             let start = align_down(data.offset, WINDOW);
             start..(start + WINDOW).min(size)
@@ -37,7 +37,7 @@ impl Item {
 
     /// Guest bytes in the item.
     pub fn length(&self) -> u64 {
-        self.extents.iter().map(|extent| extent.length).sum()
+        self.extents.iter().map(|extent| extent.length()).sum()
     }
 }
 
@@ -54,10 +54,10 @@ impl Cutter<'_> {
         let mut item: Vec<Extent> = Vec::new();
         let mut window = None;
         while let Some(first) = self.extents.first() {
-            let rest = Extent::new(first.offset + self.taken, first.length - self.taken, first.kind);
-            let piece = match rest.kind {
+            let rest = Extent::new(first.offset + self.taken, first.length() - self.taken, first.kind());
+            let piece = match rest.kind() {
                 Kind::Clean => {
-                    self.advance(rest.length);
+                    self.advance(rest.length());
                     continue;
                 }
                 Kind::Zero if window.is_none() && item.len() >= MAX_ZEROES => break,
@@ -67,18 +67,18 @@ impl Cutter<'_> {
                     if *window.get_or_insert(start) != start {
                         break;
                     }
-                    Extent::data(rest.offset, rest.length.min(start + WINDOW - rest.offset))
+                    Extent::data(rest.offset, rest.length().min(start + WINDOW - rest.offset))
                 }
             };
             push(&mut item, piece);
-            self.advance(piece.length);
+            self.advance(piece.length());
         }
         (!item.is_empty()).then_some(item)
     }
 
     fn advance(&mut self, length: u64) {
         self.taken += length;
-        if self.extents.first().is_some_and(|first| first.length == self.taken) {
+        if self.extents.first().is_some_and(|first| first.length() == self.taken) {
             self.extents = &self.extents[1..];
             self.taken = 0;
         }
@@ -144,7 +144,7 @@ mod tests {
             for item in items(&extents) {
                 let window = item.window(position);
                 for extent in item.extents {
-                    if extent.kind == Kind::Data {
+                    if extent.kind() == Kind::Data {
                         prop_assert!(window.start <= extent.offset && extent.end() <= window.end);
                     }
                     push(&mut work, extent);
@@ -153,7 +153,7 @@ mod tests {
                     windows.push(window.start);
                 }
             }
-            let expected: Vec<Extent> = extents.into_iter().filter(|extent| extent.kind != Kind::Clean).collect();
+            let expected: Vec<Extent> = extents.into_iter().filter(|extent| extent.kind() != Kind::Clean).collect();
             prop_assert_eq!(work, expected);
             // All data of a window is in one item: digests of its blocks are whole.
             prop_assert!(windows.windows(2).all(|pair| pair[0] < pair[1]));

@@ -79,9 +79,9 @@ fn read_some(reader: &StreamReader, sound: bool) {
     let mut scratch = Scratch::default();
     let mut reads = 0;
     for extent in reader.content() {
-        assert!(extent.offset == end && extent.length > 0, "{extent:?} after {end}");
+        assert!(extent.offset == end && extent.length() > 0, "{extent:?} after {end}");
         end = extent.end();
-        if extent.kind == ExtentKind::Data && reads < READS {
+        if extent.kind() == ExtentKind::Data && reads < READS {
             reads += 1;
             let start = extent.offset / BLOCK * BLOCK;
             let range = start..(start + BLOCK).min(size);
