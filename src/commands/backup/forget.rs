@@ -10,6 +10,8 @@
 
 use std::collections::BTreeSet;
 
+use uuid::Uuid;
+
 use super::Context;
 use super::outlived::{kept_roots, roots};
 use super::plan::Plan;
@@ -34,10 +36,7 @@ pub fn stale(run: &Context<'_>, domain: &Domain, plan: &Plan, manifest: &Manifes
 fn remove_stale(run: &Context<'_>, domain: &Domain, plan: &Plan, manifest: &Manifest) -> Result<()> {
     let (layout, catalogue) = (run.layout, run.catalogue);
     let known = checkpoint::list(domain)?;
-    let kept = kept_roots(plan, catalogue)?;
-    let is_kept =
-        |run: &&Run| is_on_domain(run, &known) || roots(catalogue, run).is_ok_and(|roots| !roots.is_disjoint(&kept));
-    let (kept, stale): (Vec<&Run>, Vec<&Run>) = catalogue.runs.iter().partition(is_kept);
+    let (kept, stale) = sorted(catalogue, &known, kept_roots(plan, catalogue)?);
     let mut names: BTreeSet<String> = BTreeSet::new();
     for old in stale.iter().filter_map(|run| run.manifest.as_ref()) {
         let records = old.files.iter().filter(|file| matches!(file.role, Role::Log | Role::CheckpointXml));
@@ -60,6 +59,28 @@ fn remove_stale(run: &Context<'_>, domain: &Domain, plan: &Plan, manifest: &Mani
     Ok(())
 }
 
+/// The runs that stay, and those that go. `wanted` are the fulls that must stay: with a run stays all that it builds
+/// on, of each of its disks. One of which that can't be told stays.
+fn sorted<'c>(
+    catalogue: &'c Catalogue,
+    known: &[Checkpoint],
+    mut wanted: BTreeSet<Uuid>,
+) -> (Vec<&'c Run>, Vec<&'c Run>) {
+    let (mut kept, mut stale) = (Vec::new(), catalogue.runs.iter().collect::<Vec<_>>());
+    loop {
+        let is_stale = |run: &&Run| {
+            !is_on_domain(run, known) && roots(catalogue, run).is_ok_and(|roots| roots.is_disjoint(&wanted))
+        };
+        let (left, more): (Vec<&Run>, Vec<&Run>) = stale.into_iter().partition(is_stale);
+        stale = left;
+        if more.is_empty() {
+            return (kept, stale);
+        }
+        wanted.extend(more.iter().filter_map(|run| roots(catalogue, run).ok()).flatten());
+        kept.extend(more);
+    }
+}
+
 /// Whether the domain has the run's checkpoint: without the run's record it would be somebody else's.
 fn is_on_domain(run: &Run, known: &[Checkpoint]) -> bool {
     run.checkpoint.as_ref().is_some_and(|name| known.iter().any(|known| known.name == *name))
@@ -76,7 +97,7 @@ fn is_log(name: &str) -> bool {
     let is_time = |text: &str| text.len() == 14 && text.bytes().all(|byte| byte.is_ascii_digit());
     match stem.split('.').collect::<Vec<_>>().as_slice() {
         [_, time] => is_time(time),
-        [_, time, run] => is_time(time) && uuid::Uuid::parse_str(run).is_ok(),
+        [_, time, run] => is_time(time) && Uuid::parse_str(run).is_ok(),
         _ => false,
     }
 }
