@@ -1,0 +1,424 @@
+//! One guestfish, told what to do line by line.
+//!
+//! ```text
+//! -ls0 "/etc" "-"  ─▶ guestfish ─▶ fstab NUL passwd NUL … MARK
+//! echo "MARK"      ─▶           ─▶ (stderr) libguestfs: error: …, if it failed
+//! ```
+//!
+//! Standard output carries whatever the guest has, a whole disk's worth of it if need be. The mark behind it is
+//! new for each guestfish and can't be guessed. An error is written before the mark is, to a pipe of its own.
+
+use std::ffi::OsString;
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+use super::{PROGRAM, quote};
+use crate::cancel::Cancel;
+use crate::error::{Error, Kind, Result};
+
+/// How often the cancel flag is looked at while guestfish is busy.
+const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+/// Most that is kept of an answer; lists of names of the largest directories are below it.
+const MAX_ANSWER: usize = 256 << 20;
+/// Most that is kept of standard error for a message.
+const MAX_ERRORS: usize = 64 << 10;
+/// Most reads of what a command still says when its output is of no more use: an error comes soon or not at all.
+const MOST_REST: usize = 16;
+/// Time for the appliance to shut down.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Time for guestfish to clear up behind an appliance that was killed: less than a signal leaves this program.
+const HASTE: Duration = Duration::from_millis(3000);
+
+/// A running guestfish with its appliance; dropped, both end, and clear up.
+pub struct Shell {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: Option<std::process::ChildStdout>,
+    stderr: Option<std::process::ChildStderr>,
+    cancel: Cancel,
+    mark: Vec<u8>,
+    /// Of standard output, not taken yet.
+    answer: Vec<u8>,
+    /// Of standard error, since the last command began.
+    errors: Vec<u8>,
+    /// Every command so far was answered.
+    in_order: bool,
+}
+
+impl Shell {
+    /// Starts guestfish and the appliance with these disks, by their NBD URIs, in this order. Nothing that is done
+    /// reaches the disks: what the appliance writes, a journal's replay say, goes to overlays of its own.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] without guestfish; [`Kind::Io`] with what it says where the appliance does not start;
+    /// [`Kind::Cancelled`].
+    pub fn launch(uris: &[String], cancel: &Cancel) -> Result<Self> {
+        let mut command = Command::new(PROGRAM);
+        command.args(["--ro", "--no-progress-bars", "--keys-from-stdin"]);
+        for uri in uris {
+            command.args(["--format=raw", "-a", uri]);
+        }
+        // In a group of its own a Ctrl-C at the terminal reaches us alone, and is answered here.
+        command.env("LC_ALL", "C").process_group(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(|error| Error::io("start guestfish", error))?;
+        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let mark = format!("\x1e{}\n", uuid::Uuid::new_v4()).into_bytes();
+        let (answer, errors) = (Vec::new(), Vec::new());
+        let cancel = cancel.clone();
+        let mut shell = Self { child, stdin, stdout, stderr, cancel, mark, answer, errors, in_order: true };
+        shell.call("run", &[]).map_err(|error| {
+            error.hint(
+                "`libguestfs-test-tool` shows what is wrong with libguestfs on this host; where the message is about \
+                 KVM, LIBGUESTFS_BACKEND_SETTINGS=force_tcg does without; $TMPDIR and /var/tmp need some space",
+            )
+        })?;
+        Ok(shell)
+    }
+
+    /// Runs a command and returns its whole output.
+    ///
+    /// # Errors
+    /// What guestfish says, [`Kind::NotFound`] where it is about a file that is not there.
+    pub fn call(&mut self, command: &str, arguments: &[&[u8]]) -> Result<Vec<u8>> {
+        let mut answer = Vec::new();
+        let mut output = self.stream(command, arguments)?;
+        let taken = output.by_ref().take(MAX_ANSWER as u64 + 1).read_to_end(&mut answer);
+        taken.map_err(|error| Error::io("hear guestfish", error))?;
+        if answer.len() > MAX_ANSWER {
+            return Err(Error::unsupported(format!("the answer to {command} is more than {MAX_ANSWER} bytes")));
+        }
+        output.finish()?;
+        Ok(answer)
+    }
+
+    /// The same as text, without the line feed at its end. What is no UTF-8 is replaced.
+    ///
+    /// # Errors
+    /// As for [`Shell::call`].
+    pub fn text(&mut self, command: &str, arguments: &[&[u8]]) -> Result<String> {
+        let answer = self.call(command, arguments)?;
+        let text = String::from_utf8_lossy(&answer);
+        Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned())
+    }
+
+    /// Opens an encrypted device as `/dev/mapper/NAME`.
+    ///
+    /// # Errors
+    /// As for [`Shell::call`].
+    pub fn open_encrypted(&mut self, device: &str, name: &str, key: &[u8]) -> Result<()> {
+        let mut lines = quote::line("cryptsetup-open", &[device.as_bytes(), name.as_bytes()])?;
+        // The option is no quoted word.
+        lines.pop();
+        lines.extend(b" readonly:true\n");
+        // The key is taken from the next line (--keys-from-stdin).
+        lines.extend(key);
+        lines.push(b'\n');
+        let mut output = self.send(lines)?;
+        std::io::copy(&mut output, &mut std::io::sink()).map_err(|error| Error::io("hear guestfish", error))?;
+        output.finish()
+    }
+
+    /// Begins a command whose output is read as it comes.
+    ///
+    /// # Errors
+    /// Where guestfish is gone; whether the command itself fails [`Output::finish`] says.
+    pub fn stream(&mut self, command: &str, arguments: &[&[u8]]) -> Result<Output<'_>> {
+        self.send(quote::line(command, arguments)?)
+    }
+
+    fn send(&mut self, mut lines: Vec<u8>) -> Result<Output<'_>> {
+        self.cancel.check()?;
+        if !self.in_order {
+            return Err(Error::new(Kind::Protocol, "an answer of guestfish was not taken to its end"));
+        }
+        self.errors.clear();
+        self.in_order = false;
+        lines.extend(b"echo \"\\x1e");
+        lines.extend(&self.mark[1..self.mark.len() - 1]);
+        lines.extend(b"\"\n");
+        let written = self.stdin.as_mut().map_or(Ok(()), |stdin| stdin.write_all(&lines).and_then(|()| stdin.flush()));
+        if written.is_err() {
+            return Err(self.gone());
+        }
+        Ok(Output { shell: self, ended: false })
+    }
+
+    /// Waits until more of standard output is there, and takes it. False at its end.
+    fn hear(&mut self) -> Result<bool> {
+        let mut buffer = [0; 64 << 10];
+        loop {
+            self.cancel.check()?;
+            let (Some(stdout), Some(stderr)) = (&mut self.stdout, &mut self.stderr) else { return Ok(false) };
+            let mut waiting = [
+                PollFd::from_borrowed_fd(stdout.as_fd(), PollFlags::IN),
+                PollFd::from_borrowed_fd(stderr.as_fd(), PollFlags::IN),
+            ];
+            match poll(&mut waiting, Some(&TICK)) {
+                Ok(0) | Err(rustix::io::Errno::INTR) => continue,
+                Ok(_) => {}
+                Err(error) => return Err(Error::io("hear guestfish", error)),
+            }
+            let [said, complained] = [waiting[0].revents(), waiting[1].revents()];
+            let failed = |error| Error::io("hear guestfish", error);
+            if !complained.is_empty() {
+                let count = stderr.read(&mut buffer).map_err(failed)?;
+                keep(&mut self.errors, &buffer[..count]);
+                // At its end it would be ready for ever; standard output ends with it.
+                if count > 0 {
+                    continue;
+                }
+            }
+            if !said.is_empty() {
+                let count = stdout.read(&mut buffer).map_err(failed)?;
+                self.answer.extend_from_slice(&buffer[..count]);
+                return Ok(count > 0);
+            }
+            if complained.contains(PollFlags::HUP) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+
+    /// What is in the pipe of standard error already.
+    fn hear_errors(&mut self) -> Result<()> {
+        let mut buffer = [0; 4096];
+        let Some(stderr) = &mut self.stderr else { return Ok(()) };
+        loop {
+            let mut waiting = [PollFd::from_borrowed_fd(stderr.as_fd(), PollFlags::IN)];
+            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+            match poll(&mut waiting, Some(&now)) {
+                Ok(0) => return Ok(()),
+                Err(rustix::io::Errno::INTR) => continue,
+                Ok(_) => {}
+                Err(error) => return Err(Error::io("hear guestfish", error)),
+            }
+            let count = stderr.read(&mut buffer).map_err(|error| Error::io("hear guestfish", error))?;
+            if count == 0 {
+                return Ok(());
+            }
+            keep(&mut self.errors, &buffer[..count]);
+        }
+    }
+
+    /// Fails if the command that was answered has failed.
+    fn judge(&mut self) -> Result<()> {
+        self.hear_errors()?;
+        match complaint(&self.errors) {
+            None => Ok(()),
+            Some(text) => Err(failure(&text)),
+        }
+    }
+
+    /// The error of a guestfish that has ended by itself.
+    fn gone(&mut self) -> Error {
+        // It may have said why.
+        let _ = self.hear_errors();
+        let text = complaint(&self.errors).or_else(|| {
+            let text = String::from_utf8_lossy(&self.errors).trim().to_owned();
+            (!text.is_empty()).then_some(text)
+        });
+        let error = Error::new(Kind::Io, "guestfish ended early");
+        match text {
+            Some(text) => error.caused_by(text),
+            None => error,
+        }
+    }
+
+    /// Takes what guestfish still says, so that it does not wait for us, until it ends.
+    fn ends_within(&mut self, limit: Duration) -> bool {
+        let begin = Instant::now();
+        let mut buffer = [0; 64 << 10];
+        while begin.elapsed() < limit {
+            if matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) {
+                return true;
+            }
+            let (Some(stdout), Some(stderr)) = (&mut self.stdout, &mut self.stderr) else { return false };
+            let mut waiting = [
+                PollFd::from_borrowed_fd(stdout.as_fd(), PollFlags::IN),
+                PollFd::from_borrowed_fd(stderr.as_fd(), PollFlags::IN),
+            ];
+            let _ = poll(&mut waiting, Some(&Timespec { tv_sec: 0, tv_nsec: 20_000_000 }));
+            let [said, complained] = [waiting[0].revents(), waiting[1].revents()];
+            let mut count = 0;
+            if !said.is_empty() {
+                count += stdout.read(&mut buffer).unwrap_or(0);
+            }
+            if !complained.is_empty() {
+                count += stderr.read(&mut buffer).unwrap_or(0);
+            }
+            if count == 0 {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        false
+    }
+}
+
+impl Drop for Shell {
+    /// At the end of its input guestfish shuts the appliance down and removes what it made. In a hurry the
+    /// appliance is killed: guestfish notices, and clears up as well.
+    fn drop(&mut self) {
+        self.stdin = None;
+        let group = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        let patience = if self.in_order && !self.cancel.is_cancelled() {
+            PATIENCE
+        } else {
+            group.into_iter().flat_map(others).for_each(|process| {
+                // It may have ended by itself.
+                let _ = kill_process(process, Signal::KILL);
+            });
+            HASTE
+        };
+        if !self.ends_within(patience) {
+            if let Some(group) = group {
+                let _ = kill_process_group(group, Signal::KILL);
+            }
+            tracing::warn!(
+                "guestfish did not end and was killed: a directory libguestfs… may be left in $TMPDIR or /tmp"
+            );
+        }
+        let _ = self.child.wait();
+    }
+}
+
+/// The processes that guestfish has started: they are of the group that it leads.
+fn others(group: Pid) -> Vec<Pid> {
+    let of_group = |name: &std::ffi::OsStr| -> Option<Pid> {
+        let process = name.to_str()?.parse::<i32>().ok().and_then(Pid::from_raw)?;
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero())).ok()?;
+        // The name, in brackets, may hold anything; behind it: state, parent, group.
+        let fields = stat.rsplit_once(')')?.1;
+        let of = fields.split_whitespace().nth(2)?.parse::<i32>().ok().and_then(Pid::from_raw)?;
+        (of == group && process != group).then_some(process)
+    };
+    let names = std::fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.file_name());
+    names.filter_map(|name: OsString| of_group(&name)).collect()
+}
+
+fn keep(errors: &mut Vec<u8>, text: &[u8]) {
+    let room = MAX_ERRORS.saturating_sub(errors.len());
+    errors.extend_from_slice(&text[..text.len().min(room)]);
+}
+
+/// What guestfish complains of, without what stands before each message.
+fn complaint(errors: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(errors);
+    // *stdin*:12: libguestfs: error: lstatns: /x: No such file or directory
+    for begin in ["libguestfs: error: ", "guestfish: "] {
+        if let Some(position) = text.find(begin) {
+            let lines = text[position + begin.len()..].lines().map(str::trim).filter(|line| !line.is_empty());
+            let text = lines.take_while(|line| !line.starts_with("*stdin*")).collect::<Vec<_>>().join("; ");
+            return Some(text);
+        }
+    }
+    None
+}
+
+fn failure(text: &str) -> Error {
+    let kind = if text.ends_with("No such file or directory") { Kind::NotFound } else { Kind::Io };
+    let error = Error::new(kind, format!("guestfish: {text}"));
+    if text.contains("Input/output error") {
+        error.hint("where a block of the backup is damaged a message says which: `virtkeep verify` lists all")
+    } else {
+        error
+    }
+}
+
+/// What a command writes to standard output. [`Output::finish`] says whether it was all.
+pub struct Output<'s> {
+    shell: &'s mut Shell,
+    ended: bool,
+}
+
+impl Output<'_> {
+    /// The rest is dropped; fails if the command has failed.
+    ///
+    /// # Errors
+    /// As for [`Shell::call`].
+    pub fn finish(mut self) -> Result<()> {
+        std::io::copy(&mut self, &mut std::io::sink()).map_err(|error| Error::io("hear guestfish", error))?;
+        self.shell.in_order = true;
+        self.shell.judge()
+    }
+
+    /// Whoever takes the output has failed: the error of the command, if that is why. What is still to come is not
+    /// waited for; the guestfish is of no use afterwards.
+    pub fn give_up(mut self) -> Option<Error> {
+        let mut rest = [0; 64 << 10];
+        for _ in 0..MOST_REST {
+            match self.read(&mut rest) {
+                Ok(0) => {
+                    self.shell.in_order = true;
+                    return self.shell.judge().err();
+                }
+                Ok(_) => {}
+                Err(_) => return None,
+            }
+        }
+        None
+    }
+
+    /// How many bytes may be taken: none that could be of the mark.
+    fn at_hand(&mut self) -> usize {
+        let (answer, mark) = (&self.shell.answer, &self.shell.mark);
+        let mut from = 0;
+        while let Some(found) = answer[from..].iter().position(|byte| *byte == mark[0]) {
+            let rest = &answer[from + found..];
+            if rest.starts_with(mark) {
+                self.ended = true;
+                return from + found;
+            }
+            if mark.starts_with(rest) {
+                return from + found;
+            }
+            from += found + 1;
+        }
+        answer.len()
+    }
+}
+
+impl Read for Output<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            let ready = if self.ended && self.shell.answer.is_empty() { 0 } else { self.at_hand() };
+            if ready > 0 {
+                let count = ready.min(buffer.len());
+                buffer[..count].copy_from_slice(&self.shell.answer[..count]);
+                self.shell.answer.drain(..count);
+                return Ok(count);
+            }
+            if self.ended {
+                self.shell.answer.clear();
+                return Ok(0);
+            }
+            if !self.shell.hear().map_err(std::io::Error::other)? {
+                return Err(std::io::Error::other(self.shell.gone()));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn complaints_are_told_from_chatter() {
+        let said = b"*stdin*:20: libguestfs: error: lstatns: /nix: No such file or directory\n";
+        assert_eq!(complaint(said).unwrap(), "lstatns: /nix: No such file or directory");
+        assert_eq!(failure(&complaint(said).unwrap()).kind(), Kind::NotFound);
+        let long = b"*stdin*:3: libguestfs: error: mount: one\n  two\n\n*stdin*:4: libguestfs: error: x\n";
+        assert_eq!(complaint(long).unwrap(), "mount: one; two");
+        assert_eq!(complaint(b"libguestfs: trace: version\n"), None);
+    }
+}
