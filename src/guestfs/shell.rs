@@ -8,10 +8,12 @@
 //! Standard output carries whatever the guest has, a whole disk's worth of it if need be. The mark behind it is
 //! new for each guestfish and can't be guessed. An error is written before the mark is, to a pipe of its own.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -52,18 +54,16 @@ pub struct Shell {
 }
 
 impl Shell {
-    /// Starts guestfish and the appliance with these disks, by their NBD URIs, in this order. Nothing that is done
-    /// reaches the disks: what the appliance writes, a journal's replay say, goes to overlays of its own.
+    /// Starts guestfish and the appliance with these exports of an NBD server on a Unix socket as disks, in this
+    /// order. Nothing that is done reaches them: what the appliance writes, a journal's replay say, goes to overlays
+    /// of its own.
     ///
     /// # Errors
     /// [`Kind::NotFound`] without guestfish; [`Kind::Io`] with what it says where the appliance does not start;
     /// [`Kind::Cancelled`].
-    pub fn launch(uris: &[String], cancel: &Cancel) -> Result<Self> {
+    pub fn launch(socket: &Path, exports: &[String], cancel: &Cancel) -> Result<Self> {
         let mut command = Command::new(PROGRAM);
         command.args(["--ro", "--no-progress-bars", "--keys-from-stdin"]);
-        for uri in uris {
-            command.args(["--format=raw", "-a", uri]);
-        }
         // In a group of its own a Ctrl-C at the terminal reaches us alone, and is answered here.
         command.env("LC_ALL", "C").process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -73,6 +73,10 @@ impl Shell {
         let (answer, errors) = (Vec::new(), Vec::new());
         let cancel = cancel.clone();
         let mut shell = Self { child, stdin, stdout, stderr, cancel, mark, answer, errors, in_order: true };
+        let server = [b"server:unix:", socket.as_os_str().as_bytes()].concat();
+        for export in exports {
+            shell.call("add-drive", &[export.as_bytes(), b"readonly:true", b"format:raw", b"protocol:nbd", &server])?;
+        }
         shell.call("run", &[]).map_err(|error| {
             error.hint(
                 "`libguestfs-test-tool` shows what is wrong with libguestfs on this host; where the message is about \
@@ -290,7 +294,7 @@ impl Drop for Shell {
 
 /// The processes that guestfish has started: they are of the group that it leads.
 fn others(group: Pid) -> Vec<Pid> {
-    let of_group = |name: &std::ffi::OsStr| -> Option<Pid> {
+    let of_group = |name: &OsStr| -> Option<Pid> {
         let process = name.to_str()?.parse::<i32>().ok().and_then(Pid::from_raw)?;
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero())).ok()?;
         // The name, in brackets, may hold anything; behind it: state, parent, group.

@@ -1,6 +1,7 @@
 //! The disks of a restore point in a running appliance.
 
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -59,13 +60,12 @@ pub fn with<T>(args: &Point, session: &Session, work: impl FnOnce(&mut Guest) ->
     }
     let listener = UnixListener::bind(&path).map_err(|error| Error::io("listen", error).path(&path))?;
     let listener = Listener::Unix(listener);
-    let uris: Vec<String> = targets.iter().map(|target| uri::unix(&path, target)).collect();
     let disks = exports(chains);
 
     let end = Cancel::new();
     std::thread::scope(|scope| {
         let server = scope.spawn(|| listener::serve(&listener, Exports::new(disks), None, &end));
-        let result = Guest::start(&uris, targets, &keys, session).and_then(|mut guest| work(&mut guest));
+        let result = Guest::start(&path, targets, &keys, session).and_then(|mut guest| work(&mut guest));
         // The appliance is gone: it went with the guest.
         end.cancel();
         let served = server.join().unwrap_or_else(|_| Err(Error::panicked()));
@@ -76,9 +76,9 @@ pub fn with<T>(args: &Point, session: &Session, work: impl FnOnce(&mut Guest) ->
 }
 
 impl Guest {
-    fn start(uris: &[String], targets: Vec<String>, keys: &Keys, session: &Session) -> Result<Self> {
+    fn start(socket: &Path, targets: Vec<String>, keys: &Keys, session: &Session) -> Result<Self> {
         tracing::info!("starting the appliance (10 to 60 s without KVM)…");
-        let mut shell = Shell::launch(uris, &session.cancel)?;
+        let mut shell = Shell::launch(socket, &targets, &session.cancel)?;
         let volumes = volumes::find(&mut shell, &targets, keys)?;
         Ok(Self { shell, targets, volumes, systems: None, mounted: None })
     }
