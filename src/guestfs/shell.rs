@@ -24,6 +24,8 @@ use super::{PROGRAM, quote};
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 
+/// How libguestfs starts QEMU.
+const BACKEND: &str = "LIBGUESTFS_BACKEND";
 /// How often the cancel flag is looked at while guestfish is busy.
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 /// Most that is kept of an answer; lists of names of the largest directories are below it.
@@ -66,6 +68,10 @@ impl Shell {
         command.args(["--ro", "--no-progress-bars", "--keys-from-stdin"]);
         // In a group of its own a Ctrl-C at the terminal reaches us alone, and is answered here.
         command.env("LC_ALL", "C").process_group(0);
+        if std::env::var_os(BACKEND).is_none() {
+            // By way of libvirt QEMU may run as a user who can't reach our socket.
+            command.env(BACKEND, "direct");
+        }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|error| Error::io("start guestfish", error))?;
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
@@ -236,10 +242,10 @@ impl Shell {
     }
 
     /// Takes what guestfish still says, so that it does not wait for us, until it ends.
-    fn ends_within(&mut self, limit: Duration) -> bool {
+    fn ends_within(&mut self, limit: Duration, go_on: impl Fn(&Self) -> bool) -> bool {
         let begin = Instant::now();
         let mut buffer = [0; 64 << 10];
-        while begin.elapsed() < limit {
+        while begin.elapsed() < limit && go_on(self) {
             if matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) {
                 return true;
             }
@@ -271,16 +277,15 @@ impl Drop for Shell {
     fn drop(&mut self) {
         self.stdin = None;
         let group = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        let patience = if self.in_order && !self.cancel.is_cancelled() {
-            PATIENCE
-        } else {
-            group.into_iter().flat_map(others).for_each(|process| {
-                // It may have ended by itself.
-                let _ = kill_process(process, Signal::KILL);
-            });
-            HASTE
-        };
-        if !self.ends_within(patience) {
+        let in_time = |shell: &Self| !shell.cancel.is_cancelled();
+        if self.in_order && self.ends_within(PATIENCE, in_time) {
+            return;
+        }
+        for process in group.into_iter().flat_map(others) {
+            // It may have ended by itself.
+            let _ = kill_process(process, Signal::KILL);
+        }
+        if !self.ends_within(HASTE, |_| true) {
             if let Some(group) = group {
                 let _ = kill_process_group(group, Signal::KILL);
             }
@@ -318,7 +323,9 @@ fn complaint(errors: &[u8]) -> Option<String> {
     for begin in ["libguestfs: error: ", "guestfish: "] {
         if let Some(position) = text.find(begin) {
             let lines = text[position + begin.len()..].lines().map(str::trim).filter(|line| !line.is_empty());
-            let text = lines.take_while(|line| !line.starts_with("*stdin*")).collect::<Vec<_>>().join("; ");
+            // Advice on debugging follows some; the next command's, others.
+            let is_end = |line: &&str| line.starts_with("*stdin*") || line.starts_with("To see full error messages");
+            let text = lines.take_while(|line| !is_end(line)).collect::<Vec<_>>().join("; ");
             return Some(text);
         }
     }
@@ -423,6 +430,8 @@ mod tests {
         assert_eq!(failure(&complaint(said).unwrap()).kind(), Kind::NotFound);
         let long = b"*stdin*:3: libguestfs: error: mount: one\n  two\n\n*stdin*:4: libguestfs: error: x\n";
         assert_eq!(complaint(long).unwrap(), "mount: one; two");
+        let advice = b"libguestfs: error: qemu-img: exited\nTo see full error messages you may need to\nDo:\n";
+        assert_eq!(complaint(advice).unwrap(), "qemu-img: exited");
         assert_eq!(complaint(b"libguestfs: trace: version\n"), None);
     }
 }

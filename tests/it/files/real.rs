@@ -25,7 +25,7 @@ fn files_come_out_of_a_restore_point() {
     // Two at a time: an appliance has one processor.
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            overview(set, &key);
+            overview(set);
             older_points(set);
             interrupted(set);
         });
@@ -40,8 +40,8 @@ fn digest(set: &Path) -> String {
     run("sh", &[&"-c", &"cd \"$0\" && find . -type f -not -name lock | sort | xargs sha256sum", &set]).succeeds().stdout
 }
 
-fn overview(set: &Path, key: &str) {
-    let said = virtkeep(&[&"ls", &"-i", &set, &"--json", &"--key", &key]).succeeds().says(&["starting the appliance"]);
+fn overview(set: &Path) {
+    let said = virtkeep(&[&"ls", &"-i", &set, &"--json"]).succeeds().says(&["starting the appliance"]);
     let found: Value = serde_json::from_str(&said.stdout).unwrap();
     let volumes = found["volumes"].as_array().unwrap();
     let volume = |name: &str| {
@@ -55,14 +55,14 @@ fn overview(set: &Path, key: &str) {
         ("vg0/data", "btrfs", json!(["vda", "vdb"]), json!([])),
         ("vg0/data/sub", "btrfs", json!(["vda", "vdb"]), json!([])),
         ("vdb2", "ntfs", json!(["vdb"]), json!([])),
-        // It was opened.
-        ("vdb3", "ext4", json!(["vdb"]), json!([])),
+        ("vdb3", "crypto_LUKS", json!(["vdb"]), json!([])),
     ] {
         let volume = volume(name);
         let found = (&volume["type"], &volume["disks"], &volume["mounted"]);
         assert_eq!(found, (&json!(kind), &disks, &mounted), "{name}");
     }
     assert_eq!(volume("vda1")["label"], "boot");
+    assert_eq!((&volume("vdb3")["encrypted"], &volume("vdb2")["encrypted"]), (&json!(true), &json!(false)));
     assert_eq!(volume("vda1")["size"], 63488 * 512);
     let system = &found["systems"][0];
     assert_eq!((&system["name"], &system["root"]), (&json!("debian 12.7"), &json!("vda2")));
