@@ -183,7 +183,7 @@ fn others_may_look(set: &Path, directory: &Path) {
 }
 
 /// What was copied before stays; what failed leaves nothing.
-fn failures(set: &Path, to: &Path) {
+fn full_disk(set: &Path, small: &Path) {
     run("mount", &[&"-t", &"tmpfs", &"-o", &"size=1M", &"tmpfs", &small]).succeeds();
     let full = virtkeep(&[&"cp", &"-i", &set, &"vda2:/etc/fstab", &"vda2:/srv/large", &small]);
     let left = listing(small);
