@@ -8,6 +8,9 @@
 //! Standard output carries whatever the guest has, a whole disk's worth of it if need be. The mark behind it is
 //! new for each guestfish and can't be guessed. An error is written before the mark is, to a pipe of its own.
 
+mod output;
+mod said;
+
 use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -20,6 +23,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
+pub use self::output::Output;
+use self::said::{complaint, failure, keep};
 use super::{PROGRAM, quote};
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
@@ -30,10 +35,6 @@ const BACKEND: &str = "LIBGUESTFS_BACKEND";
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 /// Most that is kept of an answer; lists of names of the largest directories are below it.
 const MAX_ANSWER: usize = 256 << 20;
-/// Most that is kept of standard error for a message.
-const MAX_ERRORS: usize = 64 << 10;
-/// Most reads of what a command still says when its output is of no more use: an error comes soon or not at all.
-const MOST_REST: usize = 16;
 /// Time for the appliance to shut down.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Time for guestfish to clear up behind an appliance that was killed: less than a signal leaves this program.
@@ -309,129 +310,4 @@ fn others(group: Pid) -> Vec<Pid> {
     };
     let names = std::fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.file_name());
     names.filter_map(|name: OsString| of_group(&name)).collect()
-}
-
-fn keep(errors: &mut Vec<u8>, text: &[u8]) {
-    let room = MAX_ERRORS.saturating_sub(errors.len());
-    errors.extend_from_slice(&text[..text.len().min(room)]);
-}
-
-/// What guestfish complains of, without what stands before each message.
-fn complaint(errors: &[u8]) -> Option<String> {
-    let text = String::from_utf8_lossy(errors);
-    // *stdin*:12: libguestfs: error: lstatns: /x: No such file or directory
-    for begin in ["libguestfs: error: ", "guestfish: "] {
-        if let Some(position) = text.find(begin) {
-            let lines = text[position + begin.len()..].lines().map(str::trim).filter(|line| !line.is_empty());
-            // Advice on debugging follows some; the next command's, others.
-            let is_end = |line: &&str| line.starts_with("*stdin*") || line.starts_with("To see full error messages");
-            let text = lines.take_while(|line| !is_end(line)).collect::<Vec<_>>().join("; ");
-            return Some(text);
-        }
-    }
-    None
-}
-
-fn failure(text: &str) -> Error {
-    let kind = if text.ends_with("No such file or directory") { Kind::NotFound } else { Kind::Io };
-    let error = Error::new(kind, format!("guestfish: {text}"));
-    if text.contains("Input/output error") {
-        error.hint("where a block of the backup is damaged a message says which: `virtkeep verify` lists all")
-    } else {
-        error
-    }
-}
-
-/// What a command writes to standard output. [`Output::finish`] says whether it was all.
-pub struct Output<'s> {
-    shell: &'s mut Shell,
-    ended: bool,
-}
-
-impl Output<'_> {
-    /// The rest is dropped; fails if the command has failed.
-    ///
-    /// # Errors
-    /// As for [`Shell::call`].
-    pub fn finish(mut self) -> Result<()> {
-        std::io::copy(&mut self, &mut std::io::sink()).map_err(|error| Error::io("hear guestfish", error))?;
-        self.shell.in_order = true;
-        self.shell.judge()
-    }
-
-    /// Whoever takes the output has failed: the error of the command, if that is why. What is still to come is not
-    /// waited for; the guestfish is of no use afterwards.
-    pub fn give_up(mut self) -> Option<Error> {
-        let mut rest = [0; 64 << 10];
-        for _ in 0..MOST_REST {
-            match self.read(&mut rest) {
-                Ok(0) => {
-                    self.shell.in_order = true;
-                    return self.shell.judge().err();
-                }
-                Ok(_) => {}
-                Err(_) => return None,
-            }
-        }
-        None
-    }
-
-    /// How many bytes may be taken: none that could be of the mark.
-    fn at_hand(&mut self) -> usize {
-        let (answer, mark) = (&self.shell.answer, &self.shell.mark);
-        let mut from = 0;
-        while let Some(found) = answer[from..].iter().position(|byte| *byte == mark[0]) {
-            let rest = &answer[from + found..];
-            if rest.starts_with(mark) {
-                self.ended = true;
-                return from + found;
-            }
-            if mark.starts_with(rest) {
-                return from + found;
-            }
-            from += found + 1;
-        }
-        answer.len()
-    }
-}
-
-impl Read for Output<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        if buffer.is_empty() {
-            return Ok(0);
-        }
-        loop {
-            let ready = if self.ended && self.shell.answer.is_empty() { 0 } else { self.at_hand() };
-            if ready > 0 {
-                let count = ready.min(buffer.len());
-                buffer[..count].copy_from_slice(&self.shell.answer[..count]);
-                self.shell.answer.drain(..count);
-                return Ok(count);
-            }
-            if self.ended {
-                self.shell.answer.clear();
-                return Ok(0);
-            }
-            if !self.shell.hear().map_err(std::io::Error::other)? {
-                return Err(std::io::Error::other(self.shell.gone()));
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn complaints_are_told_from_chatter() {
-        let said = b"*stdin*:20: libguestfs: error: lstatns: /nix: No such file or directory\n";
-        assert_eq!(complaint(said).unwrap(), "lstatns: /nix: No such file or directory");
-        assert_eq!(failure(&complaint(said).unwrap()).kind(), Kind::NotFound);
-        let long = b"*stdin*:3: libguestfs: error: mount: one\n  two\n\n*stdin*:4: libguestfs: error: x\n";
-        assert_eq!(complaint(long).unwrap(), "mount: one; two");
-        let advice = b"libguestfs: error: qemu-img: exited\nTo see full error messages you may need to\nDo:\n";
-        assert_eq!(complaint(advice).unwrap(), "qemu-img: exited");
-        assert_eq!(complaint(b"libguestfs: trace: version\n"), None);
-    }
 }
