@@ -143,6 +143,25 @@ pub struct Verify {
     #[arg(long)]
     pub quick: bool,
 
+    /// The content of every restore point: each is resolved as a restore resolves it, and all its data read as a
+    /// restore reads it and proven. What several points share is read once. What no restore needs (the ends of
+    /// frames, sums over whole files) is not looked at.
+    #[arg(long, conflicts_with = "quick")]
+    pub deep: bool,
+
+    /// Only this restore point: a checkpoint, a run id (its first 4 characters will do), or a date in local time
+    /// (YYYY-MM-DD, or with HH:MM too), which means the newest run started by then.
+    #[arg(short, long, value_name = "POINT", requires = "deep")]
+    pub until: Option<String>,
+
+    /// Only these disks (target names such as vda); repeatable, or separated by commas.
+    #[arg(long, value_name = "DISK", value_delimiter = ',', requires = "deep")]
+    pub disk: Vec<String>,
+
+    /// The verdict as JSON.
+    #[arg(long)]
+    pub json: bool,
+
     /// How much is said.
     #[command(flatten)]
     pub talk: Talk,
@@ -186,6 +205,8 @@ defined); `virtkeep verify` then says what is damaged.";
 const VERIFY_EXAMPLES: &str = "Examples:
   virtkeep verify -i /backup/web            every byte of every file
   virtkeep verify -i /backup/web --quick    seconds instead of minutes
+  virtkeep verify -i /backup/web --deep     every restore point, read as a restore would read it
+  virtkeep verify -i /backup/web --deep -u 2026-11-20 --disk vda
   virtkeep verify -i full.zip,inc1.zip      zip files of `backup -o -`, or of virtnbdbackup
 
 Exit status 4 where anything is damaged or missing.";

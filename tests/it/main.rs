@@ -24,4 +24,5 @@ mod remote;
 mod restore;
 mod status;
 mod support;
+mod verify;
 mod zip;

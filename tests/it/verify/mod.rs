@@ -1,0 +1,3 @@
+//! `verify` beyond the files: the content of every restore point, and the domain as it is now.
+
+mod deep;
