@@ -40,7 +40,7 @@ pub enum Command {
     /// Write a restore point's disks to images, and its configuration beside them.
     Restore(Box<read::Restore>),
     /// Prove that a set is whole and undamaged.
-    Verify(read::Verify),
+    Verify(Box<read::Verify>),
     /// List the restore points of a set.
     Dump(read::Dump),
     /// Serve a restore point's disks over NBD, at once and without restoring them.
@@ -79,8 +79,8 @@ impl Command {
             Self::Backup(args) => Some(&args.hypervisor),
             Self::Restore(args) => Some(&args.hypervisor),
             Self::Doctor(args) => Some(&args.hypervisor),
-            Self::Verify(_)
-            | Self::Dump(_)
+            Self::Verify(args) => Some(&args.hypervisor),
+            Self::Dump(_)
             | Self::Map(_)
             | Self::Unmap(_)
             | Self::Status(_)

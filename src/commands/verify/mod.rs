@@ -5,11 +5,13 @@
 //! | `small` | configuration, sums, logs, the list of checkpoints |
 //! | `streams` | every byte of every data file |
 //! | `deep` | `--deep`: the content of every restore point, read as a restore reads it |
+//! | `live` | `--against-live`: a restore point and the domain's disks as they are now |
 //! | `verdict` | what was found |
 //! | `conclusion` | the last word, for people or as JSON |
 
 mod conclusion;
 mod deep;
+mod live;
 mod small;
 mod streams;
 mod verdict;
@@ -30,6 +32,9 @@ use crate::set::files::Files;
 
 /// Verifies.
 pub fn run(args: &Verify, session: &Session) -> Result<Exit> {
+    if args.against_live {
+        return live::run(args, session);
+    }
     let begin = Instant::now();
     let mut catalogue = foreign_raw::open_set(Files::open(&args.input)?)?.with_data()?;
     let points = deep::choose(args, &catalogue)?;
