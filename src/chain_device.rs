@@ -11,7 +11,7 @@ use crate::set::catalogue::{Catalogue, Run, Stream};
 use crate::set::chain;
 use crate::stream::BLOCK;
 use crate::stream::raw::RawImage;
-use crate::stream::reader::{Scratch, StreamReader};
+use crate::stream::reader::{Opening, Scratch, StreamReader};
 use crate::units::align_up;
 
 /// Where the content of a range comes from.
@@ -69,24 +69,17 @@ impl ChainDevice {
     /// [`Incomplete`](ErrorKind::Incomplete) or [`Corrupt`](ErrorKind::Corrupt) where a stream is
     /// missing, damaged, or not the one that the set says.
     pub fn open(catalogue: &Catalogue, point: &Run, target: &str) -> Result<Self> {
-        Self::open_watched(catalogue, point, target, &|_| (), &Cancel::new())
+        Self::open_as(catalogue, point, target, Opening { progress: &|_| (), cancel: &Cancel::new(), cache: None })
     }
 
-    /// [`ChainDevice::open`] that tells `progress` the bytes read of streams without an index, which are
-    /// read as a whole, and stops when `cancel` is set.
+    /// [`ChainDevice::open`] as `opening` says.
     ///
     /// # Errors
     /// As for [`ChainDevice::open`], and [`Cancelled`](ErrorKind::Cancelled).
-    pub fn open_watched(
-        catalogue: &Catalogue,
-        point: &Run,
-        target: &str,
-        progress: &dyn Fn(u64),
-        cancel: &Cancel,
-    ) -> Result<Self> {
+    pub fn open_as(catalogue: &Catalogue, point: &Run, target: &str, opening: Opening<'_>) -> Result<Self> {
         Self::open_with(catalogue, point, target, &mut |stream| {
-            cancel.check()?;
-            open_layer(catalogue, stream, progress, cancel).map(Arc::new)
+            opening.cancel.check()?;
+            open_layer(catalogue, stream, opening).map(Arc::new)
         })
     }
 
@@ -291,12 +284,11 @@ fn push(segments: &mut Vec<Segment>, found: Extent, content: Content) {
     }
 }
 
-/// Opens a stream and proves that it is the one the catalogue means. `progress` and `cancel` are those of
-/// [`ChainDevice::open_watched`].
+/// Opens a stream and proves that it is the one the catalogue means.
 ///
 /// # Errors
-/// As for [`ChainDevice::open_watched`].
-pub fn open_layer(catalogue: &Catalogue, stream: &Stream, progress: &dyn Fn(u64), cancel: &Cancel) -> Result<StreamReader> {
+/// As for [`ChainDevice::open_as`].
+pub fn open_layer(catalogue: &Catalogue, stream: &Stream, opening: Opening<'_>) -> Result<StreamReader> {
     let recorded = catalogue.record_of(&stream.file);
     let file = catalogue.stream_file(stream)?;
     let path = file.path();
@@ -304,7 +296,7 @@ pub fn open_layer(catalogue: &Catalogue, stream: &Stream, progress: &dyn Fn(u64)
         let index = recorded.is_some().then(|| catalogue.index_file(stream)).transpose()?;
         StreamReader::open_raw(&RawImage { target: &stream.target, file: &file, index: index.as_ref() })
     } else {
-        StreamReader::open_watched(&file, progress, cancel)
+        StreamReader::open_as(&file, opening)
     };
     let reader = opened.map_err(|error| match error.kind() {
         ErrorKind::NotFound => Error::incomplete("is missing from the set").path(path).disk(&stream.target),

@@ -90,6 +90,16 @@ impl Command {
         }
     }
 
+    /// The directory of `--cache-dir`.
+    pub fn cache_dir(&self) -> Option<&std::path::Path> {
+        match self {
+            Self::Restore(args) => args.cache_dir.as_deref(),
+            Self::Verify(args) => args.cache_dir.as_deref(),
+            Self::Map(args) => args.cache_dir.as_deref(),
+            _ => None,
+        }
+    }
+
     /// The options on what is said.
     pub fn talk(&self) -> &Talk {
         const PLAIN: &Talk = &Talk { noprogress: true, quiet: false, nocolor: false, verbose: 0 };

@@ -83,6 +83,11 @@ pub struct Restore {
     #[arg(long)]
     pub to_host: bool,
 
+    /// Directory in which the tables of virtnbdbackup's streams are kept, so that those are read as a whole only
+    /// the first time [default: $VIRTKEEP_CACHE_DIR; /var/cache/virtkeep as root, ~/.cache/virtkeep otherwise]
+    #[arg(long, value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
+
     /// How the hypervisor is reached; only --define and --to-host need one.
     #[command(flatten)]
     pub hypervisor: Hypervisor,
@@ -172,6 +177,11 @@ pub struct Verify {
     /// With --against-live: directory on the domain's host for the job's scratch files.
     #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
     pub scratchdir: PathBuf,
+
+    /// Directory in which the tables of virtnbdbackup's streams are kept, so that those are read as a whole only
+    /// the first time [default: $VIRTKEEP_CACHE_DIR; /var/cache/virtkeep as root, ~/.cache/virtkeep otherwise]
+    #[arg(long, value_name = "DIR", requires = "content")]
+    pub cache_dir: Option<PathBuf>,
 
     /// The verdict as JSON.
     #[arg(long)]

@@ -2,8 +2,8 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Seek};
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
 use uuid::Uuid;

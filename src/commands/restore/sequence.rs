@@ -52,11 +52,12 @@ pub fn open(files: &[StoredFile], session: &Session) -> Result<ChainDevice> {
 
 fn open_layer(file: &StoredFile, session: &Session) -> Result<StreamReader> {
     // Without a head there is nothing to tell, and the error comes from below.
+    let is_kept = session.cache.as_ref().is_some_and(|cache| cache.knows(file));
     let total = match head::read(file) {
-        Ok(meta) if !meta.has_index() => file.size().unwrap_or(0),
+        Ok(meta) if !meta.has_index() && !is_kept => file.size().unwrap_or(0),
         _ => 0,
     };
-    watched(session, file.name(), total, |progress| StreamReader::open_watched(file, progress, &session.cancel))
+    watched(session, file.name(), total, |opening| StreamReader::open_as(file, opening))
 }
 
 fn check_follows(base: &StreamReader, layer: &StreamReader) -> Result<()> {

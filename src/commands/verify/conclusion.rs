@@ -64,13 +64,7 @@ fn say(text: &str) -> error::Result<()> {
     writeln!(std::io::stdout().lock(), "{text}").map_err(|error| Error::io("write to stdout", error))
 }
 
-fn line(
-    args: &Verify,
-    catalogue: &Catalogue,
-    verdict: &Verdict,
-    content: Option<&Content>,
-    time: Duration,
-) -> String {
+fn line(args: &Verify, catalogue: &Catalogue, verdict: &Verdict, content: Option<&Content>, time: Duration) -> String {
     let what = match content {
         Some(content) => format!("{content} in {}", format_duration(time)),
         None => format!(

@@ -76,4 +76,3 @@ fn check_cpt(catalogue: &Catalogue, manifest: &Manifest) -> error::Result<()> {
         Err(Error::corrupt("is not the list of the chain's checkpoints").path(file.path()))
     }
 }
-

@@ -52,8 +52,7 @@ impl Verdict {
 
     /// The same of data of a disk.
     pub fn damaged_data(&mut self, damage: Damage) {
-        let range =
-            damage.range.as_ref().map_or_else(|| "unknown, suspect the whole disk".to_owned(), describe_range);
+        let range = damage.range.as_ref().map_or_else(|| "unknown, suspect the whole disk".to_owned(), describe_range);
         let points = match damage.points.as_slice() {
             [] => String::new(),
             points => format!("; restore points: {}", points.join(", ")),

@@ -32,11 +32,28 @@ fn foreign_chain(more: &[&str]) {
     let expected: Vec<(String, Option<String>)> = levels.iter().map(|level| (*level).to_owned()).zip(names).collect();
     assert_eq!(shared.dump(), expected);
     shared.check_unproven();
+    check_cached(&shared);
     shared.check_points(&points);
     let copied = lab.fresh_directory().join("kept elsewhere");
     copy_without_times(&shared.set, &copied);
     shared.check_own(&copied, points.last().unwrap());
     shared.check_own(&copied, &points[3]);
+}
+
+/// The second time the streams are not read as a whole, and the verdict is the same.
+fn check_cached(shared: &Shared<'_>) {
+    let cache = shared.lab.fresh_directory();
+    let deep = || virtkeep(&[&"verify", &"-n", &"--deep", &"-i", &shared.set, &"--cache-dir", &cache]).succeeds();
+    let (first, second) = (deep(), deep());
+    assert_eq!(first.stderr.matches("once, which have no index").count(), 10, "{}", first.stderr);
+    assert!(!second.stderr.contains("no index"), "{}", second.stderr);
+    for run in [first, second] {
+        assert!(run.stdout.contains("OK: all content is proven: 5 restore points"), "{}{}", run.stdout, run.stderr);
+    }
+    let map =
+        [&"map" as &dyn AsRef<std::ffi::OsStr>, &"-n", &"-i", &shared.set, &"--cache-dir", &cache, &"-e", &"true"];
+    let mapped = virtkeep(&map).succeeds();
+    assert!(!mapped.stderr.contains("no index"), "{}", mapped.stderr);
 }
 
 #[test]

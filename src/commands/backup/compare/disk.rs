@@ -36,13 +36,7 @@ pub struct Held<'h> {
 ///
 /// # Errors
 /// Of the chain where it is damaged; of the connection.
-pub fn compare(
-    run: &Context<'_>,
-    plan: &Plan,
-    held: Held<'_>,
-    export: &Export,
-    cancel: &Cancel,
-) -> Result<Compared> {
+pub fn compare(run: &Context<'_>, plan: &Plan, held: Held<'_>, export: &Export, cancel: &Cancel) -> Result<Compared> {
     let Held { chain, since } = held;
     let contexts: Vec<&str> = [ALLOCATION].into_iter().chain(export.bitmap.as_deref()).collect();
     let mut first = Client::connect(&export.uri, &contexts, cancel).map_err(|error| plan.channel.explain(error))?;
@@ -248,7 +242,8 @@ mod tests {
 
     #[test]
     fn ranges_of_one_kind_are_joined() {
-        let ranges = vec![(0..2, Why::Changed), (2..4, Why::Changed), (4..5, Why::Unexplained), (6..7, Why::Unexplained)];
+        let ranges =
+            vec![(0..2, Why::Changed), (2..4, Why::Changed), (4..5, Why::Unexplained), (6..7, Why::Unexplained)];
         let expected = [(0..4, Why::Changed), (4..5, Why::Unexplained), (6..7, Why::Unexplained)];
         assert_eq!(joined(ranges), expected);
     }

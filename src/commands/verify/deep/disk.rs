@@ -13,7 +13,7 @@ use super::overlay::Overlays;
 use crate::cancel::Cancel;
 use crate::chain_device::{self, Buffers, ChainDevice, Content as From};
 use crate::commands::Session;
-use crate::commands::restore::source::watched;
+use crate::commands::restore::source::{opening_bytes, watched};
 use crate::error::{Error, Result};
 use crate::extent::Kind;
 use crate::pipeline::Progress;
@@ -101,11 +101,9 @@ fn open<'c>(
                 *told.borrow_mut() |= known.is_none();
                 return known.ok_or_else(|| Error::corrupt("is damaged").path(&stream.file));
             }
-            let whole = catalogue.record_of(&stream.file).is_none() && !stream.raw;
-            let total = if whole { stream.stored_size } else { 0 };
-            let opened = watched(session, target, total, |progress| {
-                chain_device::open_layer(catalogue, stream, progress, &session.cancel)
-            });
+            let total = opening_bytes(catalogue, stream, session);
+            let opened =
+                watched(session, target, total, |opening| chain_device::open_layer(catalogue, stream, opening));
             let opened = opened.map(Arc::new);
             let kept = opened.as_ref().ok().cloned();
             streams.borrow_mut().insert(stream.file.clone(), kept);

@@ -110,7 +110,8 @@ mod tests {
     #[test]
     fn what_is_laid_last_is_seen() {
         let mut map = Map::new();
-        for (range, stream) in [(0..100, Some(1)), (10..20, None), (15..40, Some(2)), (0..5, Some(3)), (90..100, None)] {
+        for (range, stream) in [(0..100, Some(1)), (10..20, None), (15..40, Some(2)), (0..5, Some(3)), (90..100, None)]
+        {
             paint(&mut map, range, stream);
         }
         let seen: Vec<_> = map.into_iter().map(|(start, (end, stream))| (start..end, stream)).collect();
