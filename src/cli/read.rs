@@ -174,9 +174,9 @@ pub struct Verify {
     #[arg(long, value_name = "DISK", value_delimiter = ',', requires = "content")]
     pub disk: Vec<String>,
 
-    /// With --against-live: directory on the domain's host for the job's scratch files.
-    #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
-    pub scratchdir: PathBuf,
+    /// With --against-live: directory on the domain's host for the job's scratch files [default: /var/tmp]
+    #[arg(long, value_name = "DIR", requires = "against_live")]
+    pub scratchdir: Option<PathBuf>,
 
     /// Directory in which the tables of virtnbdbackup's streams are kept, so that those are read as a whole only
     /// the first time [default: $VIRTKEEP_CACHE_DIR; /var/cache/virtkeep as root, ~/.cache/virtkeep otherwise]

@@ -14,13 +14,39 @@ use crate::commands::restore::source::open_set;
 use crate::commands::whole;
 use crate::error::{Error, Kind};
 use crate::exit::Exit;
-use crate::set::catalogue::Run;
+use crate::set::catalogue::{Catalogue, Run};
 use crate::set::chain;
 use crate::ui::progress::format_duration;
 use crate::units::format_bytes;
 
 /// Ranges of a disk that are told one by one.
 const MAX_TOLD: usize = 20;
+
+/// Refuses options that only a comparison has a use for.
+///
+/// # Errors
+/// [`Kind::Usage`], naming one.
+pub fn refuse_useless(args: &Verify) -> crate::error::Result<()> {
+    let (hypervisor, network) = (&args.hypervisor, &args.network);
+    // The URI may come from the environment, and be meant for other commands.
+    let given = [
+        (hypervisor.user.is_some(), "--user"),
+        (hypervisor.password.is_some(), "--password"),
+        (hypervisor.password_file.is_some(), "--password-file"),
+        (hypervisor.ssh_user.is_some(), "--ssh-user"),
+        (hypervisor.ssh_port.is_some(), "--ssh-port"),
+        (hypervisor.ssh_private_key.is_some(), "--ssh-private-key"),
+        (network.nbd_over_ssh, "--nbd-over-ssh"),
+        (network.nbd_port.is_some(), "-P/--nbd-port"),
+        (network.nbd_ip.is_some(), "-I/--nbd-ip"),
+        (network.tls, "--tls"),
+    ];
+    match given.iter().find(|(given, _)| *given) {
+        Some((_, option)) if !args.against_live => Err(Error::usage(format!("{option} is for --against-live"))
+            .hint("files of a set are read where -i says: leave it away")),
+        _ => Ok(()),
+    }
+}
 
 /// Compares, and says what came of it.
 pub fn run(args: &Verify, session: &Session) -> Result<Exit> {
@@ -39,10 +65,10 @@ pub fn run(args: &Verify, session: &Session) -> Result<Exit> {
         catalogue: &catalogue,
         point,
         disks: &args.disk,
-        domain: domain(args, point)?,
+        domain: domain(args, &catalogue, point)?,
         hypervisor: &args.hypervisor,
         network: &args.network,
-        scratchdir: args.scratchdir.clone(),
+        scratchdir: args.scratchdir.as_deref(),
     };
     tracing::info!("comparing restore point {} with domain {}", point.id, subject.domain);
     let found = compare::run(&subject, session)?;
@@ -65,13 +91,14 @@ fn say(text: &str) -> Result<()> {
     Ok(writeln!(std::io::stdout().lock(), "{text}").map_err(|error| Error::io("write to stdout", error))?)
 }
 
-/// The one that is named, or the one that the set is of.
-fn domain(args: &Verify, point: &Run) -> Result<String> {
-    match (&args.domain, &point.manifest) {
+/// The one that is named, or the one that the restore point is of.
+fn domain(args: &Verify, catalogue: &Catalogue, point: &Run) -> Result<String> {
+    match (&args.domain, compare::owner(catalogue, point)) {
         (Some(name), _) => Ok(name.clone()),
-        (None, Some(manifest)) => Ok(manifest.domain_uuid.to_string()),
+        (None, Some((uuid, _))) => Ok(uuid.to_string()),
         (None, None) => Err(Error::usage("which domain the set is of is not recorded in it")
-            .hint("virtnbdbackup made the restore point: name the domain with -d")
+            .path(catalogue.files.place())
+            .hint("name the domain with -d")
             .into()),
     }
 }

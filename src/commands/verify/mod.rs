@@ -32,6 +32,7 @@ use crate::set::files::Files;
 
 /// Verifies.
 pub fn run(args: &Verify, session: &Session) -> Result<Exit> {
+    live::refuse_useless(args)?;
     if args.against_live {
         return live::run(args, session);
     }
@@ -50,14 +51,18 @@ pub fn run(args: &Verify, session: &Session) -> Result<Exit> {
     for name in &catalogue.partial {
         tracing::warn!("{name}: left by a run that did not finish; no restore point needs it");
     }
-    small::check(&catalogue, &mut verdict)?;
+    // Of what was chosen nothing else is said.
+    let is_chosen = args.until.is_some() || !args.disk.is_empty();
+    if !is_chosen {
+        small::check(&catalogue, &mut verdict)?;
+    }
     let mut content = None;
     if args.deep {
         content = Some(Content::check(args, session, &catalogue, &points, &mut verdict)?);
     } else {
         streams::check(args, session, &catalogue, &mut verdict)?;
     }
-    check_whole(&catalogue, &mut verdict)?;
+    check_whole(&catalogue, &points, &args.disk, &mut verdict)?;
     if !args.deep {
         check_chains(&catalogue, &mut verdict);
     }
@@ -68,9 +73,10 @@ pub fn run(args: &Verify, session: &Session) -> Result<Exit> {
 }
 
 /// That virtnbdbackup's runs have all their disks.
-fn check_whole(catalogue: &Catalogue, verdict: &mut Verdict) -> Result<()> {
-    for run in &catalogue.runs {
-        for (disk, file) in whole::missing_files(catalogue, run) {
+fn check_whole(catalogue: &Catalogue, points: &[String], disks: &[String], verdict: &mut Verdict) -> Result<()> {
+    for run in catalogue.runs.iter().filter(|run| points.contains(&run.id)) {
+        let missing = whole::missing_files(catalogue, run).into_iter();
+        for (disk, file) in missing.filter(|(disk, _)| disks.is_empty() || disks.contains(disk)) {
             verdict.damage(whole::incomplete(catalogue, run, &disk, &file));
         }
     }

@@ -5,10 +5,11 @@
 mod disk;
 
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::Path;
 
 use anyhow::Result;
 use clap::Parser;
+use uuid::Uuid;
 
 use self::disk::Held;
 use super::guest::Hold;
@@ -16,7 +17,7 @@ use super::locks::Locks;
 use super::plan::{Export, Plan, domain_uuid};
 use super::undo::{self, Keep};
 use super::way::Way;
-use super::{Context, base, job, offline};
+use super::{Context, base, disks, job, offline};
 use crate::cancel::Cancel;
 use crate::chain_device::ChainDevice;
 use crate::cli::backup::{Backup, Network};
@@ -49,8 +50,8 @@ pub struct Subject<'s> {
     pub hypervisor: &'s Hypervisor,
     /// How the data comes from another host.
     pub network: &'s Network,
-    /// Directory on the domain's host for the job's scratch files.
-    pub scratchdir: PathBuf,
+    /// Directory on the domain's host for the job's scratch files, where not the usual one.
+    pub scratchdir: Option<&'s Path>,
 }
 
 /// Why a range differs.
@@ -186,16 +187,18 @@ fn layout(catalogue: &Catalogue) -> error::Result<&Layout> {
     })
 }
 
+/// The domain that the restore point is of, where that is known.
+pub fn owner(catalogue: &Catalogue, point: &Run) -> Option<(Uuid, String)> {
+    disks::owner(catalogue, point)
+}
+
 fn refuse_other(subject: &Subject<'_>, domain: &Domain) -> Result<()> {
     let uuid = domain_uuid(domain)?;
-    match &subject.point.manifest {
-        Some(manifest) if manifest.domain_uuid != uuid => {
-            let message = format!("is of another domain: {} ({})", manifest.domain, manifest.domain_uuid);
-            Err(Error::usage(message)
-                .path(subject.catalogue.files.place())
-                .hint("-d names the domain whose backup it is; without -d it is found by its UUID")
-                .into())
-        }
+    match owner(subject.catalogue, subject.point) {
+        Some((owner, name)) if owner != uuid => Err(Error::usage(format!("is of another domain: {name} ({owner})"))
+            .path(subject.catalogue.files.place())
+            .hint("-d names the domain whose backup it is; without -d it is found by its UUID")
+            .into()),
         _ => Ok(()),
     }
 }
@@ -211,7 +214,9 @@ fn arguments(subject: &Subject<'_>, domain: &Domain) -> Result<(Backup, Vec<Stri
     args.domain = vec![subject.domain.clone()];
     args.hypervisor = subject.hypervisor.clone();
     args.network = subject.network.clone();
-    args.places.scratchdir = subject.scratchdir.clone();
+    if let Some(directory) = subject.scratchdir {
+        args.places.scratchdir = directory.to_owned();
+    }
     let config = DomainConfig::parse(&domain.xml(false)?)?;
     let has = |target: &str| config.disks.iter().any(|disk| disk.target == target);
     let is_wanted = |target: &str| subject.disks.is_empty() || subject.disks.iter().any(|disk| disk == target);
