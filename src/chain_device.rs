@@ -115,7 +115,7 @@ impl ChainDevice {
         // Then whatever is asked for is found in one of them.
         let mut unknown = None;
         oldest.visit(0..oldest.meta().virtual_size, &mut |extent| {
-            if extent.kind == Kind::Clean {
+            if extent.kind() == Kind::Clean {
                 unknown.get_or_insert(extent.offset);
             }
         });
@@ -260,7 +260,7 @@ where
         }
         let mut open = Vec::new();
         for range in pending {
-            visit(range.range(), &mut |found| match found.kind {
+            visit(range.range(), &mut |found| match found.kind() {
                 Kind::Clean => extent::push(&mut open, found),
                 Kind::Data => push(&mut segments, found, Content::Layer(index)),
                 Kind::Zero => push(&mut segments, found, Content::Zero),
@@ -279,8 +279,8 @@ where
 /// Appends what a layer says, grown together with what it said before.
 fn push(segments: &mut Vec<Segment>, found: Extent, content: Content) {
     match segments.last_mut() {
-        Some(last) if last.end() == found.offset && last.content == content => last.length += found.length,
-        _ => segments.push(Segment { offset: found.offset, length: found.length, content }),
+        Some(last) if last.end() == found.offset && last.content == content => last.length += found.length(),
+        _ => segments.push(Segment { offset: found.offset, length: found.length(), content }),
     }
 }
 
@@ -367,7 +367,7 @@ mod tests {
             for (index, (layer_size, content)) in layers.iter().enumerate().rev() {
                 for extent in content {
                     for position in extent.range().filter(|&position| position < size) {
-                        match extent.kind {
+                        match extent.kind() {
                             Kind::Data => expected[position as usize] = Content::Layer(index),
                             Kind::Zero => expected[position as usize] = Content::Zero,
                             Kind::Clean => {}

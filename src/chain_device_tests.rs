@@ -85,9 +85,9 @@ fn write(directory: &Path, number: usize, layer: &Layer) -> std::path::PathBuf {
     while let Some(item) = queue.take() {
         let window = item.window(layer.size);
         let bytes: Vec<u8> = window.clone().map(|offset| byte(layer, offset)).collect();
-        let data: Vec<Extent> = item.extents.iter().copied().filter(|extent| extent.kind == Kind::Data).collect();
+        let data: Vec<Extent> = item.extents.iter().copied().filter(|extent| extent.kind() == Kind::Data).collect();
         for extent in &item.extents {
-            match extent.kind {
+            match extent.kind() {
                 Kind::Data => {
                     let place = (extent.offset - window.start) as usize..(extent.end() - window.start) as usize;
                     let mut stored = Vec::new();
@@ -96,10 +96,10 @@ fn write(directory: &Path, number: usize, layer: &Layer) -> std::path::PathBuf {
                     } else {
                         stored.extend_from_slice(&bytes[place.clone()]);
                     }
-                    stream.data_frame(extent.offset, extent.length, &stored).unwrap();
+                    stream.data_frame(extent.offset, extent.length(), &stored).unwrap();
                 }
-                _ if number > 0 => stream.zero_extent(extent.offset, extent.length).unwrap(),
-                _ => stream.zero_frame(extent.offset, extent.length).unwrap(),
+                _ if number > 0 => stream.zero_extent(extent.offset, extent.length()).unwrap(),
+                _ => stream.zero_frame(extent.offset, extent.length()).unwrap(),
             }
         }
         for (block, digest) in digest_blocks(window.start, &bytes, &data).unwrap() {
@@ -121,8 +121,8 @@ proptest! {
         for (number, layer) in layers.iter().enumerate() {
             expected.resize(layer.size as usize, 0);
             for extent in &layer.extents {
-                for offset in extent.range().filter(|_| extent.kind != Kind::Clean) {
-                    expected[offset as usize] = if extent.kind == Kind::Data { byte(layer, offset) } else { 0 };
+                for offset in extent.range().filter(|_| extent.kind() != Kind::Clean) {
+                    expected[offset as usize] = if extent.kind() == Kind::Data { byte(layer, offset) } else { 0 };
                 }
             }
             readers.push(StreamReader::open(write(directory.path(), number, layer)).unwrap());

@@ -17,28 +17,51 @@ use crate::units::{align_down, align_up};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// Has content that must be read.
-    Data,
+    Data = 0,
     /// Reads as zeroes, and the server promised so. A mere hole is [`Kind::Data`].
-    Zero,
+    Zero = 1,
     /// Unchanged since the base; its content is in an earlier stream.
-    Clean,
+    Clean = 2,
 }
 
-/// A range of a guest disk, in bytes, and what is known of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// A range of a guest disk, in bytes, and what is known of it. 16 bytes: disks have millions of them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Extent {
     /// First byte.
     pub offset: u64,
-    /// Number of bytes, never 0 in a list.
-    pub length: u64,
-    /// What is known of it.
-    pub kind: Kind,
+    /// Number of bytes, never 0 in a list, and the kind in the two lowest bits.
+    length_and_kind: u64,
 }
 
+/// Bits of the kind.
+const KIND_BITS: u32 = 2;
+
 impl Extent {
-    /// An extent of `kind`.
+    /// An extent of `kind`. A length over 2^62, more than any disk has, is cut: the list that it belongs to does not
+    /// cover its range then.
     pub const fn new(offset: u64, length: u64, kind: Kind) -> Self {
-        Self { offset, length, kind }
+        let length = if length >> (u64::BITS - KIND_BITS) == 0 { length } else { u64::MAX >> KIND_BITS };
+        Self { offset, length_and_kind: length << KIND_BITS | kind as u64 }
+    }
+
+    /// Number of bytes, never 0 in a list.
+    pub const fn length(&self) -> u64 {
+        self.length_and_kind >> KIND_BITS
+    }
+
+    /// What is known of it.
+    pub const fn kind(&self) -> Kind {
+        match self.length_and_kind & ((1 << KIND_BITS) - 1) {
+            0 => Kind::Data,
+            1 => Kind::Zero,
+            _ => Kind::Clean,
+        }
+    }
+
+    /// The same range as another kind.
+    #[must_use]
+    pub const fn with_kind(self, kind: Kind) -> Self {
+        Self::new(self.offset, self.length(), kind)
     }
 
     /// A range with content.
@@ -58,7 +81,7 @@ impl Extent {
 
     /// One past the last byte.
     pub const fn end(&self) -> u64 {
-        self.offset + self.length
+        self.offset + self.length()
     }
 
     /// The bytes as a range.
@@ -70,18 +93,26 @@ impl Extent {
     pub fn clip(&self, range: &Range<u64>) -> Option<Self> {
         let offset = self.offset.max(range.start);
         let end = self.end().min(range.end);
-        (offset < end).then(|| Self::new(offset, end - offset, self.kind))
+        (offset < end).then(|| Self::new(offset, end - offset, self.kind()))
+    }
+}
+
+impl std::fmt::Debug for Extent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} {}+{}", self.kind(), self.offset, self.length())
     }
 }
 
 /// Appends `extent` to a list, growing the last one where it touches and is of the same kind.
 /// Empty extents are dropped.
 pub fn push(list: &mut Vec<Extent>, extent: Extent) {
-    if extent.length == 0 {
+    if extent.length() == 0 {
         return;
     }
     match list.last_mut() {
-        Some(last) if last.end() == extent.offset && last.kind == extent.kind => last.length += extent.length,
+        Some(last) if last.end() == extent.offset && last.kind() == extent.kind() => {
+            *last = Extent::new(last.offset, last.length() + extent.length(), last.kind())
+        }
         last => {
             debug_assert!(last.is_none_or(|last| last.end() <= extent.offset), "extents must ascend");
             list.push(extent);
@@ -112,39 +143,64 @@ pub fn fill(list: &[Extent], range: Range<u64>, gap: Kind) -> Vec<Extent> {
 /// constant. Their boundaries need not agree.
 pub fn combine(left: &[Extent], right: &[Extent], decide: impl Fn(Kind, Kind) -> Kind) -> Vec<Extent> {
     let mut combined = Vec::new();
+    combine_onto(&mut combined, left, right, decide);
+    combined
+}
+
+/// [`combine`], appended to a list that ends where the range begins.
+pub fn combine_onto(list: &mut Vec<Extent>, left: &[Extent], right: &[Extent], decide: impl Fn(Kind, Kind) -> Kind) {
     let (mut l, mut r) = (0, 0);
     while let (Some(a), Some(b)) = (left.get(l), right.get(r)) {
         let offset = a.offset.max(b.offset);
         let end = a.end().min(b.end());
-        push(&mut combined, Extent::new(offset, end - offset, decide(a.kind, b.kind)));
+        push(list, Extent::new(offset, end - offset, decide(a.kind(), b.kind())));
         l += usize::from(a.end() == end);
         r += usize::from(b.end() == end);
     }
-    combined
 }
 
 /// Grows the data of a covering list to multiples of `alignment` (a power of two), at the cost of
 /// its neighbours; the end of the list stays. Frames of a stream must start on such multiples.
-pub fn align_data(list: &[Extent], alignment: u64) -> Vec<Extent> {
+/// In place: a list may be most of what a backup holds in memory.
+pub fn align_data(list: &mut Vec<Extent>, alignment: u64) {
     let end = list.last().map_or(0, Extent::end);
-    let mut aligned = Vec::with_capacity(list.len());
-    let mut position = list.first().map_or(0, |first| first.offset);
-    for data in list.iter().filter(|extent| extent.kind == Kind::Data) {
-        let start = align_down(data.offset, alignment).max(position);
-        let stop = align_up(data.end(), alignment).min(end);
-        clip(list, position..start).for_each(|extent| push(&mut aligned, extent));
-        if stop > start {
-            push(&mut aligned, Extent::data(start, stop - start));
-            position = stop;
+    // End of the data that was grown last.
+    let mut grown = list.first().map_or(0, |first| first.offset);
+    let mut kept = 0;
+    for index in 0..list.len() {
+        let extent = list[index];
+        let next = if extent.kind() == Kind::Data {
+            let start = align_down(extent.offset, alignment).max(grown);
+            let stop = align_up(extent.end(), alignment).min(end);
+            // What it grows over is no data: that ends at `grown`.
+            while kept > 0 && list[kept - 1].end() > start {
+                match list[kept - 1].clip(&(0..start)) {
+                    Some(rest) => list[kept - 1] = rest,
+                    None => kept -= 1,
+                }
+            }
+            grown = grown.max(stop);
+            (start < stop).then(|| Extent::data(start, stop - start))
+        } else {
+            extent.clip(&(grown..end))
+        };
+        let Some(next) = next else { continue };
+        match kept.checked_sub(1).map(|last| &mut list[last]) {
+            Some(last) if last.end() == next.offset && last.kind() == next.kind() => {
+                *last = Extent::new(last.offset, last.length() + next.length(), last.kind());
+            }
+            _ => {
+                list[kept] = next;
+                kept += 1;
+            }
         }
     }
-    clip(list, position..end).for_each(|extent| push(&mut aligned, extent));
-    aligned
+    list.truncate(kept);
 }
 
 /// Total bytes of `kind`.
 pub fn total(list: &[Extent], kind: Kind) -> u64 {
-    list.iter().filter(|extent| extent.kind == kind).map(|extent| extent.length).sum()
+    list.iter().filter(|extent| extent.kind() == kind).map(|extent| extent.length()).sum()
 }
 
 /// Proves that `list` covers `range`.
@@ -154,7 +210,7 @@ pub fn total(list: &[Extent], kind: Kind) -> u64 {
 pub fn check_cover(list: &[Extent], range: Range<u64>) -> Result<()> {
     let mut position = range.start;
     for extent in list {
-        if extent.offset != position || extent.length == 0 {
+        if extent.offset != position || extent.length() == 0 {
             return Err(Error::new(ErrorKind::Protocol, "extents leave a gap or overlap").at(position));
         }
         position = extent.end();
@@ -174,7 +230,7 @@ mod tests {
 
     /// Each byte of a covering list starting at 0.
     fn bytes(list: &[Extent]) -> Vec<Kind> {
-        list.iter().flat_map(|extent| std::iter::repeat_n(extent.kind, extent.length as usize)).collect()
+        list.iter().flat_map(|extent| std::iter::repeat_n(extent.kind(), extent.length() as usize)).collect()
     }
 
     fn kind() -> impl Strategy<Value = Kind> {
@@ -224,7 +280,7 @@ mod tests {
         #[test]
         fn lists_have_no_equal_neighbours(list in covering(500)) {
             for pair in list.windows(2) {
-                prop_assert!(pair[0].kind != pair[1].kind && pair[0].end() == pair[1].offset);
+                prop_assert!(pair[0].kind() != pair[1].kind() && pair[0].end() == pair[1].offset);
             }
         }
 
@@ -233,7 +289,7 @@ mod tests {
             let range = a.min(b)..a.max(b);
             let part: Vec<Extent> = clip(&list, range.clone()).collect();
             prop_assert_eq!(bytes(&part), &bytes(&list)[range.start as usize..range.end as usize]);
-            let data: Vec<Extent> = list.iter().copied().filter(|e| e.kind == Kind::Data).collect();
+            let data: Vec<Extent> = list.iter().copied().filter(|e| e.kind() == Kind::Data).collect();
             let filled = fill(&data, range.clone(), Kind::Clean);
             if !range.is_empty() {
                 check_cover(&filled, range.clone()).unwrap();
@@ -246,7 +302,8 @@ mod tests {
         #[test]
         fn aligned_data_only_grows_and_stays_within_its_blocks(list in covering(500), shift in 0..6u32) {
             let alignment = 1u64 << shift;
-            let aligned = align_data(&list, alignment);
+            let mut aligned = list.clone();
+            align_data(&mut aligned, alignment);
             check_cover(&aligned, 0..500).unwrap();
             let (before, after) = (bytes(&list), bytes(&aligned));
             for (position, kind) in after.iter().enumerate() {

@@ -1,34 +1,43 @@
 #!/bin/bash
-# Measures virtkeep beside nbdcopy and virtnbdbackup on the same domain, in interleaved rounds:
-# medians and ratios on stdout. A table for docs/performance.md with --markdown.
+# Measures virtkeep beside nbdcopy, qemu-img and virtnbdbackup on the same domains, in interleaved rounds: medians
+# and ratios on stdout, a table for docs/performance.md. Other load on the machine spoils it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PATH:$HOME/.cargo/bin:/usr/sbin:/sbin
 export LC_ALL=C.UTF-8
 
-case ${1-} in
-'' | --markdown) ;;
-*)
+usage() {
     cat <<'END'
-usage: tests/bench.sh [--markdown]
+usage: tests/bench.sh [PART...]
+  PART: full four scattered extents restore latency fragments [default: all]
   BENCH_DATA_MIB   data on the disk of 8 GiB [2048]
   BENCH_ROUNDS     rounds, of which medians are taken [5]
-  BENCH_EXTENTS    extents of the fragmented disk [1000000]
-  BENCH_DIR        where disks and sets lie, 14 GiB with the sizes above [/dev/shm: a disk would
+  BENCH_EXTENTS    pieces of 4 KiB of the fragmented disk [300000]
+  BENCH_DIR        where disks and sets lie, 12 GiB with the sizes above [/dev/shm: a disk would
                    be what is measured]
+  BENCH_COLD       the disks' images are dropped from the page cache before each run (BENCH_DIR on a disk)
+  BENCH_BIN        the program [a release build, made first]
 END
-    exit 2
-    ;;
+}
+
+parts=(full four scattered extents restore latency fragments)
+case ${1-} in
+-*) usage && exit 2 ;;
+?*) parts=("$@") ;;
 esac
-data_mib=${BENCH_DATA_MIB-2048} rounds=${BENCH_ROUNDS-5} extents=${BENCH_EXTENTS-1000000}
+data_mib=${BENCH_DATA_MIB-2048} rounds=${BENCH_ROUNDS-5} extents=${BENCH_EXTENTS-300000}
 
 tests/install.sh --tests >&2
-cargo build --release --locked >&2
-bin=$(cargo metadata --format-version 1 --no-deps --offline | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release/virtkeep
-
+bin=${BENCH_BIN-}
+if [ -z "$bin" ]; then
+    cargo build --release --locked >&2
+    bin=$(cargo metadata --format-version 1 --no-deps --offline | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release/virtkeep
+fi
 work=$(mktemp -d "${BENCH_DIR-/dev/shm}/virtkeep-bench.XXXXXX")
 chmod 755 "$work"
 lab=$work/lab
+# shellcheck source=tests/bench/lib.sh
+. tests/bench/lib.sh
 clean() {
     tests/lab.sh down "$lab" || true
     rm -rf "$work"
@@ -36,137 +45,277 @@ clean() {
 trap clean EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
-
-say() { echo "bench: $*" >&2; }
-
-# ---- the disks
-
 uri=$(tests/lab.sh up "$lab")
-say "a disk of 8 GiB with $data_mib MiB of data, half of it compressible"
-python3 - "$work/bench.raw" "$data_mib" <<'END'
-import os, sys
-path, mib = sys.argv[1], int(sys.argv[2])
-text = (b"The quick brown fox jumps over the lazy dog. " * 24000)[: 1 << 20]
-with open(path, "wb") as disk:
-    disk.truncate(8 << 30)
-    for number in range(mib):
-        # Data in pieces of 16 MiB, holes of 16 MiB or more between them.
-        offset = (number // 16) * max(32, 8192 // max(1, (mib + 15) // 16)) + number % 16
-        disk.seek(offset << 20)
-        disk.write(os.urandom(1 << 20) if number % 2 else text[number % 977 :] + text[: number % 977])
-END
-qemu-img convert -f raw -O qcow2 "$work/bench.raw" "$work/bench.qcow2"
-rm "$work/bench.raw"
-chmod 666 "$work/bench.qcow2"
-tests/lab.sh domain "$lab" bench "vda:8G:path=$work/bench.qcow2" >/dev/null
+begin=$SECONDS
 
-# ---- measuring
-
-# Runs a command; appends "seconds kilobytes" to the samples of NAME.
-measure() {
-    local name=$1 && shift
-    /usr/bin/time -f '%e %M' -o "$work/time" -- "$@" >"$work/output" 2>&1 ||
-        { cat "$work/output" >&2 && say "$name failed" && exit 1; }
-    tail -n 1 "$work/time" >>"$work/samples.$name"
-    say "$name: $(tail -n 1 "$work/time" | awk '{ printf "%s s, %d MiB", $1, $2 / 1024 }')"
+make_image() { # NAME MIB SIZE_GIB
+    python3 tests/bench/disk.py data "$work/raw" "$2" "$3"
+    qemu-img convert -f raw -O qcow2 "$work/raw" "$work/$1.qcow2"
+    rm "$work/raw"
 }
 
-median() { cut -d ' ' -f "$2" "$work/samples.$1" | sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
+# ---- a full of one disk; what its processor time consists of; verify
 
-virsh() { command virsh -q -c "$uri" "$@"; }
-
-# A pull job of the disk as virtkeep makes it, for nbdcopy.
-job() {
-    cat >"$work/job.xml" <<END
-<domainbackup mode='pull'><server transport='unix' socket='$lab/scratch/bench.sock'/><disks>
-<disk name='vda' backup='yes' type='file' backupmode='full' exportname='vda'><driver type='qcow2'/>
-<scratch file='$lab/scratch/bench.scratch'/></disk></disks></domainbackup>
-END
-    virsh backup-begin bench "$work/job.xml" >/dev/null
+part_full() {
+    local round
+    say "a disk of 8 GiB with $data_mib MiB of data, half of it compressible"
+    make_image full "$data_mib" 8
+    domain full vda="$work/full.qcow2"
+    for round in $(seq "$rounds"); do
+        say "round $round of $rounds"
+        cold "$work/full.qcow2" && job full vda
+        measure nbdcopy nbdcopy --flush "$(exported vda)" "$work/copy.raw"
+        virsh domjobabort full
+        cold "$work/copy.raw"
+        measure b3sum b3sum --num-threads 1 "$work/copy.raw"
+        measure adler32 python3 -c 'import sys, zlib
+sum = 1
+with open(sys.argv[1], "rb", buffering=0) as file:
+    while piece := file.read(1 << 20):
+        sum = zlib.adler32(piece, sum)' "$work/copy.raw"
+        rm -f "$work/copy.raw"
+        for kind in virtkeep virtnbdbackup; do
+            cold "$work/full.qcow2"
+            "${kind}_backup" $kind full "$work/$kind" -l copy
+            cold "$work/full.qcow2"
+            "${kind}_backup" $kind-z full "$work/$kind-z" -l copy -z
+        done
+        measure verify "$bin" verify -i "$work/virtkeep" -n
+        measure verify-z "$bin" verify -i "$work/virtkeep-z" -n
+        measure b3sum-set b3sum --num-threads 1 "$work"/virtkeep/*.data
+        rm -rf "$work"/{virtkeep,virtnbdbackup}{,-z}
+    done
+    row "nbdcopy --flush to a file" nbdcopy
+    row "virtkeep backup -l copy" virtkeep nbdcopy=nbdcopy virtnbdbackup=virtnbdbackup
+    row "virtnbdbackup -l copy" virtnbdbackup
+    row "virtkeep backup -l copy -z" virtkeep-z virtkeep=plain virtnbdbackup-z="virtnbdbackup -z"
+    row "virtnbdbackup -l copy -z" virtnbdbackup-z
+    row "virtkeep verify" verify b3sum-set="b3sum --num-threads 1"
+    row "virtkeep verify, compressed" verify-z
+    local sum
+    sum=$(awk -v a="$(median nbdcopy 3)" -v b="$(median b3sum 3)" -v c="$(median adler32 3)" 'BEGIN { print a + b + c }')
+    echo "Processor time of the plain copy: $(median virtkeep 3) s; of nbdcopy, b3sum --num-threads 1 and an Adler-32" \
+        "pass over the same bytes $(median nbdcopy 3) + $(median b3sum 3) + $(median adler32 3) s:" \
+        "$(ratio "$(median virtkeep 3)" "$sum") x." >>"$work/notes"
+    say "an increment without changes"
+    "$bin" backup -U "$uri" -d full -o "$work/chain" -l full --scratchdir "$lab/scratch" --quiet
+    for round in $(seq "$rounds"); do virtkeep_backup no-change full "$work/chain" -l inc; done
+    row "virtkeep backup -l inc, nothing changed" no-change
+    tests/lab.sh remove "$lab" full
+    rm -rf "$work/chain"
 }
-export_uri="nbd+unix:///vda?socket=$lab/scratch/bench.sock"
 
-virtkeep_copy() { # NAME OPTION...
-    local name=$1 && shift
-    rm -rf "$work/set"
-    measure "$name" "$bin" backup -U "$uri" -d bench -o "$work/set" -l copy --scratchdir "$lab/scratch" -n "$@"
+# ---- four disks at once
+
+# shellcheck disable=SC2016 # for the inner shell
+four_copies='for disk in vda vdb vdc vdd; do nbdcopy --flush "nbd+unix:///$disk?socket=$1" "$2.$disk" & done; wait'
+
+part_four() {
+    local round disk disks=()
+    say "four disks of 8 GiB with $((data_mib / 4)) MiB of data each"
+    for disk in vda vdb vdc vdd; do
+        make_image "four-$disk" $((data_mib / 4)) 8
+        disks+=("$disk=$work/four-$disk.qcow2")
+    done
+    domain four "${disks[@]}"
+    for round in $(seq "$rounds"); do
+        cold "$work"/four-*.qcow2 && job four vda vdb vdc vdd
+        measure four-nbdcopy bash -c "$four_copies" - "$lab/scratch/bench.sock" "$work/copy"
+        virsh domjobabort four
+        rm -f "$work"/copy.vd?
+        cold "$work"/four-*.qcow2
+        virtkeep_backup four-virtkeep four "$work/set" -l copy
+        rm -rf "$work/set"
+    done
+    tests/lab.sh remove "$lab" four
+    row "nbdcopy, four disks side by side" four-nbdcopy
+    row "virtkeep backup -l copy, four disks" four-virtkeep four-nbdcopy="four nbdcopy"
 }
-virtnbdbackup_copy() {
-    local name=$1 && shift
-    rm -rf "$work/set2"
-    measure "$name" virtnbdbackup -U "$uri" -d bench -o "$work/set2" -l copy --scratchdir "$lab/scratch" -n "$@"
+
+# ---- an increment of 1 %, scattered
+
+part_scattered() {
+    local round
+    say "a disk of 100 GiB of which 1 % changes in pieces of 64 KiB"
+    qemu-img create -q -f qcow2 "$work/scattered.qcow2" 100G
+    domain scattered vda="$work/scattered.qcow2"
+    virtnbdbackup -U "$uri" -d scattered -l full -o "$work/chain" --scratchdir "$lab/scratch" -n >/dev/null 2>&1
+    tests/lab.sh stop "$lab" scattered
+    # The image's bitmap notes what is written to it while the domain is off.
+    python3 tests/bench/disk.py scattered 16384 6553600 | qemu-io -f qcow2 "$work/scattered.qcow2" >/dev/null
+    tests/lab.sh start "$lab" scattered
+    for round in $(seq "$rounds"); do
+        virtnbdbackup_backup scattered-virtnbdbackup scattered "$work/chain" -l diff
+        virtkeep_backup scattered-virtkeep scattered "$work/chain" -l diff
+        rm -f "$work"/chain/*diff*.data*
+    done
+    tests/lab.sh remove "$lab" scattered
+    rm -rf "$work/chain"
+    row "virtnbdbackup -l diff, 1 % of 100 GiB" scattered-virtnbdbackup
+    row "virtkeep backup -l diff, 1 % of 100 GiB" scattered-virtkeep scattered-virtnbdbackup=virtnbdbackup
 }
 
-for round in $(seq "$rounds"); do
-    say "round $round of $rounds"
-    job
-    rm -f "$work/copy.raw"
-    measure nbdcopy nbdcopy --flush "$export_uri" "$work/copy.raw"
-    virsh domjobabort bench
-    rm -f "$work/copy.raw"
-    virtkeep_copy virtkeep
-    virtnbdbackup_copy virtnbdbackup
-    virtkeep_copy virtkeep-z -z=1
-    virtnbdbackup_copy virtnbdbackup-z -z
-    measure verify "$bin" verify -i "$work/set" -n
-    rm -rf "$work/out"
-    measure restore "$bin" restore -i "$work/set" -o "$work/out" -n
-    rm -rf "$work/out"
-done
-rm -rf "$work/set" "$work/set2"
+# ---- how long it takes to know what to read
 
-say "an increment without changes"
-"$bin" backup -U "$uri" -d bench -o "$work/chain" -l full --scratchdir "$lab/scratch" --quiet
-for _ in $(seq "$rounds"); do
-    measure no-change "$bin" backup -U "$uri" -d bench -o "$work/chain" -l inc --scratchdir "$lab/scratch" --quiet
-done
-tests/lab.sh remove "$lab" bench
-rm -rf "$work/bench.qcow2" "$work/chain"
-
-say "a disk of 8 GiB with $extents extents of 4 KiB"
-python3 - "$work/fragments.raw" "$extents" <<'END'
-import sys
-path, count = sys.argv[1], int(sys.argv[2])
-with open(path, "wb", buffering=0) as disk:
-    disk.truncate(max(count * 8192, 8 << 30))
-    for number in range(count):
-        disk.seek(number * 8192)
-        disk.write(number.to_bytes(8, "little") * 512)
-END
-qemu-img convert -f raw -O qcow2 -S 4k -o cluster_size=4k "$work/fragments.raw" "$work/fragments.qcow2"
-rm "$work/fragments.raw"
-chmod 666 "$work/fragments.qcow2"
-tests/lab.sh domain "$lab" fragments "vda:8G:path=$work/fragments.qcow2" >/dev/null
-measure fragments "$bin" backup -U "$uri" -d fragments -o "$work/fragments" -l copy --scratchdir "$lab/scratch" -n
-measure fragments-restore "$bin" restore -i "$work/fragments" -o "$work/out" -n -t raw
-
-# ---- the table
-
-ratio() { awk -v a="$(median "$1" 1)" -v b="$(median "$2" 1)" 'BEGIN { printf "%.2f", a / b }'; }
-row() { # TITLE NAME COMPARED...
-    local title=$1 name=$2 && shift 2
-    local line="| $title | $(median "$name" 1) s | $(($(median "$name" 2) / 1024)) MiB |"
-    for other in "$@"; do line+=" $(ratio "$name" "$other") x $other;"; done
-    echo "$line |"
+# Seconds and memory of a backup until it says how many extents there are; then it is interrupted.
+until_known() { # NAME COMMAND...
+    local name=$1 pid start now && shift
+    : >"$work/output"
+    start=$(date +%s%N)
+    "$@" >"$work/output" 2>&1 &
+    pid=$!
+    until grep -q 'Got [0-9]* extents' "$work/output"; do
+        kill -0 "$pid" 2>/dev/null || { cat "$work/output" >&2 && say "$name failed" && exit 1; }
+        sleep 0.05
+    done
+    now=$(date +%s%N)
+    echo "$(awk -v n=$((now - start)) 'BEGIN { printf "%.2f", n / 1e9 }')" \
+        "$(sed -n 's/^VmHWM:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$pid/status") 0" >>"$work/samples.$name"
+    say "$name: $(tail -n 1 "$work/samples.$name")"
+    kill -INT "$pid"
+    wait "$pid" || true
 }
+
+part_extents() {
+    local size pieces round
+    for size in 60 300; do
+        pieces=$(python3 tests/bench/disk.py pieces "$work/pieces.qcow2" $size)
+        domain pieces vda="$work/pieces.qcow2"
+        for round in $(seq "$rounds"); do
+            job pieces vda
+            measure nbdinfo-$size nbdinfo --map "$(exported vda)"
+            virsh domjobabort pieces
+            until_known known-$size "$bin" backup -U "$uri" -d pieces -o "$work/set" -l copy --scratchdir "$lab/scratch" -n
+            rm -rf "$work/set"
+            if [ $size = 60 ]; then
+                until_known virtnbdbackup-$size virtnbdbackup -U "$uri" -d pieces -o "$work/set" -l copy \
+                    --scratchdir "$lab/scratch" -n
+                virsh domjobabort pieces 2>/dev/null || true
+                rm -rf "$work/set"
+            fi
+        done
+        tests/lab.sh remove "$lab" pieces
+        row "nbdinfo --map, $size GiB in $pieces pieces" nbdinfo-$size
+        if [ $size = 60 ]; then row "virtnbdbackup, from the start to the list of extents, the same" virtnbdbackup-$size; fi
+        row "virtkeep backup, from the start to the list of extents, the same" known-$size nbdinfo-$size="nbdinfo --map"
+    done
+}
+
+# ---- restore of a full and 30 increments
+
+part_restore() {
+    local round number
+    say "a full and 30 increments"
+    make_image restore "$data_mib" 8
+    domain restore vda="$work/restore.qcow2"
+    for number in $(seq 0 30); do
+        tests/lab.sh hmp "$lab" restore vda "write -P $((number + 1)) $((number * 20))M 32M" >/dev/null
+        "$bin" backup -U "$uri" -d restore -o "$work/chain" --scratchdir "$lab/scratch" --quiet
+    done
+    tests/lab.sh stop "$lab" restore
+    for round in $(seq "$rounds"); do
+        measure convert qemu-img convert -f qcow2 -O qcow2 "$work/restore.qcow2" "$work/copy.qcow2"
+        measure restore "$bin" restore -i "$work/chain" -o "$work/out" -n
+        rm -rf "$work/copy.qcow2" "$work/out"
+        qemu-nbd -r -f qcow2 -e 8 --persistent --fork --pid-file "$work/pid" -k "$work/nbd.sock" "$work/restore.qcow2"
+        measure copy-raw nbdcopy --flush "nbd+unix:///?socket=$work/nbd.sock" "$work/copy.raw"
+        kill "$(cat "$work/pid")"
+        measure restore-raw "$bin" restore -i "$work/chain" -o "$work/out" -n -t raw
+        cmp "$work/copy.raw" "$work"/out/vda* || cmp "$work/copy.raw" "$work"/out/restore*
+        rm -rf "$work/copy.raw" "$work/out"
+    done
+    tests/lab.sh remove "$lab" restore
+    rm -rf "$work/chain"
+    row "qemu-img convert of the same content, to qcow2" convert
+    row "virtkeep restore of a full and 30 increments, to qcow2" restore convert="qemu-img convert"
+    row "nbdcopy --flush of the same content, to raw" copy-raw
+    row "virtkeep restore of a full and 30 increments, -t raw" restore-raw copy-raw=nbdcopy
+}
+
+# ---- the guest's writes while a backup runs
+
+# Microseconds of COUNT writes of 4 KiB, as QEMU reports them, to the samples of NAME.
+latency() {
+    local name=$1 count=$2 number
+    for number in $(seq "$count"); do
+        tests/lab.sh hmp "$lab" latency vda "write -P 7 $((number * 37 % 4000))M 4k"
+    done | sed -n 's/.*(.* and \([0-9.]*\) ops.*/\1/p' | awk '{ printf "%.0f\n", 1e6 / $1 }' >>"$work/samples.$name"
+}
+
+latency_row() {
+    echo "| $1 | $(median "$2" 1) µs | $(sort -g "$work/samples.$2" | awk '{ v[NR] = $1 } END { print v[int(NR * 0.95)] }') µs |"
+}
+
+part_latency() {
+    local kind pid
+    say "a guest that writes while it is backed up"
+    make_image latency "$data_mib" 8
+    domain latency vda="$work/latency.qcow2"
+    latency idle 100
+    for kind in virtkeep limited virtnbdbackup; do
+        local command=("$bin" backup -U "$uri" -d latency -l copy --scratchdir "$lab/scratch" -n)
+        case $kind in
+        limited) command+=(--rate-limit $((data_mib / 16))M) ;;
+        virtnbdbackup) command=(virtnbdbackup -U "$uri" -d latency -l copy --scratchdir "$lab/scratch" -n) ;;
+        esac
+        : >"$work/samples.during-$kind"
+        while [ "$(wc -l <"$work/samples.during-$kind")" -lt 100 ]; do
+            "${command[@]}" -o "$work/set" >"$work/output" 2>&1 &
+            pid=$!
+            until virsh domjobinfo latency | grep -q Backup; do kill -0 "$pid" && sleep 0.02; done
+            while virsh domjobinfo latency | grep -q Backup; do latency "during-$kind" 5; done
+            wait "$pid" || { cat "$work/output" >&2 && exit 1; }
+            rm -rf "$work/set"
+        done
+    done
+    tests/lab.sh remove "$lab" latency
+    {
+        echo
+        echo "| a guest's write of 4 KiB | median | 95 of 100 within |"
+        echo "|---|---|---|"
+        latency_row "no backup" idle
+        latency_row "during virtkeep backup" during-virtkeep
+        latency_row "with --rate-limit $((data_mib / 16))M" during-limited
+        latency_row "during virtnbdbackup" during-virtnbdbackup
+    } >>"$work/notes"
+}
+
+# ---- small pieces
+
+part_fragments() {
+    say "a disk of 8 GiB with $extents pieces of 4 KiB"
+    python3 tests/bench/disk.py fragments "$work/raw" "$extents"
+    qemu-img convert -f raw -O qcow2 -S 4k -o cluster_size=4k "$work/raw" "$work/fragments.qcow2"
+    rm "$work/raw"
+    domain fragments vda="$work/fragments.qcow2"
+    job fragments vda
+    measure fragments-nbdcopy nbdcopy --flush "$(exported vda)" "$work/copy.raw"
+    virsh domjobabort fragments
+    rm "$work/copy.raw"
+    virtkeep_backup fragments-virtkeep fragments "$work/set" -l copy
+    measure fragments-restore "$bin" restore -i "$work/set" -o "$work/out" -n -t raw
+    rm -rf "$work/set" "$work/out"
+    tests/lab.sh remove "$lab" fragments
+    row "nbdcopy --flush of $extents pieces of 4 KiB" fragments-nbdcopy
+    row "virtkeep backup of $extents pieces of 4 KiB" fragments-virtkeep fragments-nbdcopy=nbdcopy
+    row "virtkeep restore -t raw of it" fragments-restore
+}
+
+touch "$work/rows" "$work/notes"
+for part in "${parts[@]}"; do "part_$part"; done
+
 cat <<END
 $(nproc) cores, $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1), \
 libvirt $(virsh version --daemon | sed -n 's/^Running against daemon: //p'), \
 $(qemu-system-x86_64 --version | head -n 1 | cut -d ' ' -f 1-4), \
 virtnbdbackup $(dpkg-query -W -f '${Version}' virtnbdbackup), nbdcopy $(nbdcopy --version | head -n 1 | cut -d ' ' -f 2)
 
-$data_mib MiB of data on a disk of 8 GiB, all in memory, median of $rounds interleaved rounds
+$data_mib MiB of data on a disk of 8 GiB, in ${BENCH_DIR-/dev/shm}${BENCH_COLD:+, cold}, median of $rounds interleaved
+rounds, $((SECONDS - begin)) s in all
 
 | what | time | peak memory | beside |
 |---|---|---|---|
-$(row "nbdcopy --flush to a file" nbdcopy)
-$(row "virtkeep backup -l copy" virtkeep nbdcopy virtnbdbackup)
-$(row "virtnbdbackup -l copy" virtnbdbackup)
-$(row "virtkeep backup -l copy -z=1" virtkeep-z virtkeep virtnbdbackup-z)
-$(row "virtnbdbackup -l copy -z" virtnbdbackup-z)
-$(row "virtkeep verify (compressed)" verify)
-$(row "virtkeep restore to qcow2 (compressed)" restore)
-$(row "virtkeep backup -l inc, nothing changed" no-change)
-$(row "virtkeep backup, $extents extents of 4 KiB" fragments)
-$(row "virtkeep restore -t raw of it" fragments-restore)
+$(cat "$work/rows")
+
+$(cat "$work/notes")
 END

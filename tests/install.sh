@@ -24,7 +24,7 @@ runtime=(libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients libnbd-bin nb
 if ! grep -q '^VERSION_ID="12"' /etc/os-release 2>/dev/null; then runtime+=(libvirt-daemon-driver-storage); fi
 # One source package: all of one version or none (see install_qemu).
 qemu=(qemu-system-x86 qemu-utils)
-# time: bench.sh. procps: kill. cpio, lz4, xz-utils, zstd: unpack the kernel of the test guest and pack its initramfs.
+# time, b3sum: bench.sh. procps: kill. cpio, lz4, xz-utils, zstd: unpack the kernel of the test guest and pack its initramfs.
 # strace: what a run makes durable, and system calls that fail.
 # libxml2-utils: virt-xml-validate. swtpm and swtpm-tools: domains with an emulated TPM. seabios: firmware as a file.
 # python3-libnbd, fio, fuse3, openssl: clients of the map, and certificates.
@@ -33,7 +33,7 @@ qemu=(qemu-system-x86 qemu-utils)
 extra=(virtnbdbackup nbdkit-plugin-python busybox-static e2fsprogs cpio lz4 xz-utils zstd unzip util-linux python3 strace time procps
     libxml2-utils swtpm swtpm-tools seabios
     openssh-server openssh-client netcat-openbsd iproute2 gnutls-bin sasl2-bin libsasl2-modules libsasl2-modules-db
-    python3-libnbd fio fuse3 openssl)
+    python3-libnbd fio fuse3 openssl b3sum)
 
 say() { echo "install: $*" >&2; }
 die() { say "error: $1" && { [ -z "${2-}" ] || say "hint: $2"; } && exit 1; }

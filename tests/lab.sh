@@ -165,7 +165,8 @@ daemon_start() {
     [ -z "$(daemon)" ] || die "libvirtd is running"
     # Opened for reading too: does not wait for a keeper that is not there.
     echo start 1<>"$dir/run/start-daemon"
-    for round in {1..200}; do
+    # Half a minute: the machine may be busy.
+    for round in {1..600}; do
         if virsh version >/dev/null 2>&1; then return; fi
         [ -n "$(processes bash)" ] || break
         sleep 0.05

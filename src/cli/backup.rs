@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use super::{Hypervisor, Talk};
+use crate::units::{KIB, MIB};
 
 /// Back up domains, each into a directory of its own. One that is off is read from its images, and can't be
 /// started until that is done.
@@ -113,6 +114,10 @@ pub struct Backup {
     /// Places on the domain's host.
     #[command(flatten)]
     pub places: Places,
+
+    /// How fast.
+    #[command(flatten)]
+    pub speed: Speed,
 
     /// How the data of another host comes here.
     #[command(flatten)]
@@ -241,6 +246,29 @@ pub struct Places {
     pub socketfile: Option<PathBuf>,
 }
 
+/// How fast the disks are read.
+#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
+#[command(next_help_heading = "Speed")]
+pub struct Speed {
+    /// Read at most so many bytes a second, all disks of a domain together (with K, M, G): the guest's own reads
+    /// and writes wait less. nice and ionice don't do that: QEMU reads the disks, not this process.
+    #[arg(long, value_name = "BYTES", value_parser = parse_rate)]
+    pub rate_limit: Option<u64>,
+
+    /// Read at most so many bytes a second of each disk.
+    #[arg(long, value_name = "BYTES", value_parser = parse_rate)]
+    pub disk_rate_limit: Option<u64>,
+
+    /// Connections to the server for each disk, each with a thread that reads, digests and compresses; one where
+    /// the server allows no more [default: 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub connections: Option<u8>,
+
+    /// Bytes of one read request, 4K to 32M [default: 256K]
+    #[arg(long, value_name = "BYTES", value_parser = parse_request)]
+    pub request_size: Option<u64>,
+}
+
 /// How the data of a domain on another host comes here.
 #[derive(Debug, Clone, Args, Serialize, Deserialize)]
 #[command(next_help_heading = "Data of another host")]
@@ -289,6 +317,22 @@ fn parse_seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<u32>() {
         Ok(seconds @ 1..=3600) => Ok(Duration::from_secs(seconds.into())),
         _ => Err("seconds from 1 to 3600".to_owned()),
+    }
+}
+
+fn parse_rate(text: &str) -> Result<u64, String> {
+    match crate::units::parse_bytes(text.trim_end_matches("/s")) {
+        Ok(0) => Err("no backup would ever be done".to_owned()),
+        Ok(rate) => Ok(rate),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn parse_request(text: &str) -> Result<u64, String> {
+    match crate::units::parse_bytes(text) {
+        Ok(size) if (4 * KIB..=32 * MIB).contains(&size) => Ok(size),
+        Ok(_) => Err("4K to 32M".to_owned()),
+        Err(error) => Err(error.to_string()),
     }
 }
 

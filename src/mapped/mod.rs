@@ -121,7 +121,7 @@ impl Export for MappedDisk {
             let stop = range.end.min(position.saturating_add(STATUS_STEP));
             for (part, content) in self.chain.parts(position..stop) {
                 let kind = if content == Content::Zero { extent::Kind::Zero } else { extent::Kind::Data };
-                if extents.len() == limit && extents.last().is_some_and(|last| last.kind != kind) {
+                if extents.len() == limit && extents.last().is_some_and(|last| last.kind() != kind) {
                     return extents;
                 }
                 extent::push(&mut extents, Extent::new(part.start, part.end - part.start, kind));

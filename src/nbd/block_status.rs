@@ -54,7 +54,12 @@ pub(crate) fn allocation_in(client: &mut Client, range: Range<u64>) -> Result<Ve
     if !client.has_context(ALLOCATION) {
         return Ok(all_data(range));
     }
-    walk(client, range, &[(ALLOCATION, allocation_kind)], |[kind]| kind)
+    let mut list = Vec::new();
+    walk(client, range, &[(ALLOCATION, allocation_kind)], |_, [content]| {
+        content.into_iter().for_each(|extent| extent::push(&mut list, extent));
+        Ok(())
+    })?;
+    Ok(list)
 }
 
 /// The blocks that the bitmap `dirty_context` marks, as [`Kind::Data`] and [`Kind::Zero`]; the
@@ -64,20 +69,53 @@ pub(crate) fn allocation_in(client: &mut Client, range: Range<u64>) -> Result<Ve
 /// [`ErrorKind::Unsupported`] if the server does not offer `dirty_context`: an increment is never
 /// guessed. [`ErrorKind::Protocol`] if the answers are empty or make no progress.
 pub fn changed(client: &mut Client, dirty_context: &str) -> Result<Vec<Extent>> {
+    // What was zero cannot have become zero unseen.
+    changed_since(client, dirty_context, |range| vec![Extent::zero(range.start, range.end - range.start)])
+}
+
+/// [`changed`], and what is clean and reads as zeroes, but was data, as [`Kind::Zero`]. `before` is asked range by
+/// range, in order, for what the disk was: a list that covers the range.
+///
+/// # Errors
+/// As for [`changed`].
+pub fn changed_since(
+    client: &mut Client,
+    dirty_context: &str,
+    before: impl Fn(Range<u64>) -> Vec<Extent>,
+) -> Result<Vec<Extent>> {
     let size = client.size();
     if !client.has_context(dirty_context) {
         return Err(Error::unsupported(format!("the NBD server does not offer the dirty bitmap {dirty_context:?}"))
             .hint("the base of the increment is lost: make a full backup"));
     }
-    if !client.has_context(ALLOCATION) {
-        return walk(client, 0..size, &[(dirty_context, dirty_kind)], |[dirty]| dirty);
+    let mut list = Vec::new();
+    if client.has_context(ALLOCATION) {
+        walk(
+            client,
+            0..size,
+            &[(ALLOCATION, allocation_kind), (dirty_context, dirty_kind)],
+            |range, [content, dirty]| {
+                merge(&mut list, &content, &dirty, &before(range));
+                Ok(())
+            },
+        )?;
+    } else {
+        walk(client, 0..size, &[(dirty_context, dirty_kind)], |range, [dirty]| {
+            merge(&mut list, &all_data(range.clone()), &dirty, &before(range));
+            Ok(())
+        })?;
     }
-    walk(client, 0..size, &[(ALLOCATION, allocation_kind), (dirty_context, dirty_kind)], merge_dirty)
+    Ok(list)
 }
 
-/// What is dirty is as base:allocation says.
-fn merge_dirty([content, dirty]: [Kind; 2]) -> Kind {
-    if dirty == Kind::Clean { Kind::Clean } else { content }
+/// Adds to `list` what is known of a range: all three cover it.
+fn merge(list: &mut Vec<Extent>, content: &[Extent], dirty: &[Extent], before: &[Extent]) {
+    let lost = extent::combine(content, before, |now, then| match (now, then) {
+        (Kind::Zero, Kind::Data) => Kind::Zero,
+        _ => Kind::Clean,
+    });
+    let dirty = extent::combine(content, dirty, |content, dirty| if dirty == Kind::Clean { dirty } else { content });
+    extent::combine_onto(list, &dirty, &lost, |dirty, lost| if dirty == Kind::Clean { lost } else { dirty });
 }
 
 fn all_data(range: Range<u64>) -> Vec<Extent> {
@@ -147,15 +185,15 @@ impl Context<'_> {
 /// What a context is called and what its flags mean.
 type Reading<'n> = (&'n str, fn(u32) -> Kind);
 
-/// Asks until all contexts cover `range` and merges what they say with `decide`.
+/// Asks until all contexts have spoken about all of `range`. What they say goes to `step`, range by range, in order:
+/// a list from each that covers the range.
 fn walk<const N: usize>(
     source: &mut impl StatusSource,
     range: Range<u64>,
     readings: &[Reading<'_>; N],
-    decide: impl Fn([Kind; N]) -> Kind,
-) -> Result<Vec<Extent>> {
+    mut step: impl FnMut(Range<u64>, [Vec<Extent>; N]) -> Result<()>,
+) -> Result<()> {
     let mut contexts = readings.map(|(name, kind)| Context { name, kind, position: range.start, pending: Vec::new() });
-    let mut merged = Vec::new();
     let mut known = range.start;
     while known < range.end {
         for reply in source.block_status(known, STATUS_STEP.min(range.end - known))? {
@@ -168,39 +206,12 @@ fn walk<const N: usize>(
         if frontier <= known {
             return Err(protocol("block status says nothing about the range asked for").at(known));
         }
-        merge(&mut merged, &mut contexts, frontier, &decide);
+        let parts = contexts.each_mut().map(|context| context.take(frontier));
+        parts.iter().try_for_each(|part| extent::check_cover(part, known..frontier))?;
+        step(known..frontier, parts)?;
         known = frontier;
     }
-    extent::check_cover(&merged, range)?;
-    Ok(merged)
-}
-
-/// Moves what all contexts know up to `frontier` to the end of `merged`.
-fn merge<const N: usize>(
-    merged: &mut Vec<Extent>,
-    contexts: &mut [Context<'_>; N],
-    frontier: u64,
-    decide: impl Fn([Kind; N]) -> Kind,
-) {
-    let parts = contexts.each_mut().map(|context| context.take(frontier));
-    let mut next = [0; N];
-    let Some(mut position) = parts.first().and_then(|part| part.first()).map(|first| first.offset) else { return };
-    while position < frontier {
-        let mut end = frontier;
-        let mut kinds = [Kind::Data; N];
-        for (index, part) in parts.iter().enumerate() {
-            // All parts cover the same range: there is an extent, unless the invariant broke; then
-            // the gap is data, and check_cover has the last word.
-            let Some(current) = part.get(next[index]) else { continue };
-            kinds[index] = current.kind;
-            end = end.min(current.end());
-        }
-        for (index, part) in parts.iter().enumerate() {
-            next[index] += usize::from(part.get(next[index]).is_some_and(|current| current.end() == end));
-        }
-        extent::push(merged, Extent::new(position, end - position, decide(kinds)));
-        position = end;
-    }
+    Ok(())
 }
 
 fn protocol(message: &str) -> Error {

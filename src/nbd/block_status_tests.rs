@@ -61,6 +61,36 @@ impl StatusSource for Fake {
 
 const BOTH: [Reading<'static>; 2] = [(ALLOCATION, allocation_kind), (DIRTY, dirty_kind)];
 
+/// What changed of a disk that was zero.
+fn merged(source: &mut impl StatusSource, range: Range<u64>) -> Result<Vec<Extent>> {
+    let mut list = Vec::new();
+    walk(source, range, &BOTH, |range, [content, dirty]| {
+        merge(&mut list, &content, &dirty, &[Extent::zero(range.start, range.end - range.start)]);
+        Ok(())
+    })?;
+    Ok(list)
+}
+
+#[test]
+fn only_lost_content_becomes_zero() {
+    let content = [Extent::data(0, 10), Extent::zero(10, 20), Extent::data(30, 10), Extent::zero(40, 20)];
+    let dirty = [Extent::clean(0, 30), Extent::data(30, 10), Extent::clean(40, 20)];
+    let before = [Extent::data(0, 20), Extent::zero(20, 10), Extent::data(30, 15), Extent::zero(45, 15)];
+    let mut list = Vec::new();
+    merge(&mut list, &content, &dirty, &before);
+    assert_eq!(
+        list,
+        [
+            Extent::clean(0, 10),
+            Extent::zero(10, 10),
+            Extent::clean(20, 10),
+            Extent::data(30, 10),
+            Extent::zero(40, 5),
+            Extent::clean(45, 15)
+        ]
+    );
+}
+
 fn runs(values: &'static [u32]) -> impl Strategy<Value = Vec<u32>> {
     prop::collection::vec((1..40usize, prop::sample::select(values)), 60).prop_map(|runs| {
         let mut flags: Vec<u32> = runs.into_iter().flat_map(|(len, flag)| std::iter::repeat_n(flag, len)).collect();
@@ -79,10 +109,10 @@ proptest! {
             if dirty == 0 { Kind::Clean } else if allocation & 2 != 0 { Kind::Zero } else { Kind::Data }
         }).collect();
         let mut fake = Fake { allocation, dirty, whims: whims.into() };
-        let list = walk(&mut fake, start..1000, &BOTH, merge_dirty).unwrap();
-        let found: Vec<Kind> = list.iter().flat_map(|e| std::iter::repeat_n(e.kind, e.length as usize)).collect();
+        let list = merged(&mut fake, start..1000).unwrap();
+        let found: Vec<Kind> = list.iter().flat_map(|e| std::iter::repeat_n(e.kind(), e.length() as usize)).collect();
         prop_assert_eq!(found, expected);
-        prop_assert!(list.windows(2).all(|pair| pair[0].kind != pair[1].kind));
+        prop_assert!(list.windows(2).all(|pair| pair[0].kind() != pair[1].kind()));
     }
 }
 
@@ -112,10 +142,10 @@ fn answers_that_say_nothing_are_errors() {
         vec![reply(ALLOCATION, 0, &[(100, 0)]), reply(DIRTY, 10, &[(90, 0)])],
         vec![reply(ALLOCATION, 0, &[(100, 0)]), reply(DIRTY, u64::MAX, &[(u32::MAX, 0)])],
     ] {
-        let error = walk(&mut Stubborn(replies.clone()), 0..100, &BOTH, merge_dirty).unwrap_err();
+        let error = merged(&mut Stubborn(replies.clone()), 0..100).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Protocol, "{replies:?}");
     }
-    assert_eq!(walk(&mut Stubborn(vec![]), 0..0, &BOTH, merge_dirty).unwrap(), []);
+    assert_eq!(merged(&mut Stubborn(vec![]), 0..0).unwrap(), []);
 }
 
 #[test]
@@ -162,7 +192,7 @@ fn nbdinfo(uri: &str, context: &str, kind: fn(u32) -> Kind) -> Vec<Kind> {
 }
 
 fn blocks(list: &[Extent]) -> Vec<Kind> {
-    list.iter().flat_map(|extent| std::iter::repeat_n(extent.kind, (extent.length / (4 * KIB)) as usize)).collect()
+    list.iter().flat_map(|extent| std::iter::repeat_n(extent.kind(), (extent.length() / (4 * KIB)) as usize)).collect()
 }
 
 #[test]
@@ -185,7 +215,7 @@ fn a_dirty_bitmap_of_qemu_agrees_with_nbdinfo() {
     let mut client = Client::connect(&server.uri(), &[ALLOCATION, DIRTY], &Cancel::new()).unwrap();
     let content = nbdinfo(&server.uri(), ALLOCATION, allocation_kind);
     let dirty = nbdinfo(&server.uri(), DIRTY, dirty_kind);
-    let expected: Vec<Kind> = content.iter().zip(&dirty).map(|(&c, &d)| merge_dirty([c, d])).collect();
+    let expected: Vec<Kind> = content.iter().zip(&dirty).map(|(&c, &d)| if d == Kind::Clean { d } else { c }).collect();
     assert!(blocks(&allocation(&mut client).unwrap()) == content);
     let list = changed(&mut client, DIRTY).unwrap();
     assert!(blocks(&list) == expected);

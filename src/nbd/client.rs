@@ -32,6 +32,9 @@ pub const REQUEST_SIZE: u64 = 256 * KIB;
 /// latency of a network.
 pub const IN_FLIGHT: usize = 8;
 
+/// No server works on more requests of a connection at once.
+const MOST_IN_FLIGHT: u64 = 64;
+
 /// Longest range of one "write zeroes" or "trim": they have no payload, but the length has 32 bits
 /// and a server that has to write the zeroes itself must answer within [`STALL_TIMEOUT`].
 const ZERO_STEP: u64 = GIB;
@@ -70,6 +73,15 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self { request_size: REQUEST_SIZE, in_flight: IN_FLIGHT }
+    }
+}
+
+impl Limits {
+    /// Requests of `request_size` bytes, as many at once as are under way by default, but at least two: the server is
+    /// not idle while an answer is on its way.
+    pub fn of_size(request_size: u64) -> Self {
+        let in_flight = (REQUEST_SIZE * IN_FLIGHT as u64 / request_size.max(1)).clamp(2, MOST_IN_FLIGHT);
+        Self { request_size, in_flight: in_flight as usize }
     }
 }
 

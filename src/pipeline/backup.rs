@@ -4,8 +4,9 @@ use std::io::{BufWriter, Write};
 use std::ops::Range;
 use std::path::Path;
 
+use super::pace::{self, Pace};
 use super::turnstile::Turnstile;
-use super::work::{Item, Queue};
+use super::work::{Item, Queue, WINDOW};
 use super::{Failures, Progress, zeroes};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -24,6 +25,10 @@ const WRITE_BUFFER: usize = 1 << 20;
 /// Bytes that cost less to read along than a request of their own.
 const SMALL_GAP: u64 = 32 * KIB;
 
+/// What is read at a time where reading is held back, at least: a rate of a few bytes is no reason for requests of
+/// a few bytes.
+const LEAST_READ: usize = 64 << 10;
+
 /// What one disk's backup reads and what it is called.
 #[derive(Debug)]
 pub struct Source<'s> {
@@ -31,6 +36,10 @@ pub struct Source<'s> {
     pub extents: &'s [Extent],
     /// Head of the stream; its `data_size` is the sum of the data extents.
     pub meta: &'s Meta,
+    /// Requests of each connection.
+    pub limits: Limits,
+    /// All of which hold reading back.
+    pub paces: &'s [&'s Pace],
 }
 
 /// Copies a disk through `clients`, a thread for each, into `out`, which is returned, flushed. The index is
@@ -160,8 +169,8 @@ struct Worker<'s> {
     source: &'s Source<'s>,
     client: Client,
     compressor: Compressor,
-    /// Guest bytes of the item's window, each at its place.
-    window: Vec<u8>,
+    /// Guest bytes of the items at work, one item's data range after the other.
+    content: Vec<u8>,
     /// Compressed payloads, one for each data extent of the item; more may be left of earlier ones.
     stored: Vec<Vec<u8>>,
 }
@@ -169,7 +178,7 @@ struct Worker<'s> {
 impl<'s> Worker<'s> {
     fn new(source: &'s Source<'s>, client: Client) -> Self {
         let compressor = Compressor::new(source.meta.compression);
-        Self { source, client, compressor, window: Vec::new(), stored: Vec::new() }
+        Self { source, client, compressor, content: Vec::new(), stored: Vec::new() }
     }
 
     fn run<O: Output>(
@@ -179,18 +188,32 @@ impl<'s> Worker<'s> {
         progress: &dyn Progress,
         stopped: &Cancel,
     ) -> Result<()> {
-        while let Some(mut item) = queue.take() {
-            stopped.check()?;
-            let mut work = Work::of(&item, self.source.meta.virtual_size);
-            self.read(&work)?;
-            if O::FINDS_ZEROES {
-                item.extents = zeroes::split(&item.extents, &self.window, work.start);
-                work.data = data_of(&item);
+        loop {
+            let items = queue.take_some(WINDOW);
+            if items.is_empty() {
+                break;
             }
-            let digests = digest_blocks(work.start, &self.window, &work.data)?;
-            self.compress(&work)?;
-            stream.pass(item.number, |stream| self.write(stream, &item, &work, &digests))?;
-            progress.advance(item.length());
+            stopped.check()?;
+            let mut works = Vec::with_capacity(items.len());
+            let mut length = 0;
+            for item in items {
+                let work = Work::of(item, length);
+                length = work.place.end;
+                works.push(work);
+            }
+            self.content.resize(length, 0);
+            self.read(&works, stopped)?;
+            for mut work in works {
+                if O::FINDS_ZEROES {
+                    let found = zeroes::split(&work.item.extents, &self.content[work.place.clone()], work.start);
+                    work.item.extents = found;
+                    work.data = data_of(&work.item);
+                }
+                let digests = digest_blocks(work.start, &self.content[work.place.clone()], &work.data)?;
+                self.compress(&work)?;
+                stream.pass(work.item.number, |stream| self.write(stream, &work, &digests))?;
+                progress.advance(work.item.length());
+            }
         }
         // A clean goodbye: old QEMUs did not like a client that was just gone when the job ended.
         // That it failed says nothing about the bytes that were read.
@@ -198,18 +221,32 @@ impl<'s> Worker<'s> {
         Ok(())
     }
 
-    fn read(&mut self, work: &Work) -> Result<()> {
-        self.window.resize(work.length, 0);
-        let mut rest = self.window.as_mut_slice();
-        let mut position = work.start;
-        let mut pieces = Vec::with_capacity(work.data.len());
-        for span in spans(&work.data) {
-            let (_, more) = rest.split_at_mut((span.start - position) as usize);
-            let (buffer, more) = more.split_at_mut((span.end - span.start) as usize);
-            pieces.push(ReadPiece { offset: span.start, buffer });
-            (rest, position) = (more, span.end);
+    fn read(&mut self, works: &[Work], stopped: &Cancel) -> Result<()> {
+        let mut rest = self.content.as_mut_slice();
+        let mut pieces = Vec::new();
+        for work in works {
+            let (mut content, more) = rest.split_at_mut(work.place.len());
+            rest = more;
+            let mut position = work.start;
+            for span in spans(&work.data) {
+                let (_, more) = content.split_at_mut((span.start - position) as usize);
+                let (buffer, more) = more.split_at_mut((span.end - span.start) as usize);
+                pieces.push(ReadPiece { offset: span.start, buffer });
+                (content, position) = (more, span.end);
+            }
         }
-        self.client.read_scattered(&mut pieces, Limits::default())
+        if self.source.paces.is_empty() {
+            return self.client.read_scattered(&mut pieces, self.source.limits);
+        }
+        let turn = usize::try_from(pace::turn(self.source.paces)).unwrap_or(usize::MAX).max(LEAST_READ);
+        for ReadPiece { offset, buffer } in pieces {
+            for (part, number) in buffer.chunks_mut(turn).zip(0..) {
+                pace::wait(self.source.paces, part.len() as u64, stopped)?;
+                let offset = offset + number * turn as u64;
+                self.client.read_scattered(&mut [ReadPiece { offset, buffer: part }], self.source.limits)?;
+            }
+        }
+        Ok(())
     }
 
     fn compress(&mut self, work: &Work) -> Result<()> {
@@ -218,22 +255,22 @@ impl<'s> Worker<'s> {
         }
         self.stored.resize_with(self.stored.len().max(work.data.len()), Vec::new);
         for (extent, stored) in work.data.iter().zip(&mut self.stored) {
-            self.compressor.compress(&self.window[work.place(extent)], stored)?;
+            self.compressor.compress(&self.content[work.place_of(extent)], stored)?;
         }
         Ok(())
     }
 
-    fn write<O: Output>(&self, stream: &mut O, item: &Item, work: &Work, digests: &[(u64, Digest)]) -> Result<()> {
+    fn write<O: Output>(&self, stream: &mut O, work: &Work, digests: &[(u64, Digest)]) -> Result<()> {
         let mut compressed = self.stored.iter();
-        for extent in &item.extents {
-            match extent.kind {
-                Kind::Zero => stream.zero(extent.offset, extent.length)?,
+        for extent in &work.item.extents {
+            match extent.kind() {
+                Kind::Zero => stream.zero(extent.offset, extent.length())?,
                 Kind::Data => {
                     let stored = match compressed.next() {
                         Some(stored) => stored.as_slice(),
-                        None => &self.window[work.place(extent)],
+                        None => &self.content[work.place_of(extent)],
                     };
-                    stream.data(extent.offset, extent.length, stored)?;
+                    stream.data(extent.offset, extent.length(), stored)?;
                 }
                 Kind::Clean => {}
             }
@@ -243,26 +280,31 @@ impl<'s> Worker<'s> {
 }
 
 fn data_of(item: &Item) -> Vec<Extent> {
-    item.extents.iter().filter(|extent| extent.kind == Kind::Data).copied().collect()
+    item.extents.iter().filter(|extent| extent.kind() == Kind::Data).copied().collect()
 }
 
-/// The data of an item and the window it lies in.
+/// An item and where its data is while it is worked on.
 struct Work {
+    item: Item,
     data: Vec<Extent>,
+    /// Offset of the first byte of the data.
     start: u64,
-    length: usize,
+    /// Its data range, in the buffer.
+    place: Range<usize>,
 }
 
 impl Work {
-    fn of(item: &Item, size: u64) -> Self {
-        let window = item.window(size);
-        Self { data: data_of(item), start: window.start, length: (window.end - window.start) as usize }
+    /// `at`: where its place in the buffer begins.
+    fn of(item: Item, at: usize) -> Self {
+        let range = item.data_range();
+        let place = at..at + (range.end - range.start) as usize;
+        Self { data: data_of(&item), item, start: range.start, place }
     }
 
-    /// Where an extent's bytes are in the window's buffer.
-    fn place(&self, extent: &Extent) -> Range<usize> {
-        let first = (extent.offset - self.start) as usize;
-        first..first + extent.length as usize
+    /// Where an extent's bytes are in the buffer.
+    fn place_of(&self, extent: &Extent) -> Range<usize> {
+        let first = self.place.start + (extent.offset - self.start) as usize;
+        first..first + extent.length() as usize
     }
 }
 

@@ -11,7 +11,7 @@ use crate::chain_device::ChainDevice;
 use crate::error::{Kind as ErrorKind, Result};
 use crate::extent::{self, Extent, Kind, align_data};
 use crate::nbd::block_status::{ALLOCATION, allocation};
-use crate::nbd::client::Client;
+use crate::nbd::client::{Client, Limits};
 use crate::nbd::testing::Nbdkit;
 use crate::pipeline::restore;
 use crate::stream::FRAME_ALIGNMENT;
@@ -48,14 +48,16 @@ fn backup(
     };
     let spool = path.parent().unwrap();
     let file = std::fs::File::create(path).unwrap();
-    copy(&Source { extents, meta: &meta }, clients, file, spool, &(), &Cancel::new()).map(|(_, finished)| finished)
+    let source = Source { extents, meta: &meta, limits: Limits::default(), paces: &[] };
+    copy(&source, clients, file, spool, &(), &Cancel::new()).map(|(_, finished)| finished)
 }
 
 #[test]
 fn scattered_data_survives_with_every_compression() {
     let server = Nbdkit::start(&["sparse-random", "size=37M", "seed=5", "percent=30", "runlength=49152"]);
     let mut client = connect(&server);
-    let extents = align_data(&allocation(&mut client).unwrap(), FRAME_ALIGNMENT);
+    let mut extents = allocation(&mut client).unwrap();
+    align_data(&mut extents, FRAME_ALIGNMENT);
     assert!(extents.len() > 100, "the disk must be scattered: {}", extents.len());
     let mut expected = vec![0; client.size() as usize];
     client.read_at(&mut expected, 0).unwrap();

@@ -8,6 +8,7 @@
 //! ```
 
 pub mod backup;
+pub mod pace;
 pub mod restore;
 pub mod turnstile;
 pub mod work;

@@ -50,7 +50,7 @@ pub fn copy(
 fn check_known(extents: &[Extent], size: u64) -> Result<()> {
     let mut known = 0;
     for extent in extents {
-        if extent.offset != known || extent.kind == Kind::Clean {
+        if extent.offset != known || extent.kind() == Kind::Clean {
             break;
         }
         known = extent.end();
@@ -95,10 +95,10 @@ fn read(chain: &ChainDevice, item: &Item, window: &mut Vec<u8>, buffers: &mut Bu
 }
 
 fn write(sink: &dyn BlockSink, extent: &Extent, window: &[u8], start: u64) -> Result<()> {
-    match extent.kind {
+    match extent.kind() {
         Kind::Data => {
             let first = (extent.offset - start) as usize;
-            sink.write_at(&window[first..first + extent.length as usize], extent.offset)
+            sink.write_at(&window[first..first + extent.length() as usize], extent.offset)
         }
         Kind::Zero if sink.is_zeroed() => Ok(()),
         Kind::Zero => sink.write_zeroes(extent.range()),

@@ -12,6 +12,9 @@ use crate::units::{MIB, align_down};
 /// crosses a window, is cheap to read alone.
 pub const WINDOW: u64 = 4 * MIB;
 
+/// Items that are taken at once, at most.
+const MAX_ITEMS: usize = 64;
+
 /// Zero extents that one item without data may gather.
 const MAX_ZEROES: usize = 4096;
 
@@ -28,16 +31,23 @@ pub struct Item {
 impl Item {
     /// The window that the item's data lies in, clipped to the disk; empty without data.
     pub fn window(&self, size: u64) -> Range<u64> {
-        let first = self.extents.iter().find(|extent| extent.kind == Kind::Data);
+        let first = self.extents.iter().find(|extent| extent.kind() == Kind::Data);
         first.map_or(0..0, |data| {
             let start = align_down(data.offset, WINDOW);
             start..(start + WINDOW).min(size)
         })
     }
 
+    /// From the first to the last byte of the item's data; empty without data.
+    pub fn data_range(&self) -> Range<u64> {
+        let mut data = self.extents.iter().filter(|extent| extent.kind() == Kind::Data);
+        let Some(first) = data.next() else { return 0..0 };
+        first.offset..data.next_back().unwrap_or(first).end()
+    }
+
     /// Guest bytes in the item.
     pub fn length(&self) -> u64 {
-        self.extents.iter().map(|extent| extent.length).sum()
+        self.extents.iter().map(|extent| extent.length()).sum()
     }
 }
 
@@ -54,10 +64,10 @@ impl Cutter<'_> {
         let mut item: Vec<Extent> = Vec::new();
         let mut window = None;
         while let Some(first) = self.extents.first() {
-            let rest = Extent::new(first.offset + self.taken, first.length - self.taken, first.kind);
-            let piece = match rest.kind {
+            let rest = Extent::new(first.offset + self.taken, first.length() - self.taken, first.kind());
+            let piece = match rest.kind() {
                 Kind::Clean => {
-                    self.advance(rest.length);
+                    self.advance(rest.length());
                     continue;
                 }
                 Kind::Zero if window.is_none() && item.len() >= MAX_ZEROES => break,
@@ -67,18 +77,18 @@ impl Cutter<'_> {
                     if *window.get_or_insert(start) != start {
                         break;
                     }
-                    Extent::data(rest.offset, rest.length.min(start + WINDOW - rest.offset))
+                    Extent::data(rest.offset, rest.length().min(start + WINDOW - rest.offset))
                 }
             };
             push(&mut item, piece);
-            self.advance(piece.length);
+            self.advance(piece.length());
         }
         (!item.is_empty()).then_some(item)
     }
 
     fn advance(&mut self, length: u64) {
         self.taken += length;
-        if self.extents.first().is_some_and(|first| first.length == self.taken) {
+        if self.extents.first().is_some_and(|first| first.length() == self.taken) {
             self.extents = &self.extents[1..];
             self.taken = 0;
         }
@@ -87,21 +97,59 @@ impl Cutter<'_> {
 
 /// Hands the items of a disk to threads, in order.
 #[derive(Debug)]
-pub struct Queue<'e>(Mutex<(Cutter<'e>, u64)>);
+pub struct Queue<'e>(Mutex<State<'e>>);
+
+#[derive(Debug)]
+struct State<'e> {
+    cutter: Cutter<'e>,
+    /// Of the next item.
+    number: u64,
+    /// An item that did not fit.
+    ahead: Option<Item>,
+}
+
+impl State<'_> {
+    fn next(&mut self) -> Option<Item> {
+        if self.ahead.is_some() {
+            return self.ahead.take();
+        }
+        let extents = self.cutter.next()?;
+        let number = self.number;
+        self.number += 1;
+        Some(Item { number, extents })
+    }
+}
 
 impl<'e> Queue<'e> {
     /// The work in `extents`.
     pub fn new(extents: &'e [Extent]) -> Self {
-        Self(Mutex::new((Cutter { extents, taken: 0 }, 0)))
+        Self(Mutex::new(State { cutter: Cutter { extents, taken: 0 }, number: 0, ahead: None }))
     }
 
     /// The next item; `None` when all are taken.
     pub fn take(&self) -> Option<Item> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).next()
+    }
+
+    /// The next items whose data ranges fit into `bytes` together, in order; one in any case, none when all are taken.
+    /// Where data is scattered a window holds little of it: one request at a time would be waited for.
+    pub fn take_some(&self, bytes: u64) -> Vec<Item> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let extents = state.0.next()?;
-        let number = state.1;
-        state.1 += 1;
-        Some(Item { number, extents })
+        let mut items = Vec::new();
+        let mut left = bytes;
+        while items.len() < MAX_ITEMS {
+            let Some(item) = state.next() else { break };
+            let range = item.data_range();
+            match left.checked_sub(range.end - range.start) {
+                None if !items.is_empty() => {
+                    state.ahead = Some(item);
+                    break;
+                }
+                rest => left = rest.unwrap_or(0),
+            }
+            items.push(item);
+        }
+        items
     }
 }
 
@@ -131,6 +179,32 @@ mod tests {
 
     proptest! {
         #[test]
+        fn some_items_are_those_that_fit(
+            parts in prop::collection::vec((1..WINDOW, 0..3u8), 1..200), bytes in 0..3 * WINDOW
+        ) {
+            let mut extents = Vec::new();
+            let mut position = 0;
+            for (length, kind) in parts {
+                let kind = [Kind::Data, Kind::Zero, Kind::Clean][usize::from(kind)];
+                let length = if kind == Kind::Data { length / 32 + 1 } else { length };
+                push(&mut extents, Extent::new(position, length, kind));
+                position += length;
+            }
+            let queue = Queue::new(&extents);
+            let mut taken = Vec::new();
+            loop {
+                let some = queue.take_some(bytes);
+                if some.is_empty() {
+                    break;
+                }
+                let ranges: u64 = some.iter().map(|item| item.data_range().end - item.data_range().start).sum();
+                prop_assert!(ranges <= bytes || some.len() == 1);
+                taken.extend(some);
+            }
+            prop_assert_eq!(taken, items(&extents));
+        }
+
+        #[test]
         fn items_hold_all_work_once(parts in prop::collection::vec((1..3 * WINDOW, 0..3u8), 1..60)) {
             let mut extents = Vec::new();
             let mut position = 0;
@@ -144,7 +218,7 @@ mod tests {
             for item in items(&extents) {
                 let window = item.window(position);
                 for extent in item.extents {
-                    if extent.kind == Kind::Data {
+                    if extent.kind() == Kind::Data {
                         prop_assert!(window.start <= extent.offset && extent.end() <= window.end);
                     }
                     push(&mut work, extent);
@@ -153,7 +227,7 @@ mod tests {
                     windows.push(window.start);
                 }
             }
-            let expected: Vec<Extent> = extents.into_iter().filter(|extent| extent.kind != Kind::Clean).collect();
+            let expected: Vec<Extent> = extents.into_iter().filter(|extent| extent.kind() != Kind::Clean).collect();
             prop_assert_eq!(work, expected);
             // All data of a window is in one item: digests of its blocks are whole.
             prop_assert!(windows.windows(2).all(|pair| pair[0] < pair[1]));

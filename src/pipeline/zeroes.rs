@@ -11,7 +11,7 @@ const GRAIN: u64 = 64 * KIB;
 pub fn split(extents: &[Extent], window: &[u8], start: u64) -> Vec<Extent> {
     let mut list = Vec::new();
     for extent in extents {
-        if extent.kind != Kind::Data {
+        if extent.kind() != Kind::Data {
             push(&mut list, *extent);
             continue;
         }

@@ -233,7 +233,7 @@ impl StreamReader {
             }
             let stop = next.end().min(end);
             if stop > position {
-                found(Extent::new(position, stop - position, next.kind));
+                found(Extent::new(position, stop - position, next.kind()));
                 position = stop;
             }
         }

@@ -69,9 +69,9 @@ fn look_at_stream(path: &Path) {
     let mut scratch = Scratch::default();
     let mut reads = 0;
     for extent in reader.content() {
-        assert!(extent.offset == end && extent.length > 0, "{extent:?} after {end}");
+        assert!(extent.offset == end && extent.length() > 0, "{extent:?} after {end}");
         end = extent.end();
-        if extent.kind == ExtentKind::Data && reads < READS {
+        if extent.kind() == ExtentKind::Data && reads < READS {
             reads += 1;
             let start = extent.offset / BLOCK * BLOCK;
             let range = start..(start + BLOCK).min(size);

@@ -19,9 +19,10 @@ use crate::error::{self, Error, Kind};
 use crate::extent::{self, Extent, Kind as ExtentKind, align_data};
 use crate::fault;
 use crate::nbd::block_status::{self, ALLOCATION};
-use crate::nbd::client::Client;
+use crate::nbd::client::{Client, Limits};
 use crate::phrases::{CLASSIC, OWN};
 use crate::pipeline::backup::{Source, copy, copy_raw};
+use crate::pipeline::pace::Pace;
 use crate::set::layout::{Layout, PARTIAL, index_name};
 use crate::stream::FRAME_ALIGNMENT;
 use crate::stream::codec::Compression;
@@ -30,9 +31,14 @@ use crate::stream::raw::Unseekable;
 use crate::stream::writer::Finished;
 use crate::units::format_bytes;
 
-/// Connections for one disk, each with a thread that reads, digests and compresses: while one
-/// computes, the other keeps the server busy.
-pub const CONNECTIONS: usize = 3;
+/// Connections for one disk where none are asked for, each with a thread that reads, digests and compresses: while
+/// one computes, the other keeps the server busy.
+const CONNECTIONS: usize = 3;
+
+/// Connections for one disk.
+pub fn connections(args: &Backup) -> usize {
+    args.speed.connections.map_or(CONNECTIONS, usize::from)
+}
 
 /// One disk's stream.
 #[derive(Debug)]
@@ -77,12 +83,13 @@ fn all(run: &Context<'_>, plan: &Plan, exports: &[Export], cancel: &Cancel) -> R
     let results = Mutex::new(Vec::new());
     let all = plan.disks.len();
     let workers = if run.zip.is_some() { 1 } else { run.args.worker.map_or(all, usize::from).clamp(1, all) };
+    let pace = run.args.speed.rate_limit.map(Pace::new);
     tracing::debug!(target: OWN, "Concurrent backup processes: [{workers}]");
     tracing::info!(target: CLASSIC, "Concurrent backup processes: [{workers}]");
     std::thread::scope(|scope| {
         let work = || {
             while let Some((index, disk, export)) = take(&next, &plan.disks, exports) {
-                let result = one(run, plan, disk, export, cancel).map_err(|e| e.disk(&disk.target));
+                let result = one(run, plan, disk, export, pace.as_ref(), cancel).map_err(|e| e.disk(&disk.target));
                 if result.is_err() {
                     cancel.cancel();
                 }
@@ -121,6 +128,7 @@ fn one(
     plan: &Plan,
     disk: &PlannedDisk,
     export: &Export,
+    pace: Option<&Pace>,
     cancel: &Cancel,
 ) -> error::Result<CopiedDisk> {
     let layout = run.layout;
@@ -136,7 +144,7 @@ fn one(
     }
     let data_size = extent::total(&extents, ExtentKind::Data);
     let zeroed = extent::total(&extents, ExtentKind::Zero);
-    let count = extents.iter().filter(|extent| extent.kind == ExtentKind::Data).count();
+    let count = extents.iter().filter(|extent| extent.kind() == ExtentKind::Data).count();
     tracing::info!(target: OWN, "{}: Got {count} extents to backup, {}", disk.target, format_bytes(data_size));
     fault::point("extents-known")?;
     let meta = meta(run.args, plan, disk, size, data_size);
@@ -145,13 +153,16 @@ fn one(
     phrases::extents(disk, told, data_size, size, path.as_deref());
     let mut clients = vec![first];
     if clients[0].capabilities().multi_conn && data_size > 0 {
-        for _ in 1..CONNECTIONS {
+        for _ in 1..connections(run.args) {
             clients.push(Client::connect(uri, &[], cancel)?);
         }
     }
     // Zero ranges are nearly free to copy: what counts is data.
     let meter = run.session.display.meter(&disk.target, data_size);
-    let source = Source { extents: &extents, meta: &meta };
+    let own_pace = run.args.speed.disk_rate_limit.map(Pace::new);
+    let paces: Vec<&Pace> = pace.into_iter().chain(&own_pace).collect();
+    let limits = run.args.speed.request_size.map_or_else(Limits::default, Limits::of_size);
+    let source = Source { extents: &extents, meta: &meta, limits, paces: &paces };
     if disk.raw {
         tracing::info!(target: CLASSIC, at = "root disk - backup", "Creating full provisioned raw backup image");
     }
@@ -214,30 +225,30 @@ fn extents(
     uri: &str,
     bitmap: Option<&str>,
 ) -> error::Result<Vec<Extent>> {
-    let prove = |ours: &[Extent]| match run.args.classic.compare_extents {
-        true => nbdinfo::compare(&disk.target, uri, bitmap, ours),
-        false => Ok(()),
-    };
     let mut extents = match (&disk.base, bitmap) {
         (Some(base), Some(bitmap)) => {
-            let changed = block_status::changed(client, bitmap)?;
-            prove(&changed)?;
-            zeroes::unseen(run.catalogue, base, &disk.target, client, changed)?
+            if run.args.classic.compare_extents {
+                nbdinfo::compare(&disk.target, uri, Some(bitmap), &block_status::changed(client, bitmap)?)?;
+            }
+            zeroes::changed(run.catalogue, base, &disk.target, client, bitmap)?
         }
         _ => {
             let all = block_status::allocation(client)?;
-            prove(&all)?;
+            if run.args.classic.compare_extents {
+                nbdinfo::compare(&disk.target, uri, None, &all)?;
+            }
             all
         }
     };
     if run.args.no_sparse_detection {
         tracing::debug!(target: OWN, "Skipping detection of sparse ranges");
-        for extent in extents.iter_mut().filter(|extent| extent.kind == ExtentKind::Zero) {
-            extent.kind = ExtentKind::Data;
+        for extent in extents.iter_mut().filter(|extent| extent.kind() == ExtentKind::Zero) {
+            *extent = extent.with_kind(ExtentKind::Data);
         }
     }
     // Neighbours that became alike are joined on the way.
-    Ok(align_data(&extents, FRAME_ALIGNMENT))
+    align_data(&mut extents, FRAME_ALIGNMENT);
+    Ok(extents)
 }
 
 fn meta(args: &Backup, plan: &Plan, disk: &PlannedDisk, virtual_size: u64, data_size: u64) -> Meta {

@@ -71,8 +71,8 @@ fn only_dirty(content: &[Extent], dirty: &[Extent]) -> Vec<Extent> {
     let mut list = Vec::new();
     for range in dirty {
         for part in extent::clip(content, range.range()) {
-            let kind = if range.kind == Kind::Clean { Kind::Clean } else { part.kind };
-            extent::push(&mut list, Extent { kind, ..part });
+            let kind = if range.kind() == Kind::Clean { Kind::Clean } else { part.kind() };
+            extent::push(&mut list, part.with_kind(kind));
         }
     }
     list

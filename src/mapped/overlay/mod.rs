@@ -143,7 +143,7 @@ impl Overlay {
 
     fn is_zero_in_backup(&self, part: &Range<u64>) -> bool {
         let extents = self.base.extents(part.clone(), 1);
-        extents.first().is_some_and(|first| first.kind == Kind::Zero && first.end() == part.end)
+        extents.first().is_some_and(|first| first.kind() == Kind::Zero && first.end() == part.end)
     }
 }
 
@@ -191,7 +191,7 @@ impl Export for Overlay {
                 _ => self.base.extents(position..stop, limit),
             };
             for next in found {
-                if extents.len() == limit && extents.last().is_some_and(|last| last.kind != next.kind) {
+                if extents.len() == limit && extents.last().is_some_and(|last| last.kind() != next.kind()) {
                     return extents;
                 }
                 position = next.end();

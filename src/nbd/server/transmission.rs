@@ -274,7 +274,7 @@ impl Transmission {
             return 0;
         }
         match self.export.extents(range.clone(), 1).first() {
-            Some(first) if first.kind == Kind::Zero && first.length >= MIN_HOLE => first.length,
+            Some(first) if first.kind() == Kind::Zero && first.length() >= MIN_HOLE => first.length(),
             _ => 0,
         }
     }
@@ -373,9 +373,9 @@ impl Transmission {
         let mut reply = wire::chunk_header(cookie, chunk::BLOCK_STATUS, true, 4 + 8 * extents.len() as u32).to_vec();
         reply.extend(ALLOCATION_ID.to_be_bytes());
         for extent in extents {
-            reply.extend((extent.length as u32).to_be_bytes());
+            reply.extend((extent.length() as u32).to_be_bytes());
             // Hole and zero: the export gives no space to it.
-            reply.extend((if extent.kind == Kind::Zero { 3u32 } else { 0 }).to_be_bytes());
+            reply.extend((if extent.kind() == Kind::Zero { 3u32 } else { 0 }).to_be_bytes());
         }
         self.send(&reply)
     }

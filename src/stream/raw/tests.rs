@@ -133,8 +133,8 @@ fn an_image_without_an_index_is_data_and_unproven() {
     let reader = StreamReader::open_raw(&image).unwrap();
     assert_eq!((reader.proof(), reader.is_raw(), reader.meta().virtual_size), (Proof::Unproven, true, (8 << 20) + 512));
     let content = reader.content();
-    assert_eq!(content.iter().map(|extent| extent.length).sum::<u64>(), (8 << 20) + 512);
-    assert!(content.iter().all(|extent| extent.kind != ExtentKind::Clean));
+    assert_eq!(content.iter().map(|extent| extent.length()).sum::<u64>(), (8 << 20) + 512);
+    assert!(content.iter().all(|extent| extent.kind() != ExtentKind::Clean));
     let report = verify(&image, None, false, &|_| (), &Cancel::new()).unwrap();
     assert!(report.is_sound() && report.proof == Proof::Unproven);
 }

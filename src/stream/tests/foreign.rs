@@ -16,12 +16,12 @@ pub(super) fn encode(picture: &Picture, between: &[u8]) -> Vec<u8> {
     bytes.extend(b"\r\n");
     let mut sizes = Vec::new();
     for frame in &picture.frames {
-        let kind = match frame.kind {
+        let kind = match frame.kind() {
             Kind::Data => FrameKind::Data,
             Kind::Zero if !picture.incremental => FrameKind::Zero,
             _ => continue,
         };
-        bytes.extend(Header::new(kind, frame.offset, frame.length).encode());
+        bytes.extend(Header::new(kind, frame.offset, frame.length()).encode());
         if kind == FrameKind::Data {
             sizes.push(payload(picture, frame, &mut bytes));
             bytes.extend(b"\r\n");
@@ -54,7 +54,7 @@ fn payload(picture: &Picture, frame: &Extent, bytes: &mut Vec<u8>) -> String {
         sizes.push(stored.len());
         bytes.extend(stored);
     }
-    if frame.length < 32 << 20 {
+    if frame.length() < 32 << 20 {
         return sizes[0].to_string();
     }
     let list: Vec<String> = sizes.iter().map(usize::to_string).collect();
@@ -65,7 +65,7 @@ fn payload(picture: &Picture, frame: &Extent, bytes: &mut Vec<u8>) -> String {
 pub(super) fn known(picture: &Picture) -> Picture {
     let mut known = picture.clone();
     if known.incremental {
-        known.frames.retain(|frame| frame.kind == Kind::Data);
+        known.frames.retain(|frame| frame.kind() == Kind::Data);
     }
     known
 }

@@ -58,7 +58,7 @@ impl Picture {
     /// What a reader must say of the disk.
     fn content(&self) -> Vec<Extent> {
         let mut list = Vec::new();
-        for frame in self.frames.iter().filter(|frame| frame.kind != Kind::Clean) {
+        for frame in self.frames.iter().filter(|frame| frame.kind() != Kind::Clean) {
             extent::push(&mut list, *frame);
         }
         extent::fill(&list, 0..self.disk.len() as u64, Kind::Clean)
@@ -78,14 +78,14 @@ impl Picture {
         let mut writer = StreamWriter::new(Vec::new(), &self.meta(), spool)?;
         let mut hasher = BlockHasher::new();
         for frame in &self.frames {
-            match frame.kind {
+            match frame.kind() {
                 Kind::Data => {
-                    writer.data_frame(frame.offset, frame.length, &store(self.bytes(frame))?)?;
+                    writer.data_frame(frame.offset, frame.length(), &store(self.bytes(frame))?)?;
                     hasher
                         .update(frame.offset, self.bytes(frame), &mut |block, digest| writer.digest(block, digest))?;
                 }
-                Kind::Zero if self.incremental => writer.zero_extent(frame.offset, frame.length)?,
-                Kind::Zero => writer.zero_frame(frame.offset, frame.length)?,
+                Kind::Zero if self.incremental => writer.zero_extent(frame.offset, frame.length())?,
+                Kind::Zero => writer.zero_frame(frame.offset, frame.length())?,
                 Kind::Clean => {}
             }
         }
@@ -148,7 +148,7 @@ fn small(incremental: bool, compression: Compression) -> Picture {
         Extent::zero(BLOCK + 4096, BLOCK - 4096),
         Extent::data(2 * BLOCK, 4096 + 100),
     ];
-    for (number, frame) in frames.iter().enumerate().filter(|(_, frame)| frame.kind == Kind::Data) {
+    for (number, frame) in frames.iter().enumerate().filter(|(_, frame)| frame.kind() == Kind::Data) {
         fill(&mut disk[frame.offset as usize..frame.end() as usize], 0x5a, number);
     }
     Picture { frames, disk, incremental, compression }
@@ -202,7 +202,7 @@ fn read_all(reader: &StreamReader, steps: &[u64], filler: u8) -> Result<(Vec<u8>
 fn check_reads(reader: &StreamReader, picture: &Picture, steps: &[u64]) {
     assert_eq!(reader.content(), picture.content());
     let (disk, carried) = read_all(reader, steps, 0xee).unwrap();
-    let data: Vec<Extent> = picture.content().into_iter().filter(|e| e.kind == Kind::Data).collect();
+    let data: Vec<Extent> = picture.content().into_iter().filter(|e| e.kind() == Kind::Data).collect();
     assert_eq!(carried, data);
     let mut expected = vec![0xee; picture.disk.len()];
     for extent in &data {

@@ -97,7 +97,7 @@ fn extents(random: &mut Random, size: u64, full: bool) -> Vec<Extent> {
 fn apply(content: &mut [u8], extents: &[Extent], salt: u64) {
     for extent in extents {
         for offset in extent.range() {
-            match extent.kind {
+            match extent.kind() {
                 Kind::Clean => {}
                 Kind::Zero => content[offset as usize] = 0,
                 Kind::Data => {
@@ -143,18 +143,18 @@ fn write(
         let window = item.window(size);
         let bytes = &content[window.start as usize..window.end as usize];
         for extent in &item.extents {
-            match extent.kind {
+            match extent.kind() {
                 Kind::Data => {
                     let place = (extent.offset - window.start) as usize..(extent.end() - window.start) as usize;
                     let mut stored = Vec::new();
                     compressor.compress(&bytes[place], &mut stored).unwrap();
-                    stream.data_frame(extent.offset, extent.length, &stored).unwrap();
+                    stream.data_frame(extent.offset, extent.length(), &stored).unwrap();
                 }
-                _ if number > 0 => stream.zero_extent(extent.offset, extent.length).unwrap(),
-                _ => stream.zero_frame(extent.offset, extent.length).unwrap(),
+                _ if number > 0 => stream.zero_extent(extent.offset, extent.length()).unwrap(),
+                _ => stream.zero_frame(extent.offset, extent.length()).unwrap(),
             }
         }
-        let data: Vec<Extent> = item.extents.iter().copied().filter(|extent| extent.kind == Kind::Data).collect();
+        let data: Vec<Extent> = item.extents.iter().copied().filter(|extent| extent.kind() == Kind::Data).collect();
         for (block, digest) in digest_blocks(window.start, bytes, &data).unwrap() {
             stream.digest(block, digest).unwrap();
         }
@@ -192,7 +192,7 @@ fn write_pieces(directory: &Path, number: u64, extents: Vec<Extent>) -> PathBuf 
             if number == 0 && extent.offset > position {
                 stream.zero_frame(position, extent.offset - position).unwrap();
             }
-            stream.data_frame(extent.offset, extent.length, &stored).unwrap();
+            stream.data_frame(extent.offset, extent.length(), &stored).unwrap();
             position = extent.end();
         }
         let start = block[0].offset >> 20 << 20;

@@ -1,0 +1,70 @@
+# Shell functions of tests/bench.sh: samples, medians, tables, a pull job for other programs.
+# shellcheck shell=bash disable=SC2154 # work, lab and uri are the caller's
+
+say() { echo "bench: $*" >&2; }
+
+# Runs a command; appends "seconds kilobytes processor-seconds" to the samples of NAME.
+measure() {
+    local name=$1 && shift
+    /usr/bin/time -f '%e %M %U %S' -o "$work/time" -- "$@" >"$work/output" 2>&1 ||
+        { cat "$work/output" >&2 && say "$name failed" && exit 1; }
+    tail -n 1 "$work/time" | awk '{ print $1, $2, $3 + $4 }' >>"$work/samples.$name"
+    say "$name: $(tail -n 1 "$work/samples.$name" | awk '{ printf "%s s, %d MiB, processor %s s", $1, $2 / 1024, $3 }')"
+}
+
+# Median of a column of NAME's samples.
+median() { cut -d ' ' -f "$2" "$work/samples.$1" | sort -g | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
+seconds() { median "$1" 1; }
+memory() { echo "$(($(median "$1" 2) / 1024)) MiB"; }
+ratio() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", b ? a / b : 0 }'; }
+
+row() { # TITLE NAME COMPARED=WORDS...
+    local title=$1 name=$2 line other && shift 2
+    line="| $title | $(seconds "$name") s | $(memory "$name") | "
+    for other; do line+="$(ratio "$(seconds "$name")" "$(seconds "${other%%=*}")") x ${other#*=}; "; done
+    echo "${line%; } |" >>"$work/rows"
+}
+
+virsh() { command virsh -q -c "$uri" "$@"; }
+
+# A domain with disks of ours: DOMAIN TARGET=PATH...
+domain() {
+    local name=$1 disks=() disk && shift
+    for disk; do
+        chmod 666 "${disk#*=}"
+        disks+=("${disk%%=*}:0:path=${disk#*=}")
+    done
+    tests/lab.sh domain "$lab" "$name" "${disks[@]}" >/dev/null
+}
+
+# A pull job of DOMAIN's disks as virtkeep makes it, for others: DOMAIN DISK...
+job() {
+    local name=$1 disk && shift
+    {
+        echo "<domainbackup mode='pull'><server transport='unix' socket='$lab/scratch/bench.sock'/><disks>"
+        for disk; do
+            echo "<disk name='$disk' backup='yes' type='file' backupmode='full' exportname='$disk'>" \
+                "<driver type='qcow2'/><scratch file='$lab/scratch/bench.$disk'/></disk>"
+        done
+        echo "</disks></domainbackup>"
+    } >"$work/job.xml"
+    virsh backup-begin "$name" "$work/job.xml" >/dev/null
+}
+exported() { echo "nbd+unix:///$1?socket=$lab/scratch/bench.sock"; }
+
+# What the page cache has of a disk is dropped where cold runs are asked for.
+cold() {
+    local file
+    [ -n "${BENCH_COLD-}" ] || return 0
+    sync
+    for file; do dd if="$file" iflag=nocache count=0 status=none; done
+}
+
+virtkeep_backup() { # NAME DOMAIN DIRECTORY OPTION...
+    local name=$1 domain=$2 directory=$3 && shift 3
+    measure "$name" "$bin" backup -U "$uri" -d "$domain" -o "$directory" --scratchdir "$lab/scratch" --quiet "$@"
+}
+virtnbdbackup_backup() {
+    local name=$1 domain=$2 directory=$3 && shift 3
+    measure "$name" virtnbdbackup -U "$uri" -d "$domain" -o "$directory" --scratchdir "$lab/scratch" -n "$@"
+}
