@@ -127,7 +127,7 @@ pub(super) fn encode(source: &Source, entry: &Entry<'_>) -> Vec<u8> {
     let mut guest = 0;
     for zero in &entry.index.zeros {
         put_varint(&mut bytes, zero.offset - guest);
-        put_varint(&mut bytes, zero.length);
+        put_varint(&mut bytes, zero.length());
         guest = zero.end();
     }
     bytes.extend(entry.digests.as_flattened());
@@ -171,7 +171,7 @@ pub(super) fn decode(bytes: &[u8], source: &Source, file: &StreamFile, frame: &M
     let mut guest = 0;
     for _ in 0..rest.number()? {
         let zero = Extent::zero(sum(guest, rest.number()?)?, rest.number()?);
-        guest = sum(zero.offset, zero.length)?;
+        guest = sum(zero.offset, zero.length())?;
         extent::push(&mut zeros, zero);
     }
     let digests: Vec<Digest> = rest.0.chunks_exact(DIGEST_LEN).filter_map(|bytes| bytes.try_into().ok()).collect();

@@ -7,7 +7,7 @@ use super::{Compared, Why};
 use crate::cancel::Cancel;
 use crate::chain_device::{Buffers, ChainDevice, Content};
 use crate::commands::backup::Context;
-use crate::commands::backup::copy::CONNECTIONS;
+use crate::commands::backup::copy::connections;
 use crate::commands::backup::plan::{Export, Plan};
 use crate::error::{Error, Result};
 use crate::extent::{self, Extent, Kind};
@@ -55,7 +55,7 @@ pub fn compare(run: &Context<'_>, plan: &Plan, held: Held<'_>, export: &Export, 
     });
     let mut clients = vec![first];
     if clients[0].capabilities().multi_conn {
-        for _ in 1..CONNECTIONS {
+        for _ in 1..connections(run.args) {
             clients.push(Client::connect(&export.uri, &[], cancel)?);
         }
     }
@@ -167,7 +167,7 @@ impl Part<'_> {
     fn read_live(&self, client: &mut Client, item: &Item, window: &Range<u64>, buffer: &mut [u8]) -> Result<u64> {
         let (mut read, mut position) = (0, window.start);
         for extent in &item.extents {
-            for data in extent::clip(self.live, extent.range()).filter(|part| part.kind == Kind::Data) {
+            for data in extent::clip(self.live, extent.range()).filter(|part| part.kind() == Kind::Data) {
                 let start = align_down(data.offset, STEP as u64).max(position);
                 let end = align_up(data.end(), STEP as u64).min(window.end).min(client.size());
                 if start < end {
@@ -185,7 +185,7 @@ impl Part<'_> {
     fn explain(&self, range: Range<u64>) -> Vec<(Range<u64>, Why)> {
         let Some(changed) = self.changed else { return vec![(range, Why::Unknown)] };
         let why = |kind| if kind == Kind::Clean { Why::Unexplained } else { Why::Changed };
-        let parts = extent::clip(changed, range).map(|part| (part.range(), why(part.kind)));
+        let parts = extent::clip(changed, range).map(|part| (part.range(), why(part.kind())));
         joined(parts.collect())
     }
 }

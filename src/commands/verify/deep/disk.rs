@@ -62,7 +62,9 @@ pub fn check(
     let points = open(session, catalogue, runs, target, content, verdict)?;
     let streams: HashMap<u64, &Arc<StreamReader>> =
         points.iter().flat_map(|point| point.chain.layers()).map(|reader| (reader.id(), reader)).collect();
-    for reader in streams.values().filter(|reader| reader.proof() == Proof::Unproven) {
+    let mut unproven: Vec<_> = streams.values().filter(|reader| reader.proof() == Proof::Unproven).collect();
+    unproven.sort_unstable_by_key(|reader| reader.path());
+    for reader in unproven {
         tracing::warn!("disk {target}: {}: no checksum, unproven", reader.path().display());
         verdict.unproven += 1;
     }
@@ -248,8 +250,8 @@ impl Reading<'_> {
 fn carried(reader: &StreamReader, range: Range<u64>) -> u64 {
     let mut bytes = 0;
     reader.visit(range, &mut |extent| {
-        if extent.kind == Kind::Data {
-            bytes += extent.length;
+        if extent.kind() == Kind::Data {
+            bytes += extent.length();
         }
     });
     bytes

@@ -107,7 +107,7 @@ impl fmt::Display for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} restore points with {} of {} disks, {} of data read once and proven in {} blocks",
+            "{} restore points with {} of {} disks, {} of data in {} blocks, each read once,",
             self.points.len(),
             format_bytes(self.bytes),
             self.disks,

@@ -77,7 +77,7 @@ impl Overlays {
 fn lay(map: &mut Map, reader: &StreamReader, window: &Range<u64>) {
     // What lay behind a smaller disk's end is gone.
     paint(map, reader.meta().virtual_size.clamp(window.start, window.end)..window.end, None);
-    reader.visit(window.clone(), &mut |extent| match extent.kind {
+    reader.visit(window.clone(), &mut |extent| match extent.kind() {
         Kind::Data => paint(map, extent.range(), Some(reader.id())),
         Kind::Zero => paint(map, extent.range(), None),
         Kind::Clean => {}
