@@ -1,8 +1,10 @@
 //! The command line: exactly what was typed, in clap structs. Meaning comes in [`crate::commands`].
 
 pub mod backup;
+pub mod complete;
 pub mod doctor;
 pub mod dropin;
+pub mod manual;
 pub mod map;
 pub mod read;
 pub mod status;
@@ -57,9 +59,19 @@ pub enum Command {
     /// Lets a guest go when the backup that holds it dies; started by backup itself.
     #[command(hide = true)]
     Guard,
+    /// Writes the manual pages into a directory, for packages.
+    #[command(hide = true)]
+    Manual(Generate),
     /// Becomes a program that is killed when the process that started it dies; for virtkeep's own use.
     #[command(hide = true)]
     Bound(Bound),
+}
+
+/// Where to write.
+#[derive(Debug, Args)]
+pub struct Generate {
+    /// Directory for the files.
+    pub directory: std::path::PathBuf,
 }
 
 /// A program to become.
@@ -86,6 +98,7 @@ impl Command {
             | Self::Status(_)
             | Self::BackupOne(_)
             | Self::Guard
+            | Self::Manual(_)
             | Self::Bound(_) => None,
         }
     }
@@ -113,7 +126,7 @@ impl Command {
             Self::Status(args) => &args.talk,
             Self::Doctor(args) => &args.talk,
             Self::BackupOne(talk) => talk,
-            Self::Guard | Self::Bound(_) => PLAIN,
+            Self::Guard | Self::Manual(_) | Self::Bound(_) => PLAIN,
         }
     }
 }

@@ -2,11 +2,13 @@
 
 mod backup;
 mod bound;
+pub mod complete;
 mod connect;
 mod doctor;
 pub mod dropin;
 mod dump;
 mod foreign_raw;
+mod generate;
 pub(crate) mod guard;
 mod link;
 mod many;
@@ -72,6 +74,7 @@ pub fn run(command: &Command, session: &Session) -> Result<Exit> {
         Command::Status(args) => status::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Guard => guard::run(),
+        Command::Manual(args) => generate::run(args),
         Command::Bound(args) => bound::run(args),
     }
 }
