@@ -2,6 +2,7 @@
 //! through their digests.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind as ErrorKind, Result};
@@ -10,8 +11,8 @@ use crate::set::catalogue::{Catalogue, Run, Stream};
 use crate::set::chain;
 use crate::stream::BLOCK;
 use crate::stream::raw::RawImage;
-use crate::stream::reader::{Scratch, StreamReader};
-use crate::units::{align_down, align_up};
+use crate::stream::reader::{Opening, Scratch, StreamReader};
+use crate::units::align_up;
 
 /// Where the content of a range comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +51,7 @@ pub struct ChainDevice {
     target: String,
     size: u64,
     /// Newest first.
-    layers: Vec<StreamReader>,
+    layers: Vec<Arc<StreamReader>>,
 }
 
 /// Buffers of one reading thread: one window and one payload, however long the chain.
@@ -68,31 +69,41 @@ impl ChainDevice {
     /// [`Incomplete`](ErrorKind::Incomplete) or [`Corrupt`](ErrorKind::Corrupt) where a stream is
     /// missing, damaged, or not the one that the set says.
     pub fn open(catalogue: &Catalogue, point: &Run, target: &str) -> Result<Self> {
-        Self::open_watched(catalogue, point, target, &|_| (), &Cancel::new())
+        Self::open_as(catalogue, point, target, Opening { progress: &|_| (), cancel: &Cancel::new(), cache: None })
     }
 
-    /// [`ChainDevice::open`] that tells `progress` the bytes read of streams without an index, which are
-    /// read as a whole, and stops when `cancel` is set.
+    /// [`ChainDevice::open`] as `opening` says.
     ///
     /// # Errors
     /// As for [`ChainDevice::open`], and [`Cancelled`](ErrorKind::Cancelled).
-    pub fn open_watched(
+    pub fn open_as(catalogue: &Catalogue, point: &Run, target: &str, opening: Opening<'_>) -> Result<Self> {
+        Self::open_with(catalogue, point, target, &mut |stream| {
+            opening.cancel.check()?;
+            open_layer(catalogue, stream, opening).map(Arc::new)
+        })
+    }
+
+    /// [`ChainDevice::open`] that has its streams opened by `open`, see [`open_layer`]: points of one disk share
+    /// most of them.
+    ///
+    /// # Errors
+    /// As for [`ChainDevice::open`], and those of `open`.
+    pub fn open_with(
         catalogue: &Catalogue,
         point: &Run,
         target: &str,
-        progress: &dyn Fn(u64),
-        cancel: &Cancel,
+        open: &mut dyn FnMut(&Stream) -> Result<Arc<StreamReader>>,
     ) -> Result<Self> {
-        let mut layers = Vec::new();
-        for stream in chain::resolve(catalogue, point, target)? {
-            cancel.check()?;
-            layers.push(open_layer(catalogue, stream, progress, cancel)?);
-        }
-        Self::new(target, layers)
+        let streams = chain::resolve(catalogue, point, target)?;
+        Self::of_shared(target, streams.into_iter().map(open).collect::<Result<_>>()?)
     }
 
     /// Resolves `layers`, newest first; the last one holds the whole disk.
     pub fn new(target: &str, layers: Vec<StreamReader>) -> Result<Self> {
+        Self::of_shared(target, layers.into_iter().map(Arc::new).collect())
+    }
+
+    fn of_shared(target: &str, layers: Vec<Arc<StreamReader>>) -> Result<Self> {
         let (Some(newest), Some(oldest)) = (layers.first(), layers.last()) else {
             return Err(Error::incomplete("a chain without a stream").disk(target));
         };
@@ -131,7 +142,7 @@ impl ChainDevice {
     }
 
     /// The streams, newest first.
-    pub fn layers(&self) -> &[StreamReader] {
+    pub fn layers(&self) -> &[Arc<StreamReader>] {
         &self.layers
     }
 
@@ -165,6 +176,21 @@ impl ChainDevice {
     /// # Errors
     /// [`Corrupt`](ErrorKind::Corrupt) for a block that is not what was backed up.
     pub fn read_data(&self, range: Range<u64>, buffer: &mut [u8], buffers: &mut Buffers) -> Result<()> {
+        self.read_data_but(range, buffer, buffers, &|_, _| false)
+    }
+
+    /// [`ChainDevice::read_data`] that leaves out blocks of layers that are `known`, by the layer's place in the
+    /// chain and the number of the block: what they give is left undefined.
+    ///
+    /// # Errors
+    /// As for [`ChainDevice::read_data`].
+    pub fn read_data_but(
+        &self,
+        range: Range<u64>,
+        buffer: &mut [u8],
+        buffers: &mut Buffers,
+        known: &dyn Fn(usize, u64) -> bool,
+    ) -> Result<()> {
         let segments = self.segments_in(range.clone());
         let mut used: Vec<usize> = segments.iter().filter_map(Segment::layer).collect();
         used.sort_unstable();
@@ -172,7 +198,7 @@ impl ChainDevice {
         for &layer in &used {
             let reader = &self.layers[layer];
             let ours = || segments.iter().filter(|segment| segment.layer() == Some(layer));
-            let runs = blocks_of(ours(), reader.meta().virtual_size);
+            let runs = blocks_of(ours(), reader.meta().virtual_size, &|block| known(layer, block));
             // A layer alone reads in place; several must not overwrite each other's bytes, and blocks of a
             // layer larger than the disk may not fit.
             let in_place = used.len() == 1 && runs.last().is_none_or(|run| run.end <= range.end);
@@ -199,15 +225,21 @@ impl ChainDevice {
     }
 }
 
-/// The runs of whole blocks that `segments` touch in a layer of `size` bytes, whose last block may be short.
-fn blocks_of<'s>(segments: impl Iterator<Item = &'s Segment>, size: u64) -> Vec<Range<u64>> {
+/// The runs of whole blocks that `segments` touch in a layer of `size` bytes, whose last block may be short; without
+/// those that are `known`.
+fn blocks_of<'s>(
+    segments: impl Iterator<Item = &'s Segment>,
+    size: u64,
+    known: &dyn Fn(u64) -> bool,
+) -> Vec<Range<u64>> {
     let mut runs: Vec<Range<u64>> = Vec::new();
     for segment in segments {
-        let start = align_down(segment.offset, BLOCK);
-        let stop = align_up(segment.end(), BLOCK).min(size);
-        match runs.last_mut() {
-            Some(last) if last.end >= start => last.end = last.end.max(stop),
-            _ => runs.push(start..stop),
+        for block in (segment.offset / BLOCK..segment.end().div_ceil(BLOCK)).filter(|block| !known(*block)) {
+            let (start, stop) = (block * BLOCK, ((block + 1) * BLOCK).min(size));
+            match runs.last_mut() {
+                Some(last) if last.end >= start => last.end = last.end.max(stop),
+                _ => runs.push(start..stop),
+            }
         }
     }
     runs
@@ -253,7 +285,10 @@ fn push(segments: &mut Vec<Segment>, found: Extent, content: Content) {
 }
 
 /// Opens a stream and proves that it is the one the catalogue means.
-fn open_layer(catalogue: &Catalogue, stream: &Stream, progress: &dyn Fn(u64), cancel: &Cancel) -> Result<StreamReader> {
+///
+/// # Errors
+/// As for [`ChainDevice::open_as`].
+pub fn open_layer(catalogue: &Catalogue, stream: &Stream, opening: Opening<'_>) -> Result<StreamReader> {
     let recorded = catalogue.record_of(&stream.file);
     let file = catalogue.stream_file(stream)?;
     let path = file.path();
@@ -261,7 +296,7 @@ fn open_layer(catalogue: &Catalogue, stream: &Stream, progress: &dyn Fn(u64), ca
         let index = recorded.is_some().then(|| catalogue.index_file(stream)).transpose()?;
         StreamReader::open_raw(&RawImage { target: &stream.target, file: &file, index: index.as_ref() })
     } else {
-        StreamReader::open_watched(&file, progress, cancel)
+        StreamReader::open_as(&file, opening)
     };
     let reader = opened.map_err(|error| match error.kind() {
         ErrorKind::NotFound => Error::incomplete("is missing from the set").path(path).disk(&stream.target),

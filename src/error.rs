@@ -186,6 +186,16 @@ impl Error {
         self.offset
     }
 
+    /// The target name of the disk concerned, if it is known.
+    pub fn disk_name(&self) -> Option<&str> {
+        self.disk.as_deref()
+    }
+
+    /// The file concerned, if it is known.
+    pub fn file(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
     /// The remedy, if one is known.
     pub fn hint_text(&self) -> Option<&str> {
         self.hint.as_deref()

@@ -37,7 +37,8 @@ fn own() -> i32 {
     hide_password(password, "--password-file");
     let display = Display::new(cli.command.talk());
     let log = Log::install(cli.command.talk(), display.bars());
-    let session = Session { display, log, cancel: Cancel::new() };
+    let cache = commands::cache(cli.command.cache_dir());
+    let session = Session { display, log, cancel: Cancel::new(), cache };
     raise_file_limit();
     run(&session, None, || commands::run(&cli.command, &session)).code()
 }
@@ -57,7 +58,7 @@ fn drop_in(tool: Tool, words: &[OsString]) -> i32 {
     let manner = Manner::Classic { tool: tool.name(), json: logging.json, quiet };
     let level = if logging.verbose { tracing::Level::DEBUG } else { tracing::Level::INFO };
     let log = Log::install_as(manner, level, logging.nocolor, display.bars());
-    let session = Session { display, log, cancel: Cancel::new() };
+    let session = Session { display, log, cancel: Cancel::new(), cache: commands::cache(None) };
     raise_file_limit();
     let exit = run(&session, Some(tool), || commands::dropin::run(&dropin, words, &session));
     commands::dropin::status(&dropin, exit)

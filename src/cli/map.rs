@@ -87,6 +87,11 @@ pub struct Map {
     #[arg(long, value_name = "SIZE", default_value = "48M", value_parser = crate::units::parse_bytes)]
     pub cache: u64,
 
+    /// Directory in which the tables of virtnbdbackup's streams are kept, so that those are read as a whole only
+    /// the first time [default: $VIRTKEEP_CACHE_DIR; /var/cache/virtkeep as root, ~/.cache/virtkeep otherwise]
+    #[arg(long, value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
+
     /// How much is said.
     #[command(flatten)]
     pub talk: Talk,

@@ -43,7 +43,7 @@ pub enum Command {
     /// Write a restore point's disks to images, and its configuration beside them.
     Restore(Box<read::Restore>),
     /// Prove that a set is whole and undamaged.
-    Verify(read::Verify),
+    Verify(Box<read::Verify>),
     /// List the restore points of a set.
     Dump(read::Dump),
     /// Serve a restore point's disks over NBD, at once and without restoring them.
@@ -99,9 +99,9 @@ impl Command {
             Self::Backup(args) => Some(&args.hypervisor),
             Self::Restore(args) => Some(&args.hypervisor),
             Self::Doctor(args) => Some(&args.hypervisor),
+            Self::Verify(args) => Some(&args.hypervisor),
             Self::Map(args) => Some(&args.boot.hypervisor),
-            Self::Verify(_)
-            | Self::Dump(_)
+            Self::Dump(_)
             | Self::Unmap(_)
             | Self::Ls(_)
             | Self::Cp(_)
@@ -111,6 +111,16 @@ impl Command {
             | Self::Manual(_)
             | Self::BootGuard
             | Self::Bound(_) => None,
+        }
+    }
+
+    /// The directory of `--cache-dir`.
+    pub fn cache_dir(&self) -> Option<&std::path::Path> {
+        match self {
+            Self::Restore(args) => args.cache_dir.as_deref(),
+            Self::Verify(args) => args.cache_dir.as_deref(),
+            Self::Map(args) => args.cache_dir.as_deref(),
+            _ => None,
         }
     }
 

@@ -84,6 +84,11 @@ pub struct Restore {
     #[arg(long)]
     pub to_host: bool,
 
+    /// Directory in which the tables of virtnbdbackup's streams are kept, so that those are read as a whole only
+    /// the first time [default: $VIRTKEEP_CACHE_DIR; /var/cache/virtkeep as root, ~/.cache/virtkeep otherwise]
+    #[arg(long, value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
+
     /// How the hypervisor is reached; only --define and --to-host need one.
     #[command(flatten)]
     pub hypervisor: Hypervisor,
@@ -144,6 +149,53 @@ pub struct Verify {
     #[arg(long)]
     pub quick: bool,
 
+    /// The content of every restore point: each is resolved as a restore resolves it, and all its data read as a
+    /// restore reads it and proven. What several points share is read once. What no restore needs (the ends of
+    /// frames, sums over whole files) is not looked at.
+    #[arg(long, group = "content", conflicts_with = "quick")]
+    pub deep: bool,
+
+    /// The newest restore point against the domain's disks as they are now: a backup job at the level copy reads
+    /// them, and leaves nothing on the domain. What the guest wrote since is told apart by the dirty bitmap.
+    #[arg(long, group = "content", conflicts_with_all = ["quick", "deep"])]
+    pub against_live: bool,
+
+    /// With --against-live: the domain, by its name or UUID [default: the one that the set is of]
+    #[arg(short, long, value_name = "NAME", requires = "against_live")]
+    pub domain: Option<String>,
+
+    /// With --deep or --against-live: this restore point: a checkpoint, a run id (its first 4 characters will
+    /// do), or a date in local time (YYYY-MM-DD, or with HH:MM too), which means the newest run started by then
+    /// [default: all points; of --against-live the newest]
+    #[arg(short, long, value_name = "POINT", requires = "content")]
+    pub until: Option<String>,
+
+    /// With --deep or --against-live: only these disks (target names such as vda); repeatable, or separated by
+    /// commas.
+    #[arg(long, value_name = "DISK", value_delimiter = ',', requires = "content")]
+    pub disk: Vec<String>,
+
+    /// With --against-live: directory on the domain's host for the job's scratch files [default: /var/tmp]
+    #[arg(long, value_name = "DIR", requires = "against_live")]
+    pub scratchdir: Option<PathBuf>,
+
+    /// Directory in which the tables of virtnbdbackup's streams are kept, so that those are read as a whole only
+    /// the first time [default: $VIRTKEEP_CACHE_DIR; /var/cache/virtkeep as root, ~/.cache/virtkeep otherwise]
+    #[arg(long, value_name = "DIR", requires = "content")]
+    pub cache_dir: Option<PathBuf>,
+
+    /// The verdict as JSON.
+    #[arg(long)]
+    pub json: bool,
+
+    /// With --against-live: how the hypervisor is reached.
+    #[command(flatten)]
+    pub hypervisor: Hypervisor,
+
+    /// With --against-live: how the data of another host comes here.
+    #[command(flatten)]
+    pub network: super::backup::Network,
+
     /// How much is said.
     #[command(flatten)]
     pub talk: Talk,
@@ -187,9 +239,13 @@ defined); `virtkeep verify` then says what is damaged.";
 const VERIFY_EXAMPLES: &str = "Examples:
   virtkeep verify -i /backup/web            every byte of every file
   virtkeep verify -i /backup/web --quick    seconds instead of minutes
+  virtkeep verify -i /backup/web --deep     every restore point, read as a restore would read it
+  virtkeep verify -i /backup/web --deep -u 2026-11-20 --disk vda
+  virtkeep verify -i /backup/web --against-live
   virtkeep verify -i full.zip,inc1.zip      zip files of `backup -o -`, or of virtnbdbackup
 
-Exit status 4 where anything is damaged or missing.";
+Exit status 4 where anything is damaged or missing, and where the domain's disk differs although nothing
+was written there since; 3 where it differs and nothing tells what was written.";
 
 const DUMP_EXAMPLES: &str = "Examples:
   virtkeep dump -i /backup/web

@@ -20,11 +20,15 @@ mod tpm;
 mod verify;
 mod whole;
 
+use std::path::{Path, PathBuf};
+
 use anyhow::Result;
+use rustix::process::geteuid;
 
 use crate::cancel::Cancel;
 use crate::cli::Command;
 use crate::exit::Exit;
+use crate::stream::cache::Cache;
 use crate::ui::log::Log;
 use crate::ui::progress::Display;
 
@@ -37,6 +41,21 @@ pub struct Session {
     pub log: Log,
     /// Set by a signal.
     pub cancel: Cancel,
+    /// Where tables of virtnbdbackup's streams are kept; none where there is no place for them.
+    pub cache: Option<Cache>,
+}
+
+/// The cache in `asked`, or where this user's is: nothing needs it.
+pub fn cache(asked: Option<&Path>) -> Option<Cache> {
+    let of = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || Some(of("XDG_CACHE_HOME").or_else(|| Some(of("HOME")?.join(".cache")))?.join("virtkeep"));
+    let usual = || {
+        of("VIRTKEEP_CACHE_DIR").or_else(|| match geteuid().is_root() {
+            true => Some(PathBuf::from("/var/cache/virtkeep")),
+            false => home(),
+        })
+    };
+    asked.map(Path::to_owned).or_else(usual).map(Cache::new)
 }
 
 /// Runs `command`.

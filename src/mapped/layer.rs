@@ -9,7 +9,7 @@ use super::cells::{Bench, Cell, Cells, Claim, Key};
 use crate::error::{self, Error, Result};
 use crate::nbd::server::gate::Turn;
 use crate::stream::BLOCK;
-use crate::stream::reader::{Proof, StreamReader};
+use crate::stream::reader::StreamReader;
 
 /// Most guest bytes loaded at once where a compressed frame spans several blocks.
 const MAX_LOAD: u64 = 8 * BLOCK;
@@ -28,7 +28,7 @@ impl Layer {
     pub(super) fn new(reader: &StreamReader) -> Self {
         let blocks = reader.meta().virtual_size.div_ceil(BLOCK);
         // Without digests the file was read, and its sum compared, when it was opened.
-        let known = if reader.proof() == Proof::Digests { 0 } else { u64::MAX };
+        let known = if reader.has_digests() { 0 } else { u64::MAX };
         // A bit per MiB: small whatever the disk.
         let words = usize::try_from(blocks.div_ceil(64)).unwrap_or(0);
         Self {

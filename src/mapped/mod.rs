@@ -51,7 +51,7 @@ pub struct MappedDisk {
 impl MappedDisk {
     /// Serves `chain`.
     pub fn new(chain: ChainDevice, cache: &Cache) -> Self {
-        let layers = chain.layers().iter().map(Layer::new).collect();
+        let layers = chain.layers().iter().map(|reader| Layer::new(reader)).collect();
         Self { chain, layers, cells: Arc::clone(&cache.0) }
     }
 

@@ -14,7 +14,7 @@ pub mod zip_writer;
 pub mod zips;
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -185,6 +185,11 @@ impl StoredFile {
     }
 }
 
+/// Identity and times of a file: inode, size, the part of it that is read, times of the last change of its content
+/// and of its inode. The last one can't be set: who changes a file and puts its time back shows there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp(pub [u64; 8]);
+
 /// An open file of known size.
 #[derive(Debug)]
 pub struct OpenFile {
@@ -197,6 +202,24 @@ impl OpenFile {
     /// Its size in bytes.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// What tells the file from another one, and from itself after a change.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub fn stamp(&self) -> std::io::Result<Stamp> {
+        let facts = self.file.metadata()?;
+        Ok(Stamp([
+            facts.ino(),
+            facts.len(),
+            self.start,
+            self.size,
+            facts.mtime() as u64,
+            facts.mtime_nsec() as u64,
+            facts.ctime() as u64,
+            facts.ctime_nsec() as u64,
+        ]))
     }
 
     /// Fills `buffer` from `position`.

@@ -17,6 +17,7 @@
 //! | [`index`] | the index: table of frames, zero extents, digests |
 //! | [`writer`] | writing a stream, front to back |
 //! | [`reader`] | positioned, proven reading |
+//! | [`cache`] | tables of virtnbdbackup's streams, kept for the next time |
 //! | [`raw`] | raw images of disks, with an index in a file of its own |
 //! | [`verify`] | every byte of a stream against everything known of it |
 //! | `source` | the file: positioned and sequential reads, what is found from its ends |
@@ -24,6 +25,7 @@
 //! | `walk` | the pass of `verify` over a stream of ours |
 //! | `scan` | the same table for virtnbdbackup's streams, in one pass |
 
+pub mod cache;
 pub mod codec;
 pub mod digest;
 pub mod frame;

@@ -18,14 +18,15 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::extent::{self, Extent, Kind as ExtentKind};
 use crate::stored::StoredFile;
+use crate::stream::cache::Cache;
 use crate::stream::codec::{self, Blocks, Compression, Decompressor, FRAME_START};
 use crate::stream::digest::{self, Digest};
 use crate::stream::frame::{HEADER_LEN, Header, Kind};
-use crate::stream::index::{HASH_LEN, Index, OwnIndex, Piece};
+use crate::stream::index::{HASH_LEN, Index, Piece};
 use crate::stream::meta::Meta;
 use crate::stream::raw::{self, RawImage};
-use crate::stream::source::{StreamFile, Sums, Watch, read_meta};
-use crate::stream::{BLOCK, load, scan};
+use crate::stream::source::{StreamFile, Sums, read_meta};
+use crate::stream::{BLOCK, cache, load};
 use crate::units::{align_down, align_up};
 
 /// How far the bytes of a stream can be proven.
@@ -38,6 +39,17 @@ pub enum Proof {
     Checksum,
     /// There is no sum: only the structure, and the checksums within LZ4 payloads.
     Unproven,
+}
+
+/// How streams are opened.
+#[derive(Clone, Copy)]
+pub struct Opening<'o> {
+    /// Gets the bytes read, since it was last called, of streams without an index, which are read as a whole.
+    pub progress: &'o dyn Fn(u64),
+    /// Stops that.
+    pub cancel: &'o Cancel,
+    /// Where their tables are kept, so that they are read once only.
+    pub cache: Option<&'o Cache>,
 }
 
 /// Buffers for [`StreamReader::read`], and the last payload decompressed. One per thread; it serves
@@ -70,6 +82,8 @@ pub struct StreamReader {
     index: Index,
     /// The file with the digests, where that is another.
     index_file: Option<StreamFile>,
+    /// Digests of a stream that has none of its own, taken when it was read as a whole.
+    taken: Option<Vec<Digest>>,
     proof: Proof,
     /// There are no frames: the file is the disk's image.
     raw: bool,
@@ -107,7 +121,7 @@ impl StreamReader {
             stream_version: 2,
             own: None,
         };
-        Ok(Self { id: next_id(), file, meta, index, index_file, proof, raw: true })
+        Ok(Self { id: next_id(), file, meta, index, index_file, taken: None, proof, raw: true })
     }
 
     /// Whether it is a raw image, not a stream.
@@ -124,26 +138,23 @@ impl StreamReader {
     /// [`Kind::Corrupt`](crate::error::Kind::Corrupt),
     /// [`Kind::Unsupported`](crate::error::Kind::Unsupported).
     pub fn open(file: impl Into<StoredFile>) -> Result<Self> {
-        Self::open_watched(file, &|_| (), &Cancel::new())
+        Self::open_as(file, Opening { progress: &|_| (), cancel: &Cancel::new(), cache: None })
     }
 
-    /// [`StreamReader::open`] that tells `progress` the bytes read since it was last called, and
-    /// stops when `cancel` is set.
+    /// [`StreamReader::open`] as `opening` says.
     ///
     /// # Errors
     /// As for [`StreamReader::open`].
-    pub fn open_watched(file: impl Into<StoredFile>, progress: &dyn Fn(u64), cancel: &Cancel) -> Result<Self> {
+    pub fn open_as(file: impl Into<StoredFile>, opening: Opening<'_>) -> Result<Self> {
         let file = StreamFile::open(file.into())?;
         let frame = read_meta(&file)?;
         let opened = if frame.meta.has_index() {
-            load::load(&file, &frame).map(|(index, _)| (index, Proof::Digests))
+            load::load(&file, &frame).map(|(index, _)| (index, Proof::Digests, None))
         } else {
-            let watch = Watch { progress, cancel };
-            scan::scan(&file, &frame, watch, false, None)
-                .and_then(|scanned| Ok((scanned.index, foreign_proof(&file, scanned.sums)?)))
+            cache::open(&file, &frame, opening).map(|known| (known.index, known.proof, known.digests))
         };
-        let (index, proof) = opened.map_err(|error| error.disk(&frame.meta.disk_name).path(&file.path))?;
-        Ok(Self { id: next_id(), file, meta: frame.meta, index, index_file: None, proof, raw: false })
+        let (index, proof, taken) = opened.map_err(|error| error.disk(&frame.meta.disk_name).path(&file.path))?;
+        Ok(Self { id: next_id(), file, meta: frame.meta, index, index_file: None, taken, proof, raw: false })
     }
 
     /// What the stream says about itself.
@@ -164,6 +175,12 @@ impl StreamReader {
     /// How far the bytes can be proven.
     pub fn proof(&self) -> Proof {
         self.proof
+    }
+
+    /// Whether each block is proven by a digest when it is read: one of the stream's own, or one that was taken
+    /// when all of it was read.
+    pub fn has_digests(&self) -> bool {
+        self.index.own.is_some() || self.taken.is_some()
     }
 
     /// Bytes of the file.
@@ -303,6 +320,12 @@ impl StreamReader {
         touching.map(|piece| piece.length).max().unwrap_or(0)
     }
 
+    /// The table, and the digests that were taken with it.
+    #[cfg(test)]
+    pub(super) fn table(&self) -> (&Index, &[Digest]) {
+        (&self.index, self.taken.as_deref().unwrap_or_default())
+    }
+
     /// Tells open streams apart, within this process.
     pub fn id(&self) -> u64 {
         self.id
@@ -335,8 +358,8 @@ impl StreamReader {
                 .map_err(|error| self.locate(error, piece, part.range()))?;
             extent::push(&mut carried, part);
         }
-        if let (Some(own), Some(piece), true) = (&self.index.own, pieces.get(first), prove) {
-            self.prove(own, piece, range.start, buffer, &carried)?;
+        if let (true, Some(piece), true) = (self.has_digests(), pieces.get(first), prove) {
+            self.prove(piece, range.start, buffer, &carried)?;
         }
         Ok(carried)
     }
@@ -428,16 +451,21 @@ impl StreamReader {
 
     /// Compares the digests of all blocks in `buffer`, which begins at `start`; `piece` is the first
     /// with bytes there.
-    fn prove(&self, own: &OwnIndex, piece: &Piece, start: u64, buffer: &[u8], carried: &[Extent]) -> Result<()> {
+    fn prove(&self, piece: &Piece, start: u64, buffer: &[u8], carried: &[Extent]) -> Result<()> {
         let computed = digest::digest_blocks(start, buffer, carried)?;
         let Some(&(first, _)) = computed.first() else { return Ok(()) };
         let mut known: Vec<Digest> = vec![[0; digest::DIGEST_LEN]; computed.len()];
-        load::read_digests(
-            self.index_file.as_ref().unwrap_or(&self.file),
-            own,
-            piece.rank + (first - piece.offset / BLOCK),
-            &mut known,
-        )?;
+        let rank = piece.rank + (first - piece.offset / BLOCK);
+        match (&self.index.own, &self.taken) {
+            (Some(own), _) => {
+                load::read_digests(self.index_file.as_ref().unwrap_or(&self.file), own, rank, &mut known)?;
+            }
+            (None, Some(taken)) => {
+                let found = taken.get(rank as usize..rank as usize + known.len());
+                known.copy_from_slice(found.ok_or_else(|| Error::corrupt("digest table is too short"))?);
+            }
+            (None, None) => return Ok(()),
+        }
         for ((block, computed), known) in computed.iter().zip(&known) {
             if computed != known {
                 let block = block * BLOCK..((block + 1) * BLOCK).min(self.meta.virtual_size);

@@ -18,6 +18,16 @@ use crate::stream::{COMPRESSED_LIMIT, codec};
 /// Gets each compressed payload with the piece it belongs to. It lends its bytes.
 pub(super) type Check<'c> = dyn FnMut(&Piece, &mut Vec<u8>) -> Result<()> + 'c;
 
+/// Gets the bytes of plain payloads in parts, each with its offset in the guest.
+pub(super) type Content<'c> = dyn FnMut(u64, &[u8]) -> Result<()> + 'c;
+
+/// Who looks at payloads; what nobody looks at is only summed.
+#[derive(Default)]
+pub(super) struct Look<'c, 'd> {
+    pub(super) compressed: Option<&'c mut Check<'d>>,
+    pub(super) plain: Option<&'c mut Content<'d>>,
+}
+
 /// What a pass found.
 pub(super) struct Scanned {
     pub(super) index: Index,
@@ -25,8 +35,7 @@ pub(super) struct Scanned {
     pub(super) sums: Option<Sums>,
 }
 
-/// Walks all frames. With `hop`, payloads are not read, and nothing is summed. With `check`, it gets
-/// all compressed payloads.
+/// Walks all frames. With `hop`, payloads are not read, and nothing is summed.
 ///
 /// # Errors
 /// [`Kind::Corrupt`](crate::error::Kind::Corrupt) and
@@ -37,7 +46,7 @@ pub(super) fn scan(
     frame: &MetaFrame,
     watch: Watch<'_>,
     hop: bool,
-    check: Option<&mut Check<'_>>,
+    look: Look<'_, '_>,
 ) -> Result<Scanned> {
     let (sizes, end) = if frame.meta.compression.is_lz4() {
         let range = file.trailing(Kind::Comp, file.size, frame.end)?;
@@ -52,16 +61,8 @@ pub(super) fn scan(
     }
     let mut input = Sequential::new(file, watch, hop);
     input.skip(frame.end)?;
-    let mut scan = Scan {
-        meta: &frame.meta,
-        input,
-        sizes,
-        next: 0,
-        pieces: Pieces::default(),
-        zeros: Vec::new(),
-        guest: 0,
-        check,
-    };
+    let mut scan =
+        Scan { meta: &frame.meta, input, sizes, next: 0, pieces: Pieces::default(), zeros: Vec::new(), guest: 0, look };
     let stop = scan.frames().map_err(|error| error.path(&file.path))?;
     scan.totals(stop).map_err(|error| error.path(&file.path).at(stop))?;
     let zeros = scan.zeros;
@@ -79,7 +80,7 @@ struct Scan<'s, 'c, 'd> {
     zeros: Vec<Extent>,
     /// End of the last frame in the guest.
     guest: u64,
-    check: Option<&'c mut Check<'d>>,
+    look: Look<'c, 'd>,
 }
 
 impl Scan<'_, '_, '_> {
@@ -125,7 +126,17 @@ impl Scan<'_, '_, '_> {
         match self.sizes.take() {
             None => {
                 self.push(header.start, header.length, header.length)?;
-                self.input.skip(header.length)?;
+                match &mut self.look.plain {
+                    None => self.input.skip(header.length)?,
+                    Some(plain) => {
+                        let mut offset = header.start;
+                        self.input.feed(header.length, &mut |part| {
+                            plain(offset, part)?;
+                            offset += part.len() as u64;
+                            Ok(())
+                        })?;
+                    }
+                }
             }
             Some(sizes) => {
                 let result = self.compressed(header, sizes.get(self.next));
@@ -163,7 +174,7 @@ impl Scan<'_, '_, '_> {
             return Err(Error::corrupt(format!("frame of {length} bytes can't be stored in {stored}")));
         }
         let piece = self.push(offset, length, stored)?;
-        match &mut self.check {
+        match &mut self.look.compressed {
             Some(check) => {
                 // Bounded above by what the guest bytes can take, at most 33 MiB.
                 let mut bytes = vec![0; stored as usize];

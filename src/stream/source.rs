@@ -8,7 +8,7 @@ use simd_adler32::Adler32;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind as ErrorKind, Result};
-use crate::stored::{OpenFile, StoredFile};
+use crate::stored::{OpenFile, Stamp, StoredFile};
 use crate::stream::frame::{HEADER_LEN, Header, Kind, TERMINATOR};
 use crate::stream::index::HASH_LEN;
 use crate::stream::meta::{MAX_LEN, Meta};
@@ -41,6 +41,11 @@ impl StreamFile {
     pub(super) fn open(stored: StoredFile) -> Result<Self> {
         let file = stored.open()?;
         Ok(Self { size: file.size(), path: stored.path().to_owned(), file, stored })
+    }
+
+    /// Identity and times of the file.
+    pub(super) fn stamp(&self) -> Result<Stamp> {
+        self.file.stamp().map_err(|error| Error::io("stat", error).path(&self.path))
     }
 
     /// Fills `buffer` from `position`.

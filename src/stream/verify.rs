@@ -14,6 +14,7 @@ use crate::stream::index::{HASH_LEN, Piece};
 use crate::stream::load;
 use crate::stream::meta::Meta;
 use crate::stream::reader::{Proof, foreign_proof, locate};
+use crate::stream::scan::Look;
 use crate::stream::source::{MetaFrame, StreamFile, Sums, Watch, read_meta};
 use crate::stream::walk::Walk;
 use crate::stream::{COMPRESSED_LIMIT, scan};
@@ -179,6 +180,7 @@ fn check_foreign(
         }
         Ok(())
     };
-    let scanned = scan::scan(file, frame, watch, quick, if quick { None } else { Some(&mut check) })?;
+    let look = Look { compressed: if quick { None } else { Some(&mut check) }, plain: None };
+    let scanned = scan::scan(file, frame, watch, quick, look)?;
     Ok(scanned.sums)
 }

@@ -25,4 +25,5 @@ mod remote;
 mod restore;
 mod status;
 mod support;
+mod verify;
 mod zip;

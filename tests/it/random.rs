@@ -165,6 +165,13 @@ impl<'lab> Sequence<'lab> {
         if off {
             domain.start();
         }
+        if self.random.one_in(3) {
+            let compared: [&dyn AsRef<std::ffi::OsStr>; 8] =
+                [&"verify", &"-n", &"--against-live", &"-i", &set, &"-U", &uri, &"--scratchdir"];
+            let compared: Vec<_> = compared.into_iter().chain([&scratch as &dyn AsRef<std::ffi::OsStr>]).collect();
+            let said = virtkeep(&compared).succeeds().stdout;
+            assert!(said.starts_with("OK: identical"), "{said}");
+        }
         let new: Vec<String> = restore_points(set).difference(&known).cloned().collect();
         assert_eq!(new.len(), 1, "one more restore point after a backup: {new:?}");
         self.points.push(Point { set: set.to_owned(), id: new[0].clone(), references });
@@ -173,6 +180,7 @@ impl<'lab> Sequence<'lab> {
     fn check_sets(&self) {
         for set in self.points.iter().map(|point| &point.set).collect::<BTreeSet<_>>() {
             virtkeep(&[&"verify", &"-n", &"-i", &set]).succeeds();
+            virtkeep(&[&"verify", &"-n", &"--deep", &"-i", &set]).succeeds();
         }
     }
 

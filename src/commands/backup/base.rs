@@ -215,6 +215,53 @@ impl Bases {
     }
 }
 
+/// What says what was written to `disk` since restore point `point`: the bitmap of its checkpoint (of a point without
+/// one the bitmap of what it builds on, which holds more), where it is there and provably that run's; else why not.
+/// Nothing is told to libvirt for that.
+///
+/// # Errors
+/// By libvirt's code.
+pub fn known_since(
+    catalogue: &Catalogue,
+    domain: &Domain,
+    point: &Run,
+    disk: &PlannedDisk,
+) -> Result<std::result::Result<Base, String>> {
+    let target = disk.target.as_str();
+    let Some(stream) = point.stream(target).filter(|stream| !stream.raw && !disk.raw) else {
+        return Ok(Err("a raw disk has no bitmap".to_owned()));
+    };
+    let checkpoint = point.checkpoint.as_ref().or(stream.base.as_ref());
+    let Some((name, run)) = checkpoint.and_then(|name| Some((name, catalogue.run_of_checkpoint(name)?))) else {
+        return Ok(Err("a copy has no checkpoint".to_owned()));
+    };
+    if disk.virtual_size != stream.virtual_size {
+        return Ok(Err(format!("its size changed from {} to {} bytes", stream.virtual_size, disk.virtual_size)));
+    }
+    let recorded = run.manifest.as_ref().and_then(|manifest| manifest.disk(target));
+    if let Some(recorded) = recorded.filter(|recorded| Path::new(&recorded.image) != disk.image) {
+        return Ok(Err(format!("its image was {} and now is {}", recorded.image, disk.image.display())));
+    }
+    let known = checkpoint::list(domain)?;
+    let Some(known) = known.into_iter().find(|known| known.name == *name && is_of_run(catalogue, None, run, known))
+    else {
+        return Ok(Err(format!("checkpoint {name} is gone from the domain")));
+    };
+    if !Probe::of(domain)?.valid_targets(&known)?.iter().any(|good| good == target) {
+        return Ok(Err(format!("its bitmap {name} is missing or broken")));
+    }
+    if !is_marked(domain, catalogue, run, target)? {
+        return Ok(Err(format!("bitmap {name} is on its image, but not the marker of this chain")));
+    }
+    Ok(Ok(Base {
+        checkpoint: name.clone(),
+        run: run.run_id(),
+        virtual_size: disk.virtual_size,
+        description: known.description,
+        creation_time: known.creation_time,
+    }))
+}
+
 /// The checkpoint of the newest run that has the disk.
 fn newest_of<'c>(catalogue: &'c Catalogue, target: &str) -> Option<&'c str> {
     let mut runs = catalogue.runs.iter().rev().filter(|run| run.is_base() && run.stream(target).is_some());

@@ -8,7 +8,8 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::config::Extra;
-use super::job::Copied;
+use super::copy::Copied;
+use super::job::Done;
 use super::plan::{Plan, PlannedDisk};
 use super::{Context, forget, old_chain, outlived, output, phrases, undo};
 use crate::error::{self, Error, Kind};
@@ -50,10 +51,10 @@ pub fn open_log(run: &Context<'_>, plan: &Plan) -> Result<()> {
 }
 
 /// Commits the run: after this it is a restore point, and nothing that fails takes it back.
-pub fn run(run: &Context<'_>, plan: &mut Plan, copied: Copied) -> Result<Outcome> {
+pub fn run(run: &Context<'_>, plan: &mut Plan, copied: Done<Copied>) -> Result<Outcome> {
     let layout = run.layout;
     let maybe_frozen = copied.quiet.maybe_frozen;
-    let extras = extras(layout, plan, &copied)?;
+    let extras = extras(layout, plan, &copied.value)?;
     let kept: Vec<&Extra> = extras.iter().filter(|extra| run.zip.is_none() || output::is_record(extra)).collect();
     plan.intent.extra = kept.iter().map(|extra| extra.record.name.clone()).collect();
     plan.intent.write(layout)?;
@@ -93,7 +94,7 @@ fn extras(layout: &Layout, plan: &Plan, copied: &Copied) -> Result<Vec<Extra>> {
 }
 
 /// Writes the manifest, which seals everything else.
-fn seal(run: &Context<'_>, plan: &Plan, copied: Copied, extras: Vec<Extra>) -> Result<Manifest> {
+fn seal(run: &Context<'_>, plan: &Plan, copied: Done<Copied>, extras: Vec<Extra>) -> Result<Manifest> {
     run.session.cancel.check()?;
     let log = finish_log(run, plan)?;
     let mut files: Vec<FileRecord> = extras.into_iter().map(|extra| extra.record).collect();
@@ -139,8 +140,8 @@ fn finish_log(run: &Context<'_>, plan: &Plan) -> Result<Vec<u8>> {
     Ok(std::fs::read(&path).map_err(|error| Error::io("read", error).path(&path))?)
 }
 
-fn assemble(run: &Context<'_>, plan: &Plan, copied: Copied, files: Vec<FileRecord>) -> Manifest {
-    let disks = plan.disks.iter().zip(&copied.disks).map(|(planned, copied)| Disk {
+fn assemble(run: &Context<'_>, plan: &Plan, copied: Done<Copied>, files: Vec<FileRecord>) -> Manifest {
+    let disks = plan.disks.iter().zip(&copied.value.disks).map(|(planned, copied)| Disk {
         target: planned.target.clone(),
         level: planned.level,
         file: planned.file.clone(),

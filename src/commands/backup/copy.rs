@@ -2,16 +2,19 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Seek};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
 use uuid::Uuid;
 
+use super::config::{self, Extra};
+use super::job::DAEMON_PATIENCE;
 use super::plan::{Export, Plan, PlannedDisk};
 use super::{Context, nbdinfo, phrases, zeroes};
 use crate::cancel::Cancel;
 use crate::cli::backup::Backup;
+use crate::commands::link::Reached;
 use crate::error::{self, Error, Kind};
 use crate::extent::{self, Extent, Kind as ExtentKind, align_data};
 use crate::fault;
@@ -50,12 +53,32 @@ pub struct CopiedDisk {
     pub finished: Finished,
 }
 
+/// What a run has of the domain.
+#[derive(Debug)]
+pub struct Copied {
+    /// By disk, in the order of the plan.
+    pub disks: Vec<CopiedDisk>,
+    /// The domain's configuration at the moment of the disks.
+    pub config: Vec<Extra>,
+}
+
+/// Copies the domain: its configuration, which is of the moment of the disks, then those.
+///
+/// # Errors
+/// By libvirt's code; as for [`all`].
+pub fn domain(run: &Context<'_>, plan: &Plan, exports: &[Export], cancel: &Cancel) -> Result<Copied> {
+    let gather = |reached: &Arc<Reached>| config::gather(reached, plan, &run.args.guest, cancel);
+    let config = run.link.ask(DAEMON_PATIENCE, cancel, gather)?;
+    fault::point("config-gathered")?;
+    Ok(Copied { disks: all(run, plan, exports, cancel)?, config })
+}
+
 /// Copies the disks from where `exports` says for each of them, as many at a time as asked; the first error
 /// stops all.
 ///
 /// # Errors
 /// Of the disk that failed first.
-pub fn all(run: &Context<'_>, plan: &Plan, exports: &[Export], cancel: &Cancel) -> Result<Vec<CopiedDisk>> {
+fn all(run: &Context<'_>, plan: &Plan, exports: &[Export], cancel: &Cancel) -> Result<Vec<CopiedDisk>> {
     let next = AtomicUsize::new(0);
     let results = Mutex::new(Vec::new());
     let all = plan.disks.len();

@@ -242,13 +242,7 @@ fn info(host: &Host, disk: &Disk, image: &Path) -> Option<ImageInfo> {
 /// [`Kind::Busy`], naming both.
 pub fn refuse_other_domain(catalogue: &Catalogue, uuid: Uuid) -> Result<()> {
     for run in &catalogue.runs {
-        let (owner, name) = match &run.manifest {
-            Some(manifest) => (manifest.domain_uuid, manifest.domain.clone()),
-            None => match foreign_owner(catalogue, run) {
-                Some(owner) => owner,
-                None => continue,
-            },
-        };
+        let Some((owner, name)) = owner(catalogue, run) else { continue };
         if owner != uuid {
             return Err(Error::new(Kind::Busy, format!("holds backups of another domain: {name} ({owner})"))
                 .path(catalogue.files.place())
@@ -259,8 +253,11 @@ pub fn refuse_other_domain(catalogue: &Catalogue, uuid: Uuid) -> Result<()> {
     Ok(())
 }
 
-/// Whose run of virtnbdbackup it is, by the domain XML beside it.
-fn foreign_owner(catalogue: &Catalogue, run: &Run) -> Option<(Uuid, String)> {
+/// The domain of a run: of virtnbdbackup's by the domain XML beside it.
+pub fn owner(catalogue: &Catalogue, run: &Run) -> Option<(Uuid, String)> {
+    if let Some(manifest) = &run.manifest {
+        return Some((manifest.domain_uuid, manifest.domain.clone()));
+    }
     let files = config::files(catalogue, run).ok()?;
     let xml = files.iter().find(|file| file.role == Role::DomainXml)?.read().ok()?;
     let config = DomainConfig::parse(std::str::from_utf8(&xml).ok()?).ok()?;

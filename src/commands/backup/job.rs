@@ -1,4 +1,4 @@
-//! The backup job: prepared, begun at a quiet moment, copied from, ended.
+//! The backup job: prepared, begun at a quiet moment, read from, ended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,10 +6,8 @@ use std::time::Duration;
 use anyhow::Result;
 use uuid::Uuid;
 
-use super::config::{self, Extra};
-use super::copy::{self, CopiedDisk};
 use super::guest::{self, Hold, Quiet};
-use super::plan::Plan;
+use super::plan::{Export, Plan};
 use super::scratch::Scratch;
 use super::watch::Watch;
 use super::{Context, base, marker, old_chain, phrases, undo};
@@ -25,39 +23,40 @@ use crate::set::intent::Held;
 use crate::set::moment;
 
 /// A daemon that is being restarted gets this long to come back before a whole copy is thrown away.
-const DAEMON_PATIENCE: Duration = Duration::from_secs(60);
+pub const DAEMON_PATIENCE: Duration = Duration::from_secs(60);
 /// A QEMU that hangs gets this long to end the job.
 const END_LIMIT: Duration = Duration::from_secs(60);
 
-/// What the copy of all disks gave.
+/// What is done while the disks can be read, with where each of them is: a copy, or another look at them.
+pub type Work<'w, T> = dyn Fn(&Plan, &[Export], &Cancel) -> Result<T> + 'w;
+
+/// What came of it.
 #[derive(Debug)]
-pub struct Copied {
-    /// By disk, in the order of the plan.
-    pub disks: Vec<CopiedDisk>,
-    /// The moment whose content was copied.
+pub struct Done<T> {
+    /// What the work gave.
+    pub value: T,
+    /// The moment whose content was read.
     pub point_in_time: jiff::Zoned,
-    /// The domain's configuration at that moment.
-    pub config: Vec<Extra>,
     /// How the freeze went.
     pub quiet: Quiet,
 }
 
-/// Runs the job: begins it at a quiet moment, copies every disk, ends it.
-pub fn run(run: &Context<'_>, plan: &mut Plan, hold: &mut Hold<'_>) -> Result<Copied> {
+/// Runs the job: begins it at a quiet moment, has the `work` done, ends it.
+pub fn run<T>(run: &Context<'_>, plan: &mut Plan, hold: &mut Hold<'_>, work: &Work<'_, T>) -> Result<Done<T>> {
     run.session.cancel.check()?;
     backup_job::refuse_busy(&*run.link.reach()?)?;
     let scratch = Scratch::check(run.link.host(), run.args, plan)?;
     let was_paused = guest::is_paused_by_full_disk(&*run.link.reach()?);
-    let result = job(run, plan, hold, scratch, was_paused);
+    let result = job(run, plan, hold, scratch, was_paused, work);
     if !was_paused {
         match run.link.reach() {
             Ok(reached) => guest::resume_after_full_scratch(&reached),
             Err(error) => tracing::debug!("the guest's state can't be looked at: {}", error::report(&error)),
         }
     }
-    result.map(|mut copied| {
-        hold.retry_thaw(&mut copied.quiet);
-        copied
+    result.map(|mut done| {
+        hold.retry_thaw(&mut done.quiet);
+        done
     })
 }
 
@@ -79,7 +78,14 @@ pub fn wait_until_idle(link: &Link, patience: &Patience) -> Result<()> {
     Ok(())
 }
 
-fn job(run: &Context<'_>, plan: &mut Plan, hold: &mut Hold<'_>, scratch: Scratch, was_paused: bool) -> Result<Copied> {
+fn job<T>(
+    run: &Context<'_>,
+    plan: &mut Plan,
+    hold: &mut Hold<'_>,
+    scratch: Scratch,
+    was_paused: bool,
+    work: &Work<'_, T>,
+) -> Result<Done<T>> {
     // Armed before it begins: a call that fails may have begun it all the same.
     let job = JobGuard { link: run.link, run: plan.run };
     prepare(run, plan)?;
@@ -101,19 +107,16 @@ fn job(run: &Context<'_>, plan: &mut Plan, hold: &mut Hold<'_>, scratch: Scratch
     fault::point("job-begun")?;
     let cancel = cancel.child();
     let watch = Watch::begin(run.link, plan.run, scratch, was_paused, &cancel)?;
-    let config =
-        run.link.ask(DAEMON_PATIENCE, &cancel, |reached| config::gather(reached, plan, &run.args.guest, &cancel))?;
-    fault::point("config-gathered")?;
-    let disks = copy::all(run, plan, &plan.exports(), &cancel);
+    let value = work(plan, &plan.exports(), &cancel);
     if let Some(reason) = watch.end() {
         return Err(reason.into());
     }
-    let disks = disks?;
+    let value = value?;
     fault::point("copied")?;
     phrases::copied();
     job.end(&run.session.cancel)?;
     fault::point("job-ended")?;
-    Ok(Copied { disks, point_in_time, config, quiet })
+    Ok(Done { value, point_in_time, quiet })
 }
 
 /// What the job needs of the domain, and what need not be done while the guest stands still.

@@ -13,6 +13,7 @@ pub(super) mod base;
 mod bitlocker;
 mod channel;
 mod commit;
+pub(super) mod compare;
 mod config;
 mod copy;
 pub(super) mod directory;
@@ -53,11 +54,12 @@ pub use self::commit::Outcome;
 use self::guest::Hold;
 use self::locks::Locks;
 pub(super) use self::output::is_stdout;
-use self::plan::{Plan, domain_uuid};
+use self::plan::{Export, Plan, domain_uuid};
 use self::undo::Keep;
 use self::way::Way;
 use super::link::Link;
 use super::{Session, foreign_raw};
+use crate::cancel::Cancel;
 use crate::cli::backup::Backup;
 use crate::exit::Exit;
 use crate::fault;
@@ -141,11 +143,12 @@ fn perform(run: &Context<'_>, mut plan: Plan, hold: &mut Hold<'_>) -> Result<Out
     commit::open_log(run, &plan)?;
     plan.intent.held = hold.held();
     plan.intent.write(layout)?;
+    let copy = |plan: &Plan, exports: &[Export], cancel: &Cancel| copy::domain(run, plan, exports, cancel);
     let result = fault::point("intent-written")
         .map_err(Into::into)
         .and_then(|()| match plan.way {
-            Way::Job => job::run(run, &mut plan, hold),
-            Way::Images => offline::run(run, &mut plan),
+            Way::Job => job::run(run, &mut plan, hold, &copy),
+            Way::Images => offline::run(run, &mut plan, &copy),
         })
         .and_then(|copied| commit::run(run, &mut plan, copied));
     if let Err(error) = &result {

@@ -10,17 +10,16 @@
 //! time. The price is that the domain can't be started until the copy is done.
 
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::Result;
 use uuid::Uuid;
 
 use super::copy;
 use super::guest::Quiet;
-use super::job::Copied;
+use super::job::{DAEMON_PATIENCE, Done, Work};
 use super::plan::{Export, Plan, PlannedDisk};
 use super::server::Server;
-use super::{Context, base, config, marker, old_chain};
+use super::{Context, base, marker, old_chain};
 use crate::cancel::Cancel;
 use crate::cli::backup::Guest;
 use crate::error::{self, Error, Kind};
@@ -37,14 +36,11 @@ use crate::qemu::bitmap::IN_USE;
 use crate::qemu::nbd::ServeOptions;
 use crate::set::moment;
 
-/// A daemon that is being restarted gets this long to come back before a whole copy is thrown away.
-const DAEMON_PATIENCE: Duration = Duration::from_secs(60);
-
-/// Copies every disk from its image.
+/// Has the `work` done on the images.
 ///
 /// # Errors
-/// [`Kind::Busy`] where an image is in use or the domain is started meanwhile; as for [`copy::all`].
-pub fn run(run: &Context<'_>, plan: &mut Plan) -> Result<Copied> {
+/// [`Kind::Busy`] where an image is in use or the domain is started meanwhile; of the work.
+pub fn run<T>(run: &Context<'_>, plan: &mut Plan, work: &Work<'_, T>) -> Result<Done<T>> {
     let cancel = &run.session.cancel;
     cancel.check()?;
     let quiet = quiet(&run.args.guest, &*run.link.reach()?)?;
@@ -55,22 +51,19 @@ pub fn run(run: &Context<'_>, plan: &mut Plan) -> Result<Copied> {
     let point_in_time = moment::now();
     // What is so now was so when they were opened.
     run.link.ask(DAEMON_PATIENCE, cancel, |reached| refuse_changed(reached, plan))?;
-    let config =
-        run.link.ask(DAEMON_PATIENCE, cancel, |reached| config::gather(reached, plan, &run.args.guest, cancel))?;
-    fault::point("config-gathered")?;
     let exports: Vec<Export> = plan
         .disks
         .iter()
         .zip(&servers)
         .map(|(disk, server)| Export { uri: server.uri(), bitmap: context(disk) })
         .collect();
-    let disks = copy::all(run, plan, &exports, &cancel.child())?;
+    let value = work(plan, &exports, &cancel.child())?;
     fault::point("copied")?;
     // A file system without locks would have let it.
     run.link.ask(DAEMON_PATIENCE, cancel, |reached| refuse_started(reached))?;
     servers.into_iter().try_for_each(Server::finish)?;
     fault::point("job-ended")?;
-    Ok(Copied { disks, point_in_time, config, quiet })
+    Ok(Done { value, point_in_time, quiet })
 }
 
 /// What changed in an image since `bitmap` began to record, in bytes.

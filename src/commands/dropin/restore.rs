@@ -66,7 +66,7 @@ fn verified(exit: Exit) -> Result<Exit> {
 
 fn verify_args(options: &Options) -> error::Result<Verify> {
     match Words::of("verify").with("input", &options.input).logging(&options.logging).parse()? {
-        Command::Verify(args) => Ok(Verify { classic: true, ..args }),
+        Command::Verify(args) => Ok(Verify { classic: true, ..*args }),
         _ => Err(Error::usage("not a verify")),
     }
 }

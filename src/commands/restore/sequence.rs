@@ -59,12 +59,12 @@ fn open_layer(file: &StoredFile, session: &Session) -> Result<StreamReader> {
         return StreamReader::open_raw(&RawImage { target: &target, file, index: Some(&index) });
     }
     // Without a head there is nothing to tell, and the error comes from below.
+    let is_kept = session.cache.as_ref().is_some_and(|cache| cache.knows(file));
     let total = match head::read(file) {
-        Ok(meta) if !meta.has_index() => file.size().unwrap_or(0),
+        Ok(meta) if !meta.has_index() && !is_kept => file.size().unwrap_or(0),
         _ => 0,
     };
-    let opened =
-        watched(session, file.name(), total, |progress| StreamReader::open_watched(file, progress, &session.cancel));
+    let opened = watched(session, file.name(), total, |opening| StreamReader::open_as(file, opening));
     opened.map_err(|error| match (error.kind(), error.offset()) {
         (error::Kind::Corrupt, Some(0)) => {
             error.hint("if it is a raw image of virtnbdbackup, restore the set instead: nothing but the set tells")

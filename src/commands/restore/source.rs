@@ -14,13 +14,13 @@ use crate::error::{self, Error, Kind};
 use crate::libvirt::domain_xml::DomainConfig;
 use crate::pipeline::Progress;
 use crate::qemu::img::ImageInfo;
-use crate::set::catalogue::{Catalogue, Run};
+use crate::set::catalogue::{Catalogue, Run, Stream};
 use crate::set::chain;
 use crate::set::config::{self, ConfigFile};
 use crate::set::files::Files;
 use crate::set::manifest::Role;
 use crate::stored::StoredFile;
-use crate::stream::reader::Proof;
+use crate::stream::reader::{Opening, Proof};
 use crate::units::format_bytes;
 
 /// What is restored.
@@ -177,14 +177,24 @@ pub fn watched<T>(
     session: &Session,
     name: &str,
     total: u64,
-    open: impl FnOnce(&dyn Fn(u64)) -> error::Result<T>,
+    open: impl FnOnce(Opening<'_>) -> error::Result<T>,
 ) -> error::Result<T> {
+    let opening = Opening { progress: &|_| (), cancel: &session.cancel, cache: session.cache.as_ref() };
     if total == 0 {
-        return open(&|_| ());
+        return open(opening);
     }
     tracing::info!("{name}: reading {} once, which have no index", format_bytes(total));
     let meter = session.display.meter(name, total);
-    open(&|bytes| meter.advance(bytes))
+    open(Opening { progress: &|bytes| meter.advance(bytes), ..opening })
+}
+
+/// The bytes that are read to open that stream: none where it has an index, or its table is kept.
+pub fn opening_bytes(catalogue: &Catalogue, stream: &Stream, session: &Session) -> u64 {
+    if stream.raw || catalogue.record_of(&stream.file).is_some() {
+        return 0;
+    }
+    let is_kept = |file: &StoredFile| session.cache.as_ref().is_some_and(|cache| cache.knows(file));
+    if catalogue.stream_file(stream).is_ok_and(|file| is_kept(&file)) { 0 } else { stream.stored_size }
 }
 
 /// Opens a set to read disks from, and says what is wrong with it.
@@ -210,14 +220,7 @@ pub fn tell_unproven(chains: &[ChainDevice]) {
 
 /// Opens a chain; virtnbdbackup's streams are read as a whole for that.
 pub fn open_chain(catalogue: &Catalogue, point: &Run, target: &str, session: &Session) -> error::Result<ChainDevice> {
-    let own = |file: &str| {
-        let mut runs = catalogue.runs.iter().filter(|run| run.manifest.is_some());
-        runs.any(|run| run.streams.iter().any(|stream| stream.file == file))
-    };
     let streams = chain::resolve(catalogue, point, target)?;
-    let foreign = streams.iter().filter(|stream| !own(&stream.file) && !stream.raw);
-    let total = foreign.map(|stream| stream.stored_size).sum();
-    watched(session, target, total, |progress| {
-        ChainDevice::open_watched(catalogue, point, target, progress, &session.cancel)
-    })
+    let total = streams.iter().map(|stream| opening_bytes(catalogue, stream, session)).sum();
+    watched(session, target, total, |opening| ChainDevice::open_as(catalogue, point, target, opening))
 }

@@ -9,7 +9,7 @@ use crate::stream::reader::Proof;
 use crate::stream::verify::verify;
 
 /// The stream as virtnbdbackup would write it, with `between` after `stop`.
-fn encode(picture: &Picture, between: &[u8]) -> Vec<u8> {
+pub(super) fn encode(picture: &Picture, between: &[u8]) -> Vec<u8> {
     let meta = serde_json::to_vec(&Meta { own: None, ..picture.meta() }).unwrap();
     let mut bytes = Header::new(FrameKind::Meta, 0, meta.len() as u64).encode().to_vec();
     bytes.extend(meta);
@@ -62,7 +62,7 @@ fn payload(picture: &Picture, frame: &Extent, bytes: &mut Vec<u8>) -> String {
 }
 
 /// What a reader can know: an inc of virtnbdbackup does not tell its zero ranges.
-fn known(picture: &Picture) -> Picture {
+pub(super) fn known(picture: &Picture) -> Picture {
     let mut known = picture.clone();
     if known.incremental {
         known.frames.retain(|frame| frame.kind() == Kind::Data);

@@ -1,6 +1,7 @@
 //! Streams as a whole: written by us, by a stand-in for virtnbdbackup, cut, damaged and read back
 //! against a plain picture of the disk.
 
+mod cache;
 mod damage;
 mod foreign;
 mod golden;

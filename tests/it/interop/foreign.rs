@@ -32,11 +32,37 @@ fn foreign_chain(more: &[&str]) {
     let expected: Vec<(String, Option<String>)> = levels.iter().map(|level| (*level).to_owned()).zip(names).collect();
     assert_eq!(shared.dump(), expected);
     shared.check_unproven();
+    check_cached(&shared);
     shared.check_points(&points);
     let copied = lab.fresh_directory().join("kept elsewhere");
     copy_without_times(&shared.set, &copied);
     shared.check_own(&copied, points.last().unwrap());
     shared.check_own(&copied, &points[3]);
+}
+
+/// The second time the streams are not read as a whole, and the verdict is the same.
+fn check_cached(shared: &Shared<'_>) {
+    let cache = shared.lab.fresh_directory();
+    let deep = || virtkeep(&[&"verify", &"-n", &"--deep", &"-i", &shared.set, &"--cache-dir", &cache]).succeeds();
+    let (first, second) = (deep(), deep());
+    assert_eq!(first.stderr.matches("once, which have no index").count(), 10, "{}", first.stderr);
+    assert!(!second.stderr.contains("no index"), "{}", second.stderr);
+    // As in `check_unproven`: this version may write no sums.
+    let verdict = |run: &crate::support::Run| run.stdout.split(" in ").next().unwrap().to_owned();
+    assert!(verdict(&first).starts_with("OK"), "{}{}", first.stdout, first.stderr);
+    assert!(verdict(&first).contains(": 5 restore points with 265.0 MiB of 10 disks"), "{}", first.stdout);
+    assert_eq!(verdict(&first), verdict(&second));
+    // The bitmaps are as good as those of virtkeep's own runs.
+    let (uri, scratch) = (shared.lab.uri(), shared.lab.scratch());
+    let live: [&dyn AsRef<std::ffi::OsStr>; 8] =
+        [&"verify", &"-n", &"--against-live", &"-i", &shared.set, &"--cache-dir", &cache, &"-U"];
+    let live: Vec<_> = live.into_iter().chain([&uri as &dyn AsRef<_>, &"--scratchdir", &scratch]).collect();
+    let live = virtkeep(&live).succeeds();
+    assert!(live.stdout.starts_with("OK: identical"), "{}{}", live.stdout, live.stderr);
+    let map =
+        [&"map" as &dyn AsRef<std::ffi::OsStr>, &"-n", &"-i", &shared.set, &"--cache-dir", &cache, &"-e", &"true"];
+    let mapped = virtkeep(&map).succeeds();
+    assert!(!mapped.stderr.contains("no index"), "{}", mapped.stderr);
 }
 
 #[test]

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{Run, run};
+use crate::support::{CACHE, Run, run};
 
 /// A map in the background; dropped, it is killed.
 pub struct Map {
@@ -51,6 +51,7 @@ impl Map {
         let mut child = Command::new(program())
             .arg("map")
             .args(options)
+            .env(CACHE.0, CACHE.1)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(stderr)

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{Case, Lab, Run, listing, program, run};
+use super::{CACHE, Case, Lab, Run, listing, program, run};
 
 /// A disk for a lab whose backup takes a while with `--compress=16`: `size` MiB of random bytes.
 pub fn random_disk(lab: &Lab, size: u64) -> String {
@@ -49,7 +49,12 @@ fn start(lab: &Lab, arguments: Vec<std::ffi::OsString>, fault: &str) -> Backgrou
 /// Starts a command that runs the program, which meets `fault`; what it says goes to `log`.
 pub fn spawn_command(mut command: Command, fault: &str, log: PathBuf) -> Background {
     let stderr = std::fs::File::create(&log).unwrap();
-    let child = command.env("VIRTKEEP_FAULT", fault).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+    let child = command
+        .env("VIRTKEEP_FAULT", fault)
+        .env(CACHE.0, CACHE.1)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(stderr);
     Background { child: child.spawn().unwrap(), log }
 }
 

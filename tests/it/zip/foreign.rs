@@ -31,6 +31,10 @@ fn check(more: &str) {
     let dump = virtkeep(&[&"dump", &"-i", &input]).succeeds();
     assert!(dump.stdout.contains("virtnbdbackup.2") && dump.stdout.contains("3 runs"), "{}", dump.stdout);
     // There is no sum but the zip file's own.
+    for _ in 0..2 {
+        let deep = virtkeep(&[&"verify", &"-n", &"--deep", &"-i", &input]).succeeds();
+        assert!(deep.stdout.starts_with("OK: all content is proven"), "{}{}", deep.stdout, deep.stderr);
+    }
     let verify = virtkeep(&[&"verify", &"-n", &"-i", &input]).succeeds();
     assert!(verify.stdout.contains("OK: every byte is proven"), "{}{}", verify.stdout, verify.stderr);
     let out = lab.fresh_directory().join("out");

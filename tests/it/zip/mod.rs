@@ -69,6 +69,7 @@ impl<'lab> Piped<'lab> {
     #[track_caller]
     fn restores(&self, zips: &[&str], options: &[&str], disks: &[&str], references: &[PathBuf]) {
         let input = zips.iter().map(|zip| self.path(zip).display().to_string()).collect::<Vec<_>>().join(",");
+        virtkeep(&[&"verify", &"-n", &"--deep", &"-i", &input]).succeeds();
         let verify = virtkeep(&[&"verify", &"-n", &"-i", &input]).succeeds();
         assert!(verify.stdout.contains("OK: every byte is proven"), "{}", verify.stdout);
         let out = self.case.lab.fresh_directory().join("out");

@@ -1,0 +1,147 @@
+//! Every byte of every data file.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::Result;
+
+use super::small::missing;
+use super::verdict::{Damage, Verdict};
+use crate::cli::read::Verify;
+use crate::commands::Session;
+use crate::error::{self, Error, Kind};
+use crate::phrases::CLASSIC;
+use crate::pipeline::Progress;
+use crate::set::catalogue::Catalogue;
+use crate::set::layout::CHKSUM;
+use crate::stored::StoredFile;
+use crate::stream::raw::{self, RawImage};
+use crate::stream::reader::Proof;
+use crate::stream::verify::{Expected, Report, verify};
+use crate::ui::progress::Meter;
+
+/// A sum has ten digits.
+const MAX_SUM: u64 = 64;
+
+/// A stream to check.
+#[derive(Debug)]
+struct Stream {
+    target: String,
+    file: StoredFile,
+    size: u64,
+    expected: Option<Expected>,
+    raw: bool,
+    /// Of a raw image of ours.
+    index: Option<StoredFile>,
+}
+
+/// The streams, several at a time.
+pub fn check(args: &Verify, session: &Session, catalogue: &Catalogue, verdict: &mut Verdict) -> Result<()> {
+    let streams = streams(catalogue)?;
+    let total = if args.quick { 0 } else { streams.iter().map(|stream| stream.size).fold(0, u64::saturating_add) };
+    let meter = session.display.meter("verify", total);
+    let next = AtomicUsize::new(0);
+    let shared = Mutex::new(verdict);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(streams.len().max(1));
+    std::thread::scope(|scope| {
+        let work = || -> error::Result<()> {
+            while let Some(stream) = streams.get(next.fetch_add(1, Ordering::Relaxed)) {
+                check_stream(args, session, stream, &meter, &shared)?;
+            }
+            Ok(())
+        };
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        Error::first_of(threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(Error::panicked()))))
+    })?;
+    Ok(())
+}
+
+fn streams(catalogue: &Catalogue) -> Result<Vec<Stream>> {
+    let mut streams = Vec::new();
+    for run in &catalogue.runs {
+        for stream in &run.streams {
+            let expected =
+                run.manifest.as_ref().and_then(|manifest| manifest.disk(&stream.target)).map(|disk| Expected {
+                    size: disk.stored_size,
+                    adler32: disk.adler32,
+                    index_digest: blake3::Hash::from_hex(&disk.index_digest).ok().map(|hash| *hash.as_bytes()),
+                });
+            let (target, file) = (stream.target.clone(), catalogue.stream_file(stream)?);
+            let index = (stream.raw && expected.is_some()).then(|| catalogue.index_file(stream)).transpose()?;
+            streams.push(Stream { target, file, size: stream.stored_size, expected, raw: stream.raw, index });
+        }
+    }
+    Ok(streams)
+}
+
+fn check_stream(
+    args: &Verify,
+    session: &Session,
+    stream: &Stream,
+    meter: &Meter,
+    shared: &Mutex<&mut Verdict>,
+) -> error::Result<()> {
+    let path = stream.file.path();
+    let (expected, progress) = (stream.expected.as_ref(), |bytes| meter.advance(bytes));
+    let result = if stream.raw {
+        let image = RawImage { target: &stream.target, file: &stream.file, index: stream.index.as_ref() };
+        raw::verify(&image, expected, args.quick, &progress, &session.cancel)
+    } else {
+        verify(&stream.file, expected, args.quick, &progress, &session.cancel)
+    };
+    let mut verdict = shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    verdict.files += 1;
+    verdict.bytes = verdict.bytes.saturating_add(stream.size);
+    let report = match result {
+        Err(error) if error.kind() == Kind::Cancelled => return Err(error),
+        Err(error) => {
+            verdict.bad_streams.insert(path.to_owned());
+            verdict.damage(missing(error).disk(&stream.target).path(path));
+            return Ok(());
+        }
+        Ok(report) => report,
+    };
+    classic(stream, &report);
+    if stream.expected.is_none() && report.proof == Proof::Unproven {
+        let what = if stream.raw { "a raw image without a checksum" } else { "no checksum" };
+        tracing::warn!("disk {}: {}: {what}, unproven", stream.target, path.display());
+        verdict.unproven += 1;
+    }
+    if !report.findings.is_empty() {
+        verdict.bad_streams.insert(path.to_owned());
+    }
+    for finding in report.findings {
+        let error = finding.error.disk(&stream.target).path(path);
+        verdict.damaged_data(Damage { error, range: finding.range, points: Vec::new() });
+    }
+    if report.omitted > 0 {
+        tracing::error!("damage: disk {}: {} more in this file", stream.target, report.omitted);
+        verdict.damages += report.omitted;
+    }
+    Ok(())
+}
+
+/// What virtnbdrestore says of a file.
+fn classic(stream: &Stream, report: &Report) {
+    let (at, path) = ("root files - verify", stream.file.path().display());
+    tracing::info!(target: CLASSIC, at, "Computing checksum for: {path}");
+    if let Some(sum) = report.adler32 {
+        tracing::info!(target: CLASSIC, at, "Checksum result: {sum}");
+    }
+    if stream.expected.is_none() && report.proof == Proof::Unproven {
+        return;
+    }
+    tracing::info!(target: CLASSIC, at, "Comparing checksum with stored information");
+    if report.is_sound() {
+        tracing::info!(target: CLASSIC, at, "OK");
+        return;
+    }
+    let stored = stream.file.beside(&format!("{}{CHKSUM}", stream.file.name())).read(MAX_SUM).unwrap_or_default();
+    let stored = String::from_utf8_lossy(&stored).trim().to_owned();
+    match report.adler32.map(|sum| sum.to_string()) {
+        Some(sum) if stored != sum => {
+            tracing::error!(target: CLASSIC, at, "Stored sums do not match: [{sum}]!=[{stored}]");
+        }
+        _ => {}
+    }
+}
