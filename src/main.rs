@@ -7,13 +7,15 @@ use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, exit};
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
+use clap_complete::CompleteEnv;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use virtkeep::cancel::Cancel;
+use virtkeep::cli::complete::completing;
 use virtkeep::cli::dropin::{self, Dropin, Tool};
 use virtkeep::cli::{Cli, Talk};
-use virtkeep::commands::{self, Session};
+use virtkeep::commands::{self, Session, complete};
 use virtkeep::error;
 use virtkeep::exit::Exit;
 use virtkeep::signals;
@@ -29,6 +31,7 @@ fn main() {
 }
 
 fn own() -> i32 {
+    CompleteEnv::with_factory(|| completing(Cli::command(), complete::SOURCES)).complete();
     let cli = Cli::parse();
     let password = cli.command.hypervisor().and_then(|options| options.password.as_deref());
     hide_password(password, "--password-file");

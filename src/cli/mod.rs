@@ -1,8 +1,10 @@
 //! The command line: exactly what was typed, in clap structs. Meaning comes in [`crate::commands`].
 
 pub mod backup;
+pub mod complete;
 pub mod doctor;
 pub mod dropin;
+pub mod manual;
 pub mod map;
 pub mod read;
 pub mod status;
@@ -60,9 +62,19 @@ pub enum Command {
     /// Ends a domain that runs from a map when the map dies; started by map itself.
     #[command(hide = true)]
     BootGuard,
+    /// Writes the manual pages into a directory, for packages.
+    #[command(hide = true)]
+    Manual(Generate),
     /// Becomes a program that is killed when the process that started it dies; for virtkeep's own use.
     #[command(hide = true)]
     Bound(Bound),
+}
+
+/// Where to write.
+#[derive(Debug, Args)]
+pub struct Generate {
+    /// Directory for the files.
+    pub directory: std::path::PathBuf,
 }
 
 /// A program to become.
@@ -90,6 +102,7 @@ impl Command {
             | Self::BackupOne(_)
             | Self::Guard
             | Self::BootGuard
+            | Self::Manual(_)
             | Self::Bound(_) => None,
         }
     }
@@ -107,7 +120,7 @@ impl Command {
             Self::Status(args) => &args.talk,
             Self::Doctor(args) => &args.talk,
             Self::BackupOne(talk) => talk,
-            Self::Guard | Self::BootGuard | Self::Bound(_) => PLAIN,
+            Self::Guard | Self::BootGuard | Self::Manual(_) | Self::Bound(_) => PLAIN,
         }
     }
 }

@@ -2,11 +2,13 @@
 
 mod backup;
 mod bound;
+pub mod complete;
 mod connect;
 mod doctor;
 pub mod dropin;
 mod dump;
 mod foreign_raw;
+mod generate;
 pub(crate) mod guard;
 mod link;
 mod many;
@@ -54,6 +56,7 @@ pub fn run(command: &Command, session: &Session) -> Result<Exit> {
         Command::Doctor(args) => doctor::run(args),
         Command::Guard => guard::run(),
         Command::BootGuard => map::boot::guard::run(),
+        Command::Manual(args) => generate::run(args),
         Command::Bound(args) => bound::run(args),
     }
 }

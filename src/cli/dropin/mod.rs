@@ -11,7 +11,7 @@ pub mod restore;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser};
+use clap::{Args, CommandFactory, Parser};
 
 /// The version that the drop-in commands say to be, with the program that they are.
 pub const VERSION: &str = concat!("2.53 (virtkeep ", env!("CARGO_PKG_VERSION"), ")");
@@ -31,10 +31,22 @@ pub enum Tool {
 }
 
 impl Tool {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Backup, Self::Restore, Self::Map];
+
+    /// The definition of its command line.
+    pub fn command(self) -> clap::Command {
+        match self {
+            Self::Backup => backup::Options::command(),
+            Self::Restore => restore::Options::command(),
+            Self::Map => map::Options::command(),
+        }
+    }
+
     /// The program that this one was started as: by the last part of the path in `argv[0]`.
     pub fn started_as(program: &OsStr) -> Option<Self> {
         let name = Path::new(program).file_name()?.to_str()?;
-        [Self::Backup, Self::Restore, Self::Map].into_iter().find(|tool| tool.name() == name)
+        Self::ALL.into_iter().find(|tool| tool.name() == name)
     }
 
     /// Its name.
