@@ -7,7 +7,7 @@
 //! |---|---|
 //! | base | [`units`], [`error`], [`fault`], [`cancel`], [`lock`], [`proc_locks`], [`extent`], [`phrases`] |
 //! | formats | [`stored`] (a file where it lies: a directory, a zip file), [`stream`] (one disk in one backup), [`set`] (all files of a domain) |
-//! | drivers | [`host`], [`libvirt`], [`nbd`], [`qemu`]: one outside system each; `unsafe` only in their `sys` files |
+//! | drivers | [`host`], [`libvirt`], [`nbd`], [`qemu`], [`guestfs`]: one outside system each; `unsafe` only in their `sys` files |
 //! | engine | [`block`], [`chain_device`], [`pipeline`], [`mapped`] |
 //! | front | [`cli`], [`commands`], [`ui`], [`signals`], [`exit`] |
 //!
@@ -22,6 +22,7 @@ pub mod error;
 pub mod exit;
 pub mod extent;
 pub mod fault;
+pub mod guestfs;
 pub mod host;
 pub mod libvirt;
 pub mod lock;

@@ -2,6 +2,8 @@
 # Builds a Linux guest that boots in seconds without hardware virtualization, from Debian's own
 # packages (downloaded and unpacked, never installed): a kernel, busybox, the QEMU guest agent,
 # mke2fs, nbd-client. Prints the directory with `vmlinux` and `initramfs`; made once, kept below target/.
+# The kernel as it was packaged and all its modules are kept, too, for libguestfs, which otherwise takes the host's:
+# `boot/vmlinuz-VERSION`, `lib/modules/VERSION`.
 set -euo pipefail
 shopt -s nullglob
 
@@ -69,6 +71,10 @@ add_modules() {
     find tree -name '*.ko.xz' -exec xz -d {} +
     find tree -name '*.ko.zst' -exec zstd -dq --rm {} +
     busybox depmod -b tree "$version"
+    # libguestfs's modprobe wants the indexes of the real one, which must not be what our own walk reads.
+    mkdir appliance
+    cp -r --parents tree/lib/modules/"$version" appliance/
+    depmod -b appliance/tree "$version"
     mkdir -p root/modules
     for name in "${modules[@]}"; do add_module "tree/lib/modules/$version" "$name"; done
 }
@@ -149,7 +155,10 @@ if ! is_ready; then
         work=$(mktemp -d "$target/build.XXXXXX")
         trap 'rm -rf "$work"' EXIT
         (cd "$work" && build)
-        mv "$work/vmlinux" "$work/initramfs" "$target/"
+        rm -rf "$target/boot" "$target/lib"
+        mv "$work/vmlinux" "$work/initramfs" "$work/appliance/tree/lib" "$target/"
+        mkdir "$target/boot"
+        mv "$work"/unpacked/boot/vmlinuz-* "$target/boot/"
         touch "$target/ready"
     fi
 fi

@@ -30,10 +30,12 @@ qemu=(qemu-system-x86 qemu-utils)
 # python3-libnbd, fio, fuse3, nbd-client, openssl: clients of the map, and certificates.
 # nbdkit-plugin-python: virtnbdbackup's own restore of compressed sets and its map.
 # openssh-*, netcat-openbsd, iproute2, gnutls-bin, sasl2-bin, libsasl2-modules*: another host, in a network namespace.
+# guestfish and what its appliance makes file systems with; kmod: indexes of the appliance's modules.
 extra=(virtnbdbackup nbdkit-plugin-python busybox-static e2fsprogs cpio lz4 xz-utils zstd unzip util-linux python3 strace time procps
     libxml2-utils swtpm swtpm-tools seabios
     openssh-server openssh-client netcat-openbsd iproute2 gnutls-bin sasl2-bin libsasl2-modules libsasl2-modules-db
-    python3-libnbd fio fuse3 nbd-client openssl b3sum)
+    python3-libnbd fio fuse3 nbd-client openssl b3sum
+    guestfish libguestfs-xfs btrfs-progs ntfs-3g lvm2 cryptsetup-bin kmod)
 
 say() { echo "install: $*" >&2; }
 die() { say "error: $1" && { [ -z "${2-}" ] || say "hint: $2"; } && exit 1; }
@@ -152,6 +154,8 @@ packages=("${build[@]}" "${runtime[@]}")
 install_qemu
 mapfile -t packages < <(missing "${packages[@]}")
 install "${packages[@]}"
+# supermin, which builds libguestfs's appliance, wants it even where the modules are elsewhere.
+if [ -n "$tests" ] && [ ! -d /lib/modules ]; then "${sudo[@]}" mkdir -p /lib/modules; fi
 install_rust
 [ -z "$tests" ] || install_rust_tools
 say "all there: $(rustc --version), $(libvirtd --version), $(qemu-img --version | head -n 1)"

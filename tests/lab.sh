@@ -169,7 +169,8 @@ daemon_start() {
     # Half a minute: the machine may be busy.
     for round in {1..600}; do
         if virsh version >/dev/null 2>&1; then return; fi
-        [ -n "$(processes bash)" ] || break
+        # The keeper may be on its way still: what it is started by was never read from the disk before.
+        [ "$round" -lt 20 ] || [ -n "$(processes bash)" ] || break
         sleep 0.05
     done
     die "libvirtd does not start: $(tail -n 3 "$dir/libvirtd.log")"

@@ -14,7 +14,7 @@ usage: tests/matrix.sh [--write] [RELEASE...]
   --write            put the table into docs/versions.md
   VIRTKEEP_MIRROR    where Debian comes from [default: http://deb.debian.org/debian]
   VIRTKEEP_MATRIX    directory for the chroots, which are kept for the next time [default: /var/tmp/virtkeep-matrix]
-  VIRTKEEP_MATRIX_TESTS   names of the tests [default: restore:: interop:: random]
+  VIRTKEEP_MATRIX_TESTS   names of the tests [default: restore:: interop:: zip::foreign random]
 END
 }
 
@@ -35,7 +35,7 @@ done
 command -v debootstrap >/dev/null || die "debootstrap is missing: apt-get install debootstrap"
 mirror=${VIRTKEEP_MIRROR-http://deb.debian.org/debian}
 top=${VIRTKEEP_MATRIX-/var/tmp/virtkeep-matrix}
-read -ra tests <<<"${VIRTKEEP_MATRIX_TESTS-restore:: interop:: random}"
+read -ra tests <<<"${VIRTKEEP_MATRIX_TESTS-restore:: interop:: zip::foreign random}"
 
 # A name that this debootstrap does not know yet is made like sid.
 make_chroot() {

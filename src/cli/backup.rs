@@ -57,6 +57,12 @@ pub struct Backup {
     #[arg(short, long)]
     pub raw: bool,
 
+    /// How full and copy runs are written: as a sparse stream, or as raw images of all their disks, which other
+    /// programs can read, and which can't be compressed. Increments are streams in any case. Raw disks need -r
+    /// with either.
+    #[arg(short = 't', long = "type", value_name = "TYPE", value_enum, default_value_t = OutputType::Stream)]
+    pub kind: OutputType,
+
     /// Compress with LZ4: level 1-2 fast, 3-16 high compression [without a level: 2]
     #[arg(
         short = 'z', long, value_name = "LEVEL", num_args = 0..=1, require_equals = true,
@@ -143,6 +149,8 @@ pub struct Classic {
     pub scratch_names: bool,
     /// The caller has a log file in the set: none is made, and the manifest does not seal one.
     pub own_log: bool,
+    /// The log in a zip file has virtnbdbackup's name.
+    pub log_name: bool,
     /// `-x` may name disks that the domain does not have.
     pub any_exclude: bool,
     /// An estimate is a message, not data.
@@ -170,6 +178,10 @@ pub struct Many {
     /// Domains at a time.
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..))]
     pub parallel: u16,
+
+    /// Where runs at the same time note what room for scratch files they may take.
+    #[arg(skip)]
+    pub shared: Option<PathBuf>,
 }
 
 /// What happens to the guest at the moment of the backup.
@@ -296,6 +308,16 @@ pub struct Network {
     /// the system's authorities]
     #[arg(long, value_name = "DIR", requires = "tls")]
     pub tls_cert: Option<PathBuf>,
+}
+
+/// What `-t` takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+pub enum OutputType {
+    /// Sparse streams.
+    #[default]
+    Stream,
+    /// Raw images.
+    Raw,
 }
 
 /// What `-l` takes.

@@ -153,7 +153,7 @@ const EXAMPLES: &str = "Examples:
   virtkeep map -i /backup/web -d vda                              URIs on standard output, until Ctrl-C
   virtkeep map -i /backup/web -u 2026-11-20 -d vda -e 'nbdinfo --map \"$uri\"'
   virtkeep map -i /backup/web -d vda -e 'nbdcopy \"$uri\" vda.raw'
-  virtkeep map -i /backup/web -d vda -e 'guestfish --ro --format=raw -a \"$uri\" -i cat /etc/fstab'
+  virtkeep map -i /backup/web -d vda -e 'qemu-img compare -F raw \"$uri\" vda.raw'
   virtkeep map -i /backup/web -d vda --fuse /mnt/web              the disk as the file /mnt/web/vda
   virtkeep map -i /backup/web --boot                              the machine runs, until it shuts down
   virtkeep map -i /backup/web --boot --wait-agent 300 -e true     does it come up?

@@ -4,6 +4,7 @@ pub mod backup;
 pub mod complete;
 pub mod doctor;
 pub mod dropin;
+pub mod files;
 pub mod manual;
 pub mod map;
 pub mod read;
@@ -49,6 +50,10 @@ pub enum Command {
     Map(Box<map::Map>),
     /// End a map.
     Unmap(map::Unmap),
+    /// List the files in a restore point, or what is on its disks; nothing is restored or mounted here.
+    Ls(files::Ls),
+    /// Copy files out of a restore point; nothing is restored or mounted here.
+    Cp(files::Cp),
     /// Say for monitoring whether the newest backups are young and whole.
     Status(status::Status),
     /// Show what earlier runs left behind and what stands in the way of the next, and mend it.
@@ -59,12 +64,12 @@ pub enum Command {
     /// Lets a guest go when the backup that holds it dies; started by backup itself.
     #[command(hide = true)]
     Guard,
-    /// Ends a domain that runs from a map when the map dies; started by map itself.
-    #[command(hide = true)]
-    BootGuard,
     /// Writes the manual pages into a directory, for packages.
     #[command(hide = true)]
     Manual(Generate),
+    /// Ends a domain that runs from a map when the map dies; started by map itself.
+    #[command(hide = true)]
+    BootGuard,
     /// Becomes a program that is killed when the process that started it dies; for virtkeep's own use.
     #[command(hide = true)]
     Bound(Bound),
@@ -98,11 +103,13 @@ impl Command {
             Self::Verify(_)
             | Self::Dump(_)
             | Self::Unmap(_)
+            | Self::Ls(_)
+            | Self::Cp(_)
             | Self::Status(_)
             | Self::BackupOne(_)
             | Self::Guard
-            | Self::BootGuard
             | Self::Manual(_)
+            | Self::BootGuard
             | Self::Bound(_) => None,
         }
     }
@@ -117,6 +124,8 @@ impl Command {
             Self::Dump(args) => &args.talk,
             Self::Map(args) => &args.talk,
             Self::Unmap(args) => &args.talk,
+            Self::Ls(args) => &args.point.talk,
+            Self::Cp(args) => &args.point.talk,
             Self::Status(args) => &args.talk,
             Self::Doctor(args) => &args.talk,
             Self::BackupOne(talk) => talk,

@@ -79,7 +79,8 @@ pub struct Restore {
     pub force: bool,
 
     /// Write images and configuration on the host of -U instead of here; -o is a directory there. With --define
-    /// the domain is defined there, too.
+    /// the domain is defined there, too. Block devices of another host are not written, and the state of an
+    /// emulated TPM is not put back there.
     #[arg(long)]
     pub to_host: bool,
 

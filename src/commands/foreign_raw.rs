@@ -4,11 +4,11 @@
 //! | `DISK.copy.data` without a sum | is |
 //! |---|---|
 //! | the XML says that the disk is raw (`-r`) | its image |
-//! | no head; as long as the disk, which is qcow2 (`-t raw`) | its image |
+//! | no head; as long as the disk, which is qcow2 (`-t raw`) | its image; `DISK.full.data` can be one, too |
 //! | anything else without a head | a problem of the set |
 
 use crate::error::{Result, report};
-use crate::libvirt::domain_xml::DomainConfig;
+use crate::libvirt::domain_xml::{Disk, DomainConfig};
 use crate::qemu::img::ImageInfo;
 use crate::set::Level;
 use crate::set::catalogue::{Catalogue, Run, Stream};
@@ -26,9 +26,9 @@ pub fn open_set(files: impl Into<Files>) -> Result<Catalogue> {
     let has = |name: &str| names.iter().any(|known| known == name);
     let (mut copies, mut ident) = (Vec::new(), None);
     for name in names.iter().filter(|name| !has_sum(&catalogue, name)) {
-        if let Some(parsed) = DataName::parse(name).filter(|parsed| parsed.level == Level::Copy) {
+        if let Some(parsed) = DataName::parse(name).filter(|parsed| !parsed.level.needs_base()) {
             if catalogue.record_of(name).is_none() {
-                copies.push((name.clone(), parsed.target));
+                copies.push((name.clone(), parsed));
             }
         }
     }
@@ -43,9 +43,23 @@ pub fn open_set(files: impl Into<Files>) -> Result<Catalogue> {
         return Ok(catalogue);
     }
     let Some(config) = domain(&catalogue, &ident) else { return Ok(catalogue) };
-    for (file, target) in copies {
-        if let Some(size) = image_size(&catalogue, &config, &ident, &file, &target) {
-            adopt(&mut catalogue, &ident, file, target, size);
+    for (file, name) in copies {
+        let is_raw = config.disk(&name.target).is_some_and(Disk::is_raw);
+        // Raw disks are copies in a full, too.
+        let fits = name.level == Level::Copy || (ident != "copy" && !is_raw);
+        if let Some(size) = image_size(&catalogue, &config, &ident, &file, &name.target).filter(|_| fits) {
+            let stream = Stream {
+                target: name.target,
+                file,
+                base: None,
+                base_run: None,
+                virtual_size: size,
+                data_size: size,
+                stored_size: size,
+                raw: true,
+                raw_disk: is_raw,
+            };
+            adopt(&mut catalogue, &ident, stream);
         }
     }
     Ok(catalogue)
@@ -86,22 +100,13 @@ fn image_size(catalogue: &Catalogue, config: &DomainConfig, ident: &str, file: &
 }
 
 /// Makes the image part of its run; a copy may have no other disk.
-fn adopt(catalogue: &mut Catalogue, ident: &str, file: String, target: String, size: u64) {
-    catalogue.problems.retain(|problem| problem.file != file);
+fn adopt(catalogue: &mut Catalogue, ident: &str, stream: Stream) {
+    let file = &stream.file;
+    catalogue.problems.retain(|problem| problem.file != *file);
     for run in &mut catalogue.runs {
-        run.streams.retain(|stream| stream.file != file);
+        run.streams.retain(|known| known.file != *file);
     }
     catalogue.runs.retain(|run| !run.streams.is_empty());
-    let stream = Stream {
-        target,
-        file,
-        base: None,
-        base_run: None,
-        virtual_size: size,
-        data_size: size,
-        stored_size: size,
-        raw: true,
-    };
     let is_its_run = |run: &&mut Run| run.manifest.is_none() && run.id == ident;
     match catalogue.runs.iter_mut().find(is_its_run) {
         Some(run) => run.streams.push(stream),

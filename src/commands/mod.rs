@@ -7,6 +7,7 @@ mod connect;
 mod doctor;
 pub mod dropin;
 mod dump;
+mod files;
 mod foreign_raw;
 mod generate;
 pub(crate) mod guard;
@@ -52,11 +53,13 @@ pub fn run(command: &Command, session: &Session) -> Result<Exit> {
         Command::Dump(args) => dump::run(args),
         Command::Map(args) => map::run(args, session),
         Command::Unmap(args) => map::unmap::run(args),
+        Command::Ls(args) => files::ls::run(args, session),
+        Command::Cp(args) => files::cp::run(args, session),
         Command::Status(args) => status::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Guard => guard::run(),
-        Command::BootGuard => map::boot::guard::run(),
         Command::Manual(args) => generate::run(args),
+        Command::BootGuard => map::boot::guard::run(),
         Command::Bound(args) => bound::run(args),
     }
 }

@@ -235,12 +235,12 @@ pub fn create(path: &Path, size: u64, options: &CreateOptions) -> Result<()> {
 ///
 /// # Errors
 /// What `qemu-img` complains about.
-pub fn rename_data_file(path: &Path, data_file: &Path) -> Result<()> {
+pub fn rename_data_file(host: &Host, path: &Path, data_file: &Path) -> Result<()> {
     let mut options = OsString::from("data_file=");
     options.push(doubled_commas(data_file));
-    let mut command = process::command(TOOL);
-    command.args(["amend", "-q", "-f", "qcow2", "-o"]).arg(options).arg("--").arg(file_name(path));
-    process::run_until(command, &Cancel::new()).map_err(|error| error.path(path))
+    let mut args = ["amend", "-q", "-f", "qcow2", "-o"].map(OsString::from).to_vec();
+    args.extend([options, "--".into(), file_name(path)]);
+    host.run_to_end(TOOL, &args).map(drop).map_err(|error| error.path(path))
 }
 
 /// As [`create`], on `host`.

@@ -85,6 +85,8 @@ pub struct Stream {
     pub stored_size: u64,
     /// It is no stream, but the disk's image as the guest sees it.
     pub raw: bool,
+    /// The disk's own image was raw: it has no bitmap, and is in no increment.
+    pub raw_disk: bool,
 }
 
 /// Something in the set that is not part of a committed run.
@@ -306,6 +308,7 @@ fn run_of_manifest(manifest: Manifest) -> Run {
             data_size: disk.data_size,
             stored_size: disk.stored_size,
             raw: disk.raw,
+            raw_disk: disk.raw && !disk.raw_by_choice,
         })
         .collect();
     Run {
@@ -412,6 +415,7 @@ fn foreign_stream(foreign: Foreign) -> Stream {
         data_size: meta.data_size,
         stored_size: foreign.stored_size,
         raw: false,
+        raw_disk: false,
     }
 }
 
@@ -430,6 +434,7 @@ pub(crate) mod tests {
             data_size: 1,
             stored_size: 1,
             raw: false,
+            raw_disk: false,
         };
         Run {
             id: id.into(),

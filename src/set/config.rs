@@ -141,6 +141,7 @@ mod tests {
             data_size: 1,
             stored_size: 1,
             raw: false,
+            raw_disk: false,
         }
     }
 }

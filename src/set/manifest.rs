@@ -90,6 +90,9 @@ pub struct Disk {
     /// The data file is the disk's image as the guest sees it, and its index is in a file beside it.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub raw: bool,
+    /// It is so because the run was asked for raw images: the disk's own image is none, and increments build on it.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub raw_by_choice: bool,
 }
 
 impl Disk {
@@ -288,6 +291,7 @@ pub(crate) mod tests {
                 index_digest: "00".into(),
                 image: "/images/web.qcow2".into(),
                 raw: false,
+                raw_by_choice: false,
             }],
             skipped: vec![],
             files: vec![FileRecord::of("vmconfig.virtnbdbackup.0.xml", Role::DomainXml, b"<domain/>")],

@@ -44,6 +44,7 @@ fn stands(target: &str, check: fn(&[u8])) {
 fn streams_of_the_corpus() {
     stands("stream", checks::stream);
     stands("stream_sealed", checks::stream_sealed);
+    stands("raw_index", checks::raw_index);
 }
 
 #[test]
@@ -71,6 +72,16 @@ fn all_targets_are_replayed() {
     let mut targets: Vec<&str> =
         manifest.lines().filter_map(|line| line.strip_prefix("path = \"fuzz_targets/")).collect();
     targets.sort_unstable();
-    let known = ["checkpoint_xml", "domain_xml", "intent", "manifest", "meta", "nbd_server", "stream", "stream_sealed"];
+    let known = [
+        "checkpoint_xml",
+        "domain_xml",
+        "intent",
+        "manifest",
+        "meta",
+        "nbd_server",
+        "raw_index",
+        "stream",
+        "stream_sealed",
+    ];
     assert_eq!(targets, known.map(|name| format!("{name}.rs\"")));
 }

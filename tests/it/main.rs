@@ -10,6 +10,7 @@ mod docs;
 mod doctor;
 mod drift;
 mod dropin;
+mod files;
 mod fuzz;
 mod guest;
 mod interop;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, ValueEnum};
 
 use super::{Logging, Remote};
+use crate::cli::backup::OutputType;
 
 /// Back up a libvirt/QEMU domain: virtkeep, with the options of virtnbdbackup.
 #[derive(Debug, Parser)]
@@ -22,8 +23,8 @@ pub struct Options {
     pub level: Level,
 
     /// Output type.
-    #[arg(short = 't', long = "type", value_enum, default_value_t = Kind::Stream)]
-    pub kind: Kind,
+    #[arg(short = 't', long = "type", value_enum, default_value_t = OutputType::Stream)]
+    pub kind: OutputType,
 
     /// Include raw disks, as full images.
     #[arg(short, long)]
@@ -151,15 +152,6 @@ impl Level {
             Self::Auto => "auto",
         }
     }
-}
-
-/// What `-t` takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Kind {
-    /// Sparse stream.
-    Stream,
-    /// Raw image.
-    Raw,
 }
 
 /// The highest level of LZ4.

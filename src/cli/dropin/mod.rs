@@ -270,7 +270,7 @@ mod tests {
     fn defaults_are_those_of_virtnbdbackup() {
         let options = backup(&["-d", "vm", "-o", "/t"]);
         assert_eq!(options.level, backup::Level::Copy);
-        assert_eq!(options.kind, backup::Kind::Stream);
+        assert_eq!(options.kind, crate::cli::backup::OutputType::Stream);
         assert_eq!(options.scratchdir, Path::new("/var/tmp"));
         let remote = &options.remote;
         assert_eq!((remote.uri.as_str(), remote.nbd_port), ("qemu:///system", 10809));

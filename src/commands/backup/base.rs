@@ -238,7 +238,7 @@ fn completed(domain: &Domain, catalogue: &Catalogue, known: Checkpoint) -> Resul
     let is_missing = |target: &str| known.disks.iter().all(|disk| disk.target != target);
     let missing: Vec<CheckpointDisk> = streams
         .iter()
-        .filter(|stream| !stream.raw && is_missing(&stream.target))
+        .filter(|stream| !stream.raw_disk && is_missing(&stream.target))
         .map(|stream| CheckpointDisk { target: stream.target.clone(), bitmap: known.name.clone() })
         .collect();
     if missing.is_empty() {

@@ -63,10 +63,11 @@ impl Channel {
     ///
     /// # Errors
     /// Why it does not work, with the other ways.
-    pub fn choose(args: &Backup, connection: &Connection, run: Uuid) -> Result<Self> {
+    pub fn choose(args: &Backup, connection: &Connection, domain: Uuid, run: Uuid) -> Result<Self> {
         let network = &args.network;
         let Some(address) = Address::parse(connection.requested_uri()) else {
             refuse_network(network)?;
+            socket::refuse_other_user(domain)?;
             return Ok(Self::Socket(socket::path(connection.host(), args, run)?));
         };
         if network.nbd_port.is_some() || network.nbd_ip.is_some() || network.tls {

@@ -10,7 +10,7 @@ use anyhow::Result;
 use super::config::Extra;
 use super::job::Copied;
 use super::plan::{Plan, PlannedDisk};
-use super::{Context, old_chain, outlived, output, phrases, undo};
+use super::{Context, forget, old_chain, outlived, output, phrases, undo};
 use crate::error::{self, Error, Kind};
 use crate::fault;
 use crate::set::Level;
@@ -76,7 +76,7 @@ pub fn run(run: &Context<'_>, plan: &mut Plan, copied: Copied) -> Result<Outcome
 fn extras(layout: &Layout, plan: &Plan, copied: &Copied) -> Result<Vec<Extra>> {
     let mut extras = copied.config.clone();
     // A raw image has none, as in virtnbdbackup's sets: its index proves it.
-    for (planned, disk) in plan.disks.iter().zip(&copied.disks).filter(|(planned, _)| !planned.raw) {
+    for (planned, disk) in plan.disks.iter().zip(&copied.disks).filter(|(planned, _)| !planned.verbatim) {
         let sum = disk.finished.adler32.to_string().into_bytes();
         let mut extra = Extra::new(format!("{}{CHKSUM}", planned.file), Role::Checksum, sum);
         extra.record = extra.record.of_disk(&disk.target);
@@ -153,7 +153,8 @@ fn assemble(run: &Context<'_>, plan: &Plan, copied: Copied, files: Vec<FileRecor
         adler32: copied.finished.adler32,
         index_digest: blake3::Hash::from(copied.finished.index_digest).to_hex().to_string(),
         image: planned.image.to_string_lossy().into_owned(),
-        raw: planned.raw,
+        raw: planned.verbatim,
+        raw_by_choice: planned.verbatim && !planned.raw,
     });
     Manifest {
         virtkeep_manifest: manifest::VERSION,
@@ -187,7 +188,10 @@ fn after_commit(run: &Context<'_>, plan: &Plan, manifest: &Manifest) -> Result<(
     }
     fault::point("renamed")?;
     outlived::forget_lost(run, plan)?;
-    old_chain::remove(&*run.link.reach_within(PATIENCE, &run.session.cancel)?, plan)?;
+    let reached = run.link.reach_within(PATIENCE, &run.session.cancel)?;
+    old_chain::remove(&reached, plan)?;
+    forget::stale(run, &reached, plan, manifest);
+    drop(reached);
     fault::point("old-chain-removed")?;
     // Of a QEMU that died while it ended the job its socket stays.
     undo::remove_job_files(run.link.host(), &plan.intent);

@@ -140,21 +140,20 @@ fn one(
     let paces: Vec<&Pace> = pace.into_iter().chain(&own_pace).collect();
     let limits = run.args.speed.request_size.map_or_else(Limits::default, Limits::of_size);
     let source = Source { extents: &extents, meta: &meta, limits, paces: &paces };
-    if disk.raw {
-        tracing::info!(target: CLASSIC, at = "root disk - backup", "Creating full provisioned raw backup image");
-    }
     let finished = match run.zip {
-        None if disk.raw => into_file(layout, disk, |file| {
+        None if disk.verbatim => into_file(layout, disk, |file| {
             let index = layout.file(&format!("{}{PARTIAL}", index_name(&disk.file)))?;
             let mut index = layout.create_new(&index)?;
+            fault::point("index-created")?;
             let copied =
                 copy_raw(&source, clients, BufWriter::new(file), &mut index, &layout.private(), &meter, cancel)?;
+            fault::point("index-written")?;
             index.sync_all().map_err(|error| Error::io("sync", error))?;
             let file = copied.0.into_inner().map_err(|error| Error::io("write", error.into_error()))?;
             Ok((file, copied.1))
         })?,
         None => into_file(layout, disk, |file| copy(&source, clients, file, &layout.private(), &meter, cancel))?,
-        Some(zip) if disk.raw => {
+        Some(zip) if disk.verbatim => {
             // A member of its own, and as long as that of the image may be: it waits in a file.
             let spooled = |error| Error::io("write a temporary file", error).path(layout.private());
             let mut index = tempfile::tempfile_in(layout.private()).map_err(spooled)?;
@@ -240,7 +239,7 @@ fn meta(args: &Backup, plan: &Plan, disk: &PlannedDisk, virtual_size: u64, data_
         incremental: disk.base.is_some(),
         compression: match args.compress {
             // The file is the disk itself.
-            _ if disk.raw => Compression::None,
+            _ if disk.verbatim => Compression::None,
             Some(level) => Compression::Lz4 { level },
             None => Compression::None,
         },

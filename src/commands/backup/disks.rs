@@ -169,7 +169,7 @@ impl Selection {
     fn leave_out(&mut self, args: &Backup, disk: &Disk, level: Level, catalogue: &Catalogue) {
         let target = &disk.target;
         let mut runs = catalogue.runs.iter().rev();
-        let newest = runs.find(|run| run.stream(target).is_some_and(|stream| stream.raw));
+        let newest = runs.find(|run| run.stream(target).is_some_and(|stream| stream.raw_disk));
         let reason = match newest {
             Some(run) => format!(
                 "it is raw and not part of an {level} run; its newest image in the set is of {} (run {})",

@@ -46,7 +46,7 @@ pub struct Copied {
 pub fn run(run: &Context<'_>, plan: &mut Plan, hold: &mut Hold<'_>) -> Result<Copied> {
     run.session.cancel.check()?;
     backup_job::refuse_busy(&*run.link.reach()?)?;
-    let scratch = Scratch::check(run.link.host(), &run.args.places, plan)?;
+    let scratch = Scratch::check(run.link.host(), run.args, plan)?;
     let was_paused = guest::is_paused_by_full_disk(&*run.link.reach()?);
     let result = job(run, plan, hold, scratch, was_paused);
     if !was_paused {

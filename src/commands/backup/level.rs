@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::phrases;
-use crate::cli::backup::LevelArg;
+use crate::cli::backup::{LevelArg, OutputType};
 use crate::error::{self, Error, Kind};
 use crate::libvirt::checkpoint::{self, Checkpoint};
 use crate::libvirt::domain::Domain;
@@ -90,6 +90,19 @@ pub fn decide(asked: LevelArg, catalogue: &Catalogue) -> Result<Level> {
         LevelArg::Inc => Ok(Level::Inc),
         LevelArg::Diff => Ok(Level::Diff),
     }
+}
+
+/// Refuses increments as raw images: what they do not name is not zero.
+///
+/// # Errors
+/// [`Kind::Usage`].
+pub fn refuse_type(kind: OutputType, level: Level) -> Result<()> {
+    if kind == OutputType::Raw && level.needs_base() {
+        return Err(Error::usage("Stream format raw does not support incremental or differential backup.")
+            .hint(format!("leave `-t raw` away: an {level} run of type stream builds on the raw images"))
+            .into());
+    }
+    Ok(())
 }
 
 /// Refuses a domain with checkpoints of another tool.

@@ -72,8 +72,11 @@ impl Outlived {
     }
 }
 
-/// The fulls that must stay: those that the run builds on, and those of the newest run of each disk.
-fn kept_roots(plan: &Plan, catalogue: &Catalogue) -> Result<BTreeSet<Uuid>> {
+/// The fulls that must stay, by their runs: those that the run builds on, and those of the newest run of each disk.
+///
+/// # Errors
+/// Of records with a gap.
+pub(super) fn kept_roots(plan: &Plan, catalogue: &Catalogue) -> Result<BTreeSet<Uuid>> {
     let mut kept = BTreeSet::new();
     for disk in &plan.disks {
         let base = disk.base.as_ref().and_then(|base| catalogue.run_of_checkpoint(&base.checkpoint));
@@ -92,7 +95,11 @@ fn kept_roots(plan: &Plan, catalogue: &Catalogue) -> Result<BTreeSet<Uuid>> {
     Ok(kept)
 }
 
-fn roots(catalogue: &Catalogue, run: &Run) -> Result<BTreeSet<Uuid>> {
+/// The runs that made full what `run` builds on, disk by disk; virtnbdbackup's are not among them.
+///
+/// # Errors
+/// Of records with a gap.
+pub(super) fn roots(catalogue: &Catalogue, run: &Run) -> Result<BTreeSet<Uuid>> {
     let roots = run.streams.iter().map(|stream| marker::root(catalogue, run, &stream.target));
     Ok(roots.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
 }

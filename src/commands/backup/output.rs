@@ -7,12 +7,14 @@ use anyhow::Result;
 
 use super::config::Extra;
 use super::directory;
+use super::level;
 use super::plan::Plan;
 use crate::cancel::Cancel;
-use crate::cli::backup::{Backup, LevelArg};
+use crate::cli::backup::{Backup, LevelArg, OutputType};
 use crate::error::{self, Error, Kind};
 use crate::fault;
 use crate::libvirt::domain::Domain;
+use crate::set::Level;
 use crate::set::cpt;
 use crate::set::layout::{Layout, checkpoint_name, checkpoint_position};
 use crate::set::manifest::{Manifest, Role};
@@ -39,6 +41,12 @@ pub fn check(args: &Backup) -> Result<()> {
     }
     if is_stdout(args) && args.keep_partial {
         return refuse("--keep-partial and -o - exclude each other", "what a pipe took can't be kept here");
+    }
+    if args.kind == OutputType::Raw && args.compress.is_some() {
+        return refuse("Compression not supported with raw output.", "leave -z away, or -t raw");
+    }
+    if args.kind == OutputType::Raw && matches!(args.level, LevelArg::Inc | LevelArg::Diff) {
+        return level::refuse_type(args.kind, Level::Inc);
     }
     if args.base.is_some() && matches!(args.level, LevelArg::Full | LevelArg::Copy) {
         return refuse("--base is for increments", "use it with -l inc, diff or auto");

@@ -185,7 +185,7 @@ pub fn connected(args: &Backup, disk: &PlannedDisk) {
 /// What a disk's stream will have: so many extents and bytes of data, of `size_of_disk` bytes. Without a file it
 /// goes into a zip archive.
 pub fn extents(disk: &PlannedDisk, count: usize, data: u64, size_of_disk: u64, file: Option<&Path>) {
-    let incremental = disk.base.is_some();
+    let (incremental, verbatim) = (disk.base.is_some(), disk.verbatim);
     let (disk, at) = (disk.target.as_str(), "root disk - backup");
     let query = "root extenthandler - queryBlockStatus";
     tracing::info!(target: CLASSIC, disk, at = query, "Finished receiving extents.");
@@ -208,7 +208,8 @@ pub fn extents(disk: &PlannedDisk, count: usize, data: u64, size_of_disk: u64, f
         }
         None => tracing::info!(target: CLASSIC, disk, at = target_at, "Writing data to zip archive."),
     }
-    tracing::info!(target: CLASSIC, disk, at, "Creating thin provisioned stream backup image");
+    let image = if verbatim { "full provisioned raw" } else { "thin provisioned stream" };
+    tracing::info!(target: CLASSIC, disk, at, "Creating {image} backup image");
 }
 
 /// The log goes into the zip archive.
@@ -224,11 +225,18 @@ pub fn copied() {
 /// The run is committed: its files have their names.
 pub fn committed(run: &Context<'_>, manifest: &Manifest) {
     let layout = run.layout;
-    let path = |name: &str| layout.directory().join(name).display().to_string();
+    // A member of a zip archive has no path.
+    let path = |name: &str| match run.zip {
+        Some(_) => format!("./{name}"),
+        None => layout.directory().join(name).display().to_string(),
+    };
     for disk in &manifest.disks {
         let (target, file) = (disk.target.as_str(), path(&disk.file));
         let at = "root disk - backup";
         tracing::info!(target: CLASSIC, disk = target, at, "Backup of disk [{target}] finished, file: [{file}]");
+        if disk.raw {
+            continue;
+        }
         let at = "root metadata - backupChecksum";
         tracing::info!(target: CLASSIC, disk = target, at, "Checksum for file: [{file}]:[{}]", disk.adler32);
         tracing::info!(target: CLASSIC, disk = target, at, "Saving checksum to: [{file}{CHKSUM}]");

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use clap::ValueEnum;
 use uuid::Uuid;
 
 use super::base::{Base, Bases};
@@ -12,7 +13,7 @@ use super::disks::{self, Selected, Selection};
 use super::outlived::Outlived;
 use super::way::Way;
 use super::{level, marker, old_chain};
-use crate::cli::backup::Backup;
+use crate::cli::backup::{Backup, OutputType};
 use crate::error::{Error, Kind};
 use crate::libvirt::backup_job::{BackupDisk, BackupMode, BackupSpec, bitmap_name};
 use crate::libvirt::checkpoint::{self, Checkpoint};
@@ -76,6 +77,7 @@ pub struct Plan {
     pub channel: Channel,
     scratch: PathBuf,
     classic_scratch: bool,
+    verbatim: bool,
     directory: PathBuf,
     /// Name of the run's log.
     pub log: String,
@@ -104,14 +106,16 @@ pub struct PlannedDisk {
     pub base: Option<Base>,
     /// Name of its data file.
     pub file: String,
-    /// It is copied as a raw image: it has no bitmap.
+    /// Its image is raw: it has no bitmap.
     pub raw: bool,
+    /// It is written as a raw image.
+    pub verbatim: bool,
 }
 
 impl PlannedDisk {
     /// The files with the disk's data.
     pub fn files(&self) -> Vec<String> {
-        data_files(&self.file, self.raw)
+        data_files(&self.file, self.verbatim)
     }
 }
 
@@ -137,6 +141,7 @@ impl Plan {
         if let (true, Some(layout)) = (level.needs_base(), catalogue.files.layout()) {
             old_chain::refuse_ended(layout)?;
         }
+        level::refuse_type(args.kind, level)?;
         let way = Way::of(connection, domain)?;
         let selection = Selection::of(args, domain, &config)?.for_level(args, level, catalogue, &config)?;
         let known = marker::forget_stray(domain, checkpoint::list(domain)?)?;
@@ -149,7 +154,7 @@ impl Plan {
         let unixtime = level::free_time(&level::used_names(catalogue)?, started.timestamp().as_second());
         let run = Uuid::new_v4();
         let channel = match way {
-            Way::Job => Channel::choose(args, connection, run)?,
+            Way::Job => Channel::choose(args, connection, domain_uuid, run)?,
             // There is none.
             Way::Images => Channel::Socket(args.places.scratchdir.join(job_files::socket_name(run))),
         };
@@ -186,9 +191,9 @@ impl Plan {
             channel,
             scratch: args.places.scratchdir.clone(),
             classic_scratch: args.classic.scratch_names,
+            verbatim: args.kind == OutputType::Raw,
             directory: catalogue.files.place().to_owned(),
-            // Never a name of virtnbdbackup's: it would append to a log that the manifest has sealed.
-            log: format!("backup.{level}.{}.{run}.log", started.strftime("%m%d%Y%H%M%S")),
+            log: log_name(args, catalogue, level, &started, run)?,
             started,
             unixtime,
             intent,
@@ -226,7 +231,18 @@ impl Plan {
         if raw {
             let (level, base) = (Level::Copy, None);
             let file = data_name(&target, level, &self.checkpoint, self.unixtime);
-            self.disks.push(PlannedDisk { target, disk, image, info, level, virtual_size, base, file, raw });
+            self.disks.push(PlannedDisk {
+                target,
+                disk,
+                image,
+                info,
+                level,
+                virtual_size,
+                base,
+                file,
+                raw,
+                verbatim: true,
+            });
             return Ok(());
         }
         let base = if self.level.needs_base() {
@@ -248,7 +264,8 @@ impl Plan {
         // Where a base was lost the name stays that of an increment: the meta says that it is full.
         let named = if level == Level::Full && is_new { Level::Full } else { self.level };
         let file = data_name(&target, named, &self.checkpoint, self.unixtime);
-        self.disks.push(PlannedDisk { target, disk, image, info, level, virtual_size, base, file, raw });
+        let verbatim = self.verbatim;
+        self.disks.push(PlannedDisk { target, disk, image, info, level, virtual_size, base, file, raw, verbatim });
         Ok(())
     }
 
@@ -258,7 +275,7 @@ impl Plan {
         for disk in &self.disks {
             match &disk.base {
                 Some(base) => tracing::info!("{}: {} since {}", disk.target, disk.level, base.checkpoint),
-                None if disk.raw => tracing::info!("{}: copy, as a raw image", disk.target),
+                None if disk.verbatim => tracing::info!("{}: {}, as a raw image", disk.target, disk.level),
                 None => tracing::info!("{}: {}", disk.target, disk.level),
             }
         }
@@ -334,6 +351,21 @@ impl Plan {
     pub fn description(&self) -> String {
         format!("{DESCRIPTION}{} in {}", self.run, self.directory.display())
     }
+}
+
+/// The name of the run's log. In a directory never one of virtnbdbackup's, which would append to a log that the
+/// manifest has sealed; in the drop-in command's zip file the one that its log has there.
+fn log_name(args: &Backup, catalogue: &Catalogue, level: Level, started: &jiff::Zoned, run: Uuid) -> Result<String> {
+    let time = started.strftime("%m%d%Y%H%M%S");
+    if args.classic.log_name {
+        let level =
+            args.level.to_possible_value().map_or_else(|| level.to_string(), |value| value.get_name().to_owned());
+        let name = format!("backup.{level}.{time}.log");
+        if !catalogue.files.names()?.contains(&name) {
+            return Ok(name);
+        }
+    }
+    Ok(format!("backup.{level}.{time}.{run}.log"))
 }
 
 /// The domain's UUID as libvirt says it.

@@ -3,9 +3,11 @@
 //! up before that.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::plan::Plan;
-use crate::cli::backup::Places;
+use super::share::Share;
+use crate::cli::backup::Backup;
 use crate::error::{Error, Kind, Result};
 use crate::host::Host;
 use crate::units::{GIB, format_bytes};
@@ -17,6 +19,8 @@ pub struct Scratch {
     directory: PathBuf,
     /// What the run leaves free, in bytes.
     reserve: u64,
+    /// What other runs see of this one.
+    _share: Option<Arc<Share>>,
 }
 
 impl Scratch {
@@ -26,7 +30,8 @@ impl Scratch {
     /// # Errors
     /// [`Kind::Io`] where there is so little that the run would be given up at once; with
     /// `--scratch-required` where there is less than the disks' size.
-    pub fn check(host: &Host, places: &Places, plan: &Plan) -> Result<Self> {
+    pub fn check(host: &Host, args: &Backup, plan: &Plan) -> Result<Self> {
+        let places = &args.places;
         let directory = places.scratchdir.clone();
         if !host.is_open() {
             // That it can't be watched was said when the host was reached.
@@ -37,17 +42,27 @@ impl Scratch {
                 .path(directory)
                 .hint("let ssh log in, or leave --scratch-required away"));
             }
-            return Ok(Self { host: host.clone(), directory, reserve: 0 });
+            return Ok(Self { host: host.clone(), directory, reserve: 0, _share: None });
         }
         let room = host.space(&directory)?;
         let reserve = places.scratch_reserve.unwrap_or_else(|| reserve(room.size));
-        let scratch = Self { host: host.clone(), directory, reserve };
+        let mut scratch = Self { host: host.clone(), directory, reserve, _share: None };
         scratch.refuse_low(room.free)?;
-        let needed: u64 = plan.disks.iter().map(|disk| disk.virtual_size).sum();
+        let own: u64 = plan.disks.iter().map(|disk| disk.virtual_size).fold(0, u64::saturating_add);
+        let others = match &args.many.shared {
+            Some(directory) => {
+                let (share, others) = Share::take(directory, plan.run, own)?;
+                scratch._share = Some(Arc::new(share));
+                others
+            }
+            None => 0,
+        };
+        let needed = own.saturating_add(others);
         if room.free < needed {
             let message = format!(
-                "the scratch directory has {} free; the guest could overwrite up to {} during the backup",
+                "the scratch directory has {} free; the {} could overwrite up to {} during the backup",
                 format_bytes(room.free),
+                if others > 0 { "guests that are backed up at this time" } else { "guest" },
                 format_bytes(needed)
             );
             if places.scratch_required {

@@ -1,8 +1,10 @@
 //! Where QEMU serves the disks of a job.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use rustix::process::geteuid;
 use uuid::Uuid;
 
 use crate::cli::backup::Backup;
@@ -52,6 +54,38 @@ pub fn check_scratch(host: &Host, args: &Backup) -> Result<()> {
             .into());
     }
     Ok(())
+}
+
+/// Fails where the domain's QEMU runs as somebody else: its socket is that user's and root's. One that can't be seen
+/// is nobody's.
+///
+/// # Errors
+/// [`Kind::Unsupported`].
+pub fn refuse_other_user(domain: Uuid) -> Result<()> {
+    let user = geteuid();
+    if user.is_root() {
+        return Ok(());
+    }
+    match user_of(domain) {
+        Some(other) if other != user.as_raw() => Err(Error::unsupported(format!(
+            "the domain's QEMU runs as another user (uid {other}): its socket can't be opened"
+        ))
+        .hint("run the backup as root, or as that user")
+        .into()),
+        _ => Ok(()),
+    }
+}
+
+/// Whose process the domain's QEMU is: libvirt starts it with `-uuid UUID`.
+fn user_of(domain: Uuid) -> Option<u32> {
+    let domain = domain.to_string();
+    let is_its = |line: &[u8]| {
+        let words: Vec<&[u8]> = line.split(|&byte| byte == 0).collect();
+        words.windows(2).any(|pair| pair[0] == b"-uuid" && pair[1].eq_ignore_ascii_case(domain.as_bytes()))
+    };
+    let mut processes = std::fs::read_dir("/proc").ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    let process = processes.find(|path| std::fs::read(path.join("cmdline")).is_ok_and(|line| is_its(&line)))?;
+    Some(process.metadata().ok()?.uid())
 }
 
 /// QEMU removes whatever lies at the path of its socket: only one that nobody listens at may go.

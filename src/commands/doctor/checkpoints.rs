@@ -78,7 +78,7 @@ fn disks(facts: &Facts<'_>, checkpoint: &Checkpoint) -> Vec<CheckpointDisk> {
         let lost = run
             .streams
             .iter()
-            .filter(|stream| !stream.raw)
+            .filter(|stream| !stream.raw_disk)
             .filter(|stream| checkpoint.disks.iter().all(|disk| disk.target != stream.target));
         disks.extend(
             lost.map(|stream| CheckpointDisk { target: stream.target.clone(), bitmap: checkpoint.name.clone() }),

@@ -9,7 +9,7 @@ use anyhow::Result;
 use super::words::Words;
 use super::{unsupported, void};
 use crate::cli::Command;
-use crate::cli::backup::{Backup, Classic, LevelArg};
+use crate::cli::backup::{Backup, Classic, LevelArg, OutputType};
 use crate::cli::dropin::backup::{Level, Options};
 use crate::commands::backup::{self, start_only};
 use crate::commands::{Session, connect};
@@ -88,6 +88,7 @@ fn translate(options: &Options) -> error::Result<Backup> {
         .maybe("socketfile", is_local.then(|| options.socketfile.clone().unwrap_or_else(socket)))
         .with("mode", format!("{:o}", (0o666 & !umask()) | 0o600))
         .flag("no-sparse-detection", options.no_sparse_detection)
+        .with("type", if options.kind == OutputType::Raw { "raw" } else { "stream" })
         .flag("raw", options.raw)
         .flag("pause", options.pause)
         .flag("start-domain", options.start_domain)
@@ -101,6 +102,7 @@ fn translate(options: &Options) -> error::Result<Backup> {
             args.classic = Classic {
                 scratch_names: true,
                 own_log: options.output.as_os_str() != STDOUT,
+                log_name: options.output.as_os_str() == STDOUT,
                 any_exclude: true,
                 estimate_as_message: true,
                 compare_extents: options.qemu,

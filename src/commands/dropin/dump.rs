@@ -7,10 +7,11 @@ use anyhow::Result;
 use serde::Serialize;
 use serde_json::ser::{PrettyFormatter, Serializer};
 
+use crate::commands::foreign_raw;
 use crate::error::{self, Error};
 use crate::exit::Exit;
 use crate::phrases::CLASSIC;
-use crate::set::catalogue::{Catalogue, Problem};
+use crate::set::catalogue::Problem;
 use crate::set::files::Files;
 use crate::stream::head;
 use crate::stream::meta::Meta;
@@ -19,7 +20,7 @@ use crate::stream::meta::Meta;
 pub fn run(input: &PathBuf) -> Result<Exit> {
     let at = "root files - dump";
     tracing::info!(target: CLASSIC, at, "Dumping saveset meta information");
-    let catalogue = Catalogue::open(Files::open(std::slice::from_ref(input))?)?;
+    let catalogue = foreign_raw::open_set(Files::open(std::slice::from_ref(input))?)?;
     let mut heads: Vec<Meta> = Vec::new();
     let mut damaged = catalogue.problems.iter().any(Problem::is_damage);
     for problem in &catalogue.problems {
@@ -28,6 +29,10 @@ pub fn run(input: &PathBuf) -> Result<Exit> {
     for stream in catalogue.runs.iter().flat_map(|run| &run.streams) {
         let file = catalogue.stream_file(stream)?;
         tracing::info!(target: CLASSIC, at, "{}", file.path().display());
+        if stream.raw {
+            tracing::info!("{} is a raw image, which has no head", file.path().display());
+            continue;
+        }
         match head::read(&file) {
             Ok(meta) => heads.push(meta),
             Err(error) => {

@@ -45,7 +45,7 @@ fn without_raw(files: Files) -> error::Result<Option<Vec<String>>> {
     let catalogue = foreign_raw::open_set(files)?;
     let streams = || catalogue.runs.iter().flat_map(|run| &run.streams);
     let targets = |raw: bool| -> BTreeSet<String> {
-        streams().filter(|stream| stream.raw == raw).map(|stream| stream.target.clone()).collect()
+        streams().filter(|stream| stream.raw_disk == raw).map(|stream| stream.target.clone()).collect()
     };
     let raw = targets(true);
     for target in &raw {

@@ -1,7 +1,7 @@
 //! What virtnbdbackup has and virtkeep does not: each is refused here, by name, before anything is touched.
 
 use super::void;
-use crate::cli::dropin::backup::{Kind as OutputKind, Level, Options as Backup};
+use crate::cli::dropin::backup::Options as Backup;
 use crate::cli::dropin::restore::Options as Restore;
 use crate::error::{Error, Result};
 
@@ -13,8 +13,7 @@ const PLUGINS: [&str; 3] = ["directory", "null", "zip"];
 /// # Errors
 /// [`Unsupported`](crate::error::Kind::Unsupported), [`Usage`](crate::error::Kind::Usage).
 pub fn check_backup(options: &Backup) -> Result<()> {
-    check_target(options)?;
-    check_type(options)
+    check_target(options)
 }
 
 /// Refuses what a restore can't do.
@@ -39,23 +38,6 @@ fn check_target(options: &Backup) -> Result<()> {
         }
         (Some(other), _) => Err(unknown_plugin("Can't open output file", other)),
     }
-}
-
-fn check_type(options: &Backup) -> Result<()> {
-    match (options.kind, options.level) {
-        (OutputKind::Stream, _) => Ok(()),
-        (OutputKind::Raw, Level::Inc | Level::Diff) => {
-            Err(Error::usage("Stream format raw does not support incremental or differential backup."))
-        }
-        (OutputKind::Raw, _) => {
-            Err(missing("-t raw: write raw images")
-                .hint("`virtkeep restore -t raw` makes one of a backup of type stream"))
-        }
-    }
-}
-
-fn missing(what: &str) -> Error {
-    Error::unsupported(format!("virtkeep can't do this yet: {what}"))
 }
 
 fn unknown_plugin(doing: &str, name: &str) -> Error {

@@ -40,13 +40,17 @@ pub fn is_asked(args: &Backup) -> bool {
 /// Backs up all of them.
 pub fn run(args: &Backup, session: &Session) -> Result<Exit> {
     let begin = Instant::now();
-    let args = resolved(args)?;
+    let mut args = resolved(args)?;
     let chosen = domains::choose(&args)?;
     if chosen.is_empty() {
         tracing::warn!("no domain is backed up: {}", domains::why_none(&args));
         return Ok(Exit::Look);
     }
     tracing::info!("{}, {} at a time", summary::count(chosen.len()), chosen.len().min(args.many.parallel.into()));
+    // Its end is that of the last run.
+    let shared = (args.many.parallel > 1).then(|| tempfile::Builder::new().prefix("virtkeep-").tempdir()).transpose();
+    let shared = shared.map_err(|error| Error::io("create a temporary directory", error))?;
+    args.many.shared = shared.as_ref().map(|shared| shared.path().to_owned());
     let rows = all(&args, session, &chosen);
     summary::tell(&args, &rows, begin.elapsed())?;
     session.cancel.check()?;

@@ -20,11 +20,6 @@ const EDGE: u64 = MIB;
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Whether `path` is a block device.
-pub fn is_block(path: &Path) -> bool {
-    path.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device())
-}
-
 /// What tells a device apart whatever its path.
 pub fn identity(path: &Path) -> Result<u64> {
     Ok(path.metadata().map_err(|error| Error::io("open", error).path(path))?.rdev())

@@ -7,11 +7,11 @@ use super::device;
 use super::output::Output;
 use super::phrases;
 use super::source::Source;
-use super::write::{plain_name, sync};
+use super::write::plain_name;
 use crate::chain_device::ChainDevice;
 use crate::cli::read::{Format, Restore};
 use crate::error::{Error, Kind, Result};
-use crate::host::Host;
+use crate::host::{FileKind, Host};
 use crate::libvirt::domain_xml::NewSource;
 use crate::qemu::img::{self, CreateOptions, Preallocation};
 
@@ -101,8 +101,8 @@ impl Target {
         if let Self::WithDataFile(_, data, _) = self {
             if !data.block {
                 // Its name stands in the image, which must be able to open it then and now.
-                img::rename_data_file(&self.partial(), &data.path)?;
-                sync(&self.partial())?;
+                img::rename_data_file(host, &self.partial(), &data.path)?;
+                host.sync(&self.partial())?;
             }
         }
         // The image last: without it nothing uses the data file.
@@ -120,7 +120,13 @@ fn partial(path: &Path) -> PathBuf {
 ///
 /// # Errors
 /// [`Kind::Usage`] where the options don't fit the disks.
-pub fn plan(args: &Restore, output: &Output, source: &Source, chains: &[ChainDevice]) -> Result<Vec<Target>> {
+pub fn plan(
+    args: &Restore,
+    host: &Host,
+    output: &Output,
+    source: &Source,
+    chains: &[ChainDevice],
+) -> Result<Vec<Target>> {
     let device = |target: &str| args.to_device.iter().find(|(disk, _)| disk == target).map(|(_, path)| path);
     for (disk, _) in args.to_device.iter().chain(&args.relocate_data_file) {
         if chains.iter().all(|chain| chain.target() != disk) {
@@ -143,7 +149,7 @@ pub fn plan(args: &Restore, output: &Output, source: &Source, chains: &[ChainDev
                 Target::Device(std::path::absolute(path).map_err(|error| Error::io("resolve", error).path(path))?)
             }
             (None, Output::File(path)) => Target::Raw(path.clone()),
-            (None, Output::Directory(directory)) => in_directory(args, source, chain, directory.join(name))?,
+            (None, Output::Directory(directory)) => in_directory(args, host, source, chain, directory.join(name))?,
             // Checked above.
             (None, Output::Devices) => return Err(Error::usage("no place is given").disk(chain.target())),
         });
@@ -157,7 +163,7 @@ pub fn plan(args: &Restore, output: &Output, source: &Source, chains: &[ChainDev
 }
 
 /// An image at `path`, like the original where nothing else is asked for.
-fn in_directory(args: &Restore, source: &Source, chain: &ChainDevice, path: PathBuf) -> Result<Target> {
+fn in_directory(args: &Restore, host: &Host, source: &Source, chain: &ChainDevice, path: PathBuf) -> Result<Target> {
     if args.wants_raw() {
         return Ok(Target::Raw(path));
     }
@@ -184,7 +190,7 @@ fn in_directory(args: &Restore, source: &Source, chain: &ChainDevice, path: Path
                     .disk(chain.target())
                     .hint("-t qcow2 puts all data into one image; or choose the other disks with -d"));
             }
-            let data = data_file(&path, &original, relocated.map(|(_, path)| path.as_path()))?;
+            let data = data_file(host, &path, &original, relocated.map(|(_, path)| path.as_path()))?;
             let data = DataFile { raw: raw.unwrap_or_default(), ..data };
             options.data_file = Some((data.partial(), data.raw));
             Ok(Target::WithDataFile(path, data, Box::new(options)))
@@ -197,7 +203,7 @@ fn in_directory(args: &Restore, source: &Source, chain: &ChainDevice, path: Path
 }
 
 /// The data file of the image at `image`: beside it under its old name, or where it is told to be.
-fn data_file(image: &Path, original: &str, relocated: Option<&Path>) -> Result<DataFile> {
+fn data_file(host: &Host, image: &Path, original: &str, relocated: Option<&Path>) -> Result<DataFile> {
     let path = match relocated {
         Some(path) => std::path::absolute(path).map_err(|error| Error::io("resolve", error).path(path))?,
         None => {
@@ -213,7 +219,8 @@ fn data_file(image: &Path, original: &str, relocated: Option<&Path>) -> Result<D
             })
         }
     };
-    Ok(DataFile { block: device::is_block(&path), path, raw: false })
+    let block = host.file(&path).is_ok_and(|facts| facts.kind == FileKind::Block);
+    Ok(DataFile { block, path, raw: false })
 }
 
 /// Two disks must not overwrite each other.
@@ -269,12 +276,15 @@ fn names(args: &Restore, source: &Source, chains: &[ChainDevice]) -> Vec<String>
 
 /// Makes sure that nothing is overwritten unasked, and nothing at all that is in use, before the first byte is written.
 pub fn prepare(args: &Restore, host: &Host, targets: &[Target], chains: &[ChainDevice]) -> Result<()> {
-    for (target, chain) in targets.iter().zip(chains) {
-        if let (Target::WithDataFile(..), false) = (target, host.is_local()) {
-            return Err(Error::usage("an image with a data file can't be written on another host")
+    for (target, chain) in targets.iter().zip(chains).filter(|_| !host.is_local()) {
+        if let Some(path) = target.device() {
+            return Err(Error::usage("a device of another host can't be written")
+                .path(path)
                 .disk(chain.target())
-                .hint("-t qcow2 puts all data into one image; or run the restore there"));
+                .hint("--relocate-data-file names a file; -t qcow2 puts all data into one image"));
         }
+    }
+    for (target, chain) in targets.iter().zip(chains) {
         if let Some(path) = target.device() {
             device::check(path, chain.size(), args.force)?;
             host.refuse_used(path)?;

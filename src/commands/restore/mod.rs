@@ -56,7 +56,7 @@ pub fn run(args: &Restore, session: &Session) -> Result<Exit> {
     let older = older_raw::find(&source);
     let left_out = older_raw::tell(args, &source, &older);
     let chains = source.chains(args, session, &older)?;
-    let targets = image::plan(args, &output, &source, &chains)?;
+    let targets = image::plan(args, &host, &output, &source, &chains)?;
     let restored: BTreeMap<String, NewSource> =
         chains.iter().zip(&targets).map(|(chain, target)| (chain.target().to_owned(), target.source())).collect();
     let config = plan_config(args, &host, &output, &source, &restored)?;

@@ -35,7 +35,7 @@ pub fn find(source: &Source) -> Vec<Older<'_>> {
     let position = catalogue.runs.iter().position(|run| run.id == point.id).unwrap_or(0);
     let mut older: Vec<Older<'_>> = Vec::new();
     for run in catalogue.runs[..position].iter().rev() {
-        for stream in run.streams.iter().filter(|stream| stream.raw) {
+        for stream in run.streams.iter().filter(|stream| stream.raw_disk) {
             let target = stream.target.as_str();
             let is_new = point.stream(target).is_none() && older.iter().all(|known| known.target != target);
             if is_new && has(target) {

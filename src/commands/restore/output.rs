@@ -104,13 +104,23 @@ impl Output {
     }
 }
 
-/// Devices and data files are written on this machine only.
+/// Devices are written on this machine only.
 fn refuse_there(args: &Restore, host: &Host) -> Result<()> {
-    if host.is_local() || args.to_device.is_empty() && args.relocate_data_file.is_empty() {
+    if host.is_local() {
         return Ok(());
     }
-    Err(Error::usage("--to-device and --relocate-data-file are for this machine, not for another host")
-        .hint("run the restore there, or leave --to-host away"))
+    if let Some((disk, path)) = args.to_device.first() {
+        return Err(Error::usage("a device of another host can't be written")
+            .path(path)
+            .disk(disk)
+            .hint("run the restore there, or restore an image with --to-host and copy it onto the device"));
+    }
+    match args.relocate_data_file.iter().find(|(_, path)| path.is_relative()) {
+        None => Ok(()),
+        Some((disk, path)) => {
+            Err(Error::usage("must be absolute: it is a path of the host of --to-host").path(path).disk(disk))
+        }
+    }
 }
 
 fn check_formats(args: &Restore) -> Result<()> {

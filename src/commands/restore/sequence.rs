@@ -7,10 +7,11 @@ use crate::chain_device::ChainDevice;
 use crate::commands::Session;
 use crate::error::{self, Error, Result};
 use crate::set::files::Files;
-use crate::set::layout::Layout;
+use crate::set::layout::{DataName, Layout, index_name};
 use crate::set::manifest::{Disk, Manifest};
 use crate::stored::StoredFile;
 use crate::stream::head;
+use crate::stream::raw::RawImage;
 use crate::stream::reader::StreamReader;
 
 /// The files that the options name: paths, in the set's directory where there is one; or members of zip files.
@@ -51,12 +52,25 @@ pub fn open(files: &[StoredFile], session: &Session) -> Result<ChainDevice> {
 }
 
 fn open_layer(file: &StoredFile, session: &Session) -> Result<StreamReader> {
+    let index = file.beside(&index_name(file.name()));
+    if index.exists() {
+        // A raw image has no head: its name tells the disk, its index proves it.
+        let target = DataName::parse(file.name()).map(|name| name.target).unwrap_or_default();
+        return StreamReader::open_raw(&RawImage { target: &target, file, index: Some(&index) });
+    }
     // Without a head there is nothing to tell, and the error comes from below.
     let total = match head::read(file) {
         Ok(meta) if !meta.has_index() => file.size().unwrap_or(0),
         _ => 0,
     };
-    watched(session, file.name(), total, |progress| StreamReader::open_watched(file, progress, &session.cancel))
+    let opened =
+        watched(session, file.name(), total, |progress| StreamReader::open_watched(file, progress, &session.cancel));
+    opened.map_err(|error| match (error.kind(), error.offset()) {
+        (error::Kind::Corrupt, Some(0)) => {
+            error.hint("if it is a raw image of virtnbdbackup, restore the set instead: nothing but the set tells")
+        }
+        _ => error,
+    })
 }
 
 fn check_follows(base: &StreamReader, layer: &StreamReader) -> Result<()> {
@@ -65,6 +79,12 @@ fn check_follows(base: &StreamReader, layer: &StreamReader) -> Result<()> {
             .path(layer.path())
             .hint("name the full first, then every increment up to the point wanted, without a gap"))
     };
+    if base.is_raw() {
+        return match is_built_on_raw(base, layer) {
+            true => Ok(()),
+            false => refused(format!("nothing proves that it continues {}", base.path().display())),
+        };
+    }
     let (meta, below) = (layer.meta(), base.meta());
     let follows = meta.incremental && meta.parent_checkpoint == below.checkpoint_name;
     if meta.disk_name != below.disk_name || !follows {
@@ -82,6 +102,15 @@ fn check_follows(base: &StreamReader, layer: &StreamReader) -> Result<()> {
         _ => return refused(format!("builds on the run of another stream than {}", base.path().display())),
     }
     Ok(())
+}
+
+/// Whether the manifests beside them say so: a raw image does not bear its run.
+fn is_built_on_raw(base: &StreamReader, layer: &StreamReader) -> bool {
+    let Some(run) = recorded(layer).and_then(|disk| disk.base_run) else { return false };
+    let manifest = Manifest::read(layer.stored().beside(&Layout::manifest_name(run)));
+    let digest = base.index_digest().map(|digest| blake3::Hash::from(digest).to_hex().to_string());
+    let is_base = |disk: &Disk| Some(&disk.index_digest) == digest.as_ref() && disk.target == layer.meta().disk_name;
+    manifest.is_ok_and(|manifest| manifest.run == run && manifest.disks.iter().any(is_base))
 }
 
 /// What the manifest beside one of our streams has of it; none where there is no such manifest.

@@ -26,8 +26,13 @@ pub fn write(args: &Restore, session: &Session, host: &Host, chain: &ChainDevice
             fill(session, host, chain, &partial, "raw", None)?;
         }
         Target::Qcow2(_, options) => qcow2(args, session, host, chain, &partial, options)?,
+        Target::WithDataFile(_, data, options) if !data.block => {
+            img::create_on(host, &partial, chain.size(), options)?;
+            fill(session, host, chain, &partial, "qcow2", None)?;
+            host.sync(&data.partial())?;
+        }
         Target::Device(path) | Target::WithDataFile(path, ..) => {
-            return Err(Error::unsupported("a block device or a data file of another host can't be written").path(path));
+            return Err(Error::unsupported("a block device of another host can't be written").path(path));
         }
     }
     host.sync(&partial)

@@ -11,3 +11,4 @@ mod names;
 mod restore;
 mod stopped;
 mod target;
+mod user;

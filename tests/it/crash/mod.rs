@@ -8,6 +8,7 @@ mod locks;
 mod others;
 mod points;
 mod power_loss;
+mod raw;
 mod scratch;
 mod signals;
 mod write_errors;

@@ -240,6 +240,12 @@ fn to_stdout(lab: &Lab) -> Run {
     let said = run("sh", &[&"-c", &command]).succeeds();
     let (zip, out) = (directory.join("full.zip"), lab.directory().join("unzipped"));
     restore(lab, &[&"-i", &zip, &"-o", &out]).succeeds();
+    // Members are called as virtnbdbackup calls them, and named where they are.
+    let names = run("unzip", &[&"-Z1", &zip]).succeeds().stdout;
+    let log = names.lines().find(|name| name.ends_with(".log")).unwrap();
+    let time = log.strip_prefix("backup.full.").and_then(|rest| rest.strip_suffix(".log")).unwrap();
+    assert!(time.len() == 14 && time.bytes().all(|byte| byte.is_ascii_digit()), "{log}");
+    let said = said.says(&["Saving VM config to: [./vmconfig.virtnbdbackup.0.xml]"]);
     crate::support::compare(&out.join("z-vda.qcow2"), "qcow2", &case.domain.snapshot_reference("vda"));
     said
 }

@@ -186,6 +186,39 @@ fn raw_disks_are_restored_with_r() {
     is_restored(&out("ours").join(raw.file_name().unwrap()));
 }
 
+/// All disks as raw images: `-t raw`, whose sets virtnbdrestore itself can't read. No `-r` is needed for those that
+/// are not raw themselves.
+#[test]
+fn raw_output_is_written_and_restored() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "d", &["vda:4M", "vdb:4M:raw"]);
+    case.domain.write("vda", 9, 0, MIB);
+    case.domain.write("vdb", 7, MIB, MIB);
+    let references = case.domain.snapshot_references(&["vda", "vdb"]);
+    let full = back_up(&case, "full", &["-t", "raw", "-r"]).succeeds();
+    full.says(&["Creating full provisioned raw backup image", "Finished successfully"]);
+    assert!(std::fs::read(case.set.join("vda.full.data")).unwrap() == std::fs::read(&references[0]).unwrap());
+    assert!(std::fs::read(case.set.join("vdb.copy.data")).unwrap() == std::fs::read(&references[1]).unwrap());
+    assert!(!case.set.join("vda.full.data.chksum").exists());
+    restore(&lab, &[&"-i", &case.set, &"-o", &"verify"]).succeeds();
+    restore(&lab, &[&"-i", &case.set, &"-o", &"dump"]).succeeds();
+    let out = lab.directory().join("raw output");
+    restore(&lab, &[&"-i", &case.set, &"-o", &out]).succeeds().says(&["Raw disk [vdb] is left out"]);
+    compare(&out.join("d-vda.qcow2"), "qcow2", &references[0]);
+    for (level, options, words) in [
+        ("inc", &["-t", "raw"][..], "Stream format raw does not support incremental or differential backup."),
+        ("auto", &["-t", "raw"], "Stream format raw does not support incremental or differential backup."),
+        ("copy", &["-t", "raw", "-z"], "Compression not supported with raw output."),
+    ] {
+        back_up(&case, level, options).ends_with(1).says(&[words]);
+    }
+    case.domain.write("vda", 5, 2 * MIB, MIB);
+    back_up(&case, "inc", &[]).succeeds();
+    let out = lab.directory().join("continued");
+    restore(&lab, &[&"-i", &case.set, &"-d", &"vda", &"-o", &out]).succeeds();
+    compare(&out.join("d-vda.qcow2"), "qcow2", &case.domain.snapshot_reference("vda"));
+}
+
 /// No unzip is needed first.
 #[test]
 fn zip_archives_are_read() {

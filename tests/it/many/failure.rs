@@ -103,3 +103,54 @@ fn a_run_that_is_killed_is_a_failure_of_its_own() {
     backup(&lab, &output, &["--all"]).succeeds().says(&["a: ", "undoing it"]);
     assert_eq!(data(&output.join("a")), ["vda.full.data"]);
 }
+
+/// Each has room enough, both have not.
+#[test]
+fn room_for_scratch_files_is_shared() {
+    let lab = Lab::up();
+    for name in ["a", "b"] {
+        lab.domain(name, &["vda:12M"]);
+    }
+    let small = lab.fresh_directory();
+    run("mount", &[&"-t", &"tmpfs", &"-o", &"size=16M,mode=777", &"tmpfs", &small]).succeeds();
+    let small = Mounted(small);
+    let output = lab.fresh_directory();
+    let scratch = small.0.to_str().unwrap();
+    let options = ["--all", "--parallel", "2", "--scratch-required", "--no-freeze"];
+    let mut arguments = arguments(&lab, &output, &options);
+    let place = arguments.iter().position(|word| word == "--scratchdir").unwrap();
+    arguments[place + 1] = scratch.to_owned();
+    let mut command = std::process::Command::new(crate::support::program());
+    command.args(&arguments);
+    // Whichever comes first stands still with its share.
+    let mut all = crate::support::spawn_command(command, "extents-known=stop", lab.directory().join("all.stderr"));
+    let children = || {
+        let list = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", all.id())).unwrap_or_default();
+        list.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let state = |id: &str| std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    let stopped = || children().into_iter().filter(|id| state(id).contains(") T ")).collect::<Vec<_>>();
+    let begin = Instant::now();
+    // The other one has ended.
+    while !(stopped().len() == 1 && children().len() == 1) {
+        assert!(begin.elapsed() < Duration::from_secs(60), "{:?} of {:?} stand still", stopped(), children());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    run("kill", &[&"-CONT", &stopped()[0]]).succeeds();
+    all.until(|| listing(&output).iter().any(|name| data(&output.join(name)) == ["vda.full.data"]));
+    let run = all.wait().ends_with(1);
+    run.says(&["guests that are backed up at this time could overwrite up to 24.0 MiB", "1 of 2 domains failed"]);
+    // One after another they fit.
+    arguments.retain(|word| word != "--parallel" && word != "2");
+    let arguments: Vec<&dyn AsRef<std::ffi::OsStr>> = arguments.iter().map(|word| word as _).collect();
+    virtkeep(&arguments).succeeds();
+}
+
+/// A file system that goes with this value.
+struct Mounted(std::path::PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        run("umount", &[&"-l", &self.0]).succeeds();
+    }
+}

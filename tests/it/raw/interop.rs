@@ -16,7 +16,7 @@ fn make(lab: &Lab) -> Case<'_> {
 }
 
 #[track_caller]
-fn foreign(case: &Case<'_>, level: &str, more: &[&str]) {
+pub fn foreign(case: &Case<'_>, level: &str, more: &[&str]) {
     let (uri, scratch, socket) = (case.lab.uri(), case.lab.scratch(), case.lab.directory().join("run/foreign.sock"));
     let mut arguments: Vec<&dyn AsRef<OsStr>> = vec![&"-U", &uri, &"-n", &"-d", &"d", &"-l", &level];
     arguments.extend([&"--scratchdir" as &dyn AsRef<OsStr>, &scratch, &"-f", &socket, &"-o", &case.set]);

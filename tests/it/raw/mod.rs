@@ -1,6 +1,7 @@
 //! Raw disks and devices, on both ends of a backup.
 
 mod backup;
+mod by_choice;
 mod data_file;
 mod device;
 mod interop;

@@ -57,6 +57,47 @@ fn a_domain_is_restored_and_defined_on_another_host() {
     hosts.no_connections();
 }
 
+/// Images whose data is in a file of its own: both are made there. Devices of another host are not written.
+#[test]
+fn data_files_are_made_on_another_host() {
+    let hosts = Hosts::up();
+    let there = hosts.lab.fresh_directory();
+    run("chmod", &[&"777", &there]).succeeds();
+    let (image, data) = (there.join("vdb.qcow2"), there.join("data of vdb"));
+    let options = format!("data_file_raw=on,data_file={}", data.display());
+    run("qemu-img", &[&"create", &"-q", &"-f", &"qcow2", &"-o", &options, &image, &"4M"]).succeeds();
+    run("chmod", &[&"666", &image, &data]).succeeds();
+    let case = hosts.case("d", &["vda:1M", &format!("vdb:1:path={}", image.display())]);
+    case.domain.write("vdb", 0x31, MIB + 512, MIB);
+    let reference = case.domain.snapshot_reference("vdb");
+    hosts.backup(&case, &hosts.ssh(), &[]).succeeds();
+    let info = |image: &Path| run("qemu-img", &[&"info", &"-f", &"qcow2", &image]).succeeds().stdout;
+    let out = hosts.lab.directory().join("disks/beside");
+    restore(&hosts, &case, &out, &["--to-host", "-d", "vdb"]).succeeds();
+    assert_eq!(listing(&out), ["data of vdb", "vdb.qcow2", "vmconfig.xml"]);
+    compare(&out.join("vdb.qcow2"), "qcow2", &reference);
+    compare(&out.join("data of vdb"), "raw", &reference);
+    assert!(info(&out.join("vdb.qcow2")).contains(&format!("data file: {}/data of vdb\n", out.display())));
+    let (out, place) = (hosts.lab.directory().join("disks/apart"), hosts.lab.directory().join("disks/moved"));
+    let place = format!("vdb={}", place.join("x.raw").display());
+    restore(&hosts, &case, &out, &["--to-host", "--relocate-data-file", &place]).succeeds();
+    assert_eq!(listing(&out), ["d-vda.qcow2", "vdb.qcow2", "vmconfig.xml"]);
+    compare(&out.join("vdb.qcow2"), "qcow2", &reference);
+
+    let out = hosts.lab.directory().join("disks/refused");
+    let device = crate::support::Loop::filled(hosts.directory(), 4 << 20, 0);
+    for (options, words) in [
+        (["--relocate-data-file", "vdb=x.raw"], "must be absolute"),
+        (["--relocate-data-file", &format!("vdb={}", device.path())], "a device of another host can't be written"),
+        (["--to-device", &format!("vda={}", device.path())], "a device of another host can't be written"),
+    ] {
+        let run = restore(&hosts, &case, &out, &[&["--to-host"][..], &options].concat()).ends_with(2);
+        run.says(&[words, options[1].strip_prefix("vdb=").or(options[1].strip_prefix("vda=")).unwrap()]);
+        assert!(!out.exists());
+    }
+    hosts.no_connections();
+}
+
 #[test]
 fn what_makes_no_sense_on_another_host_is_refused() {
     let hosts = Hosts::up();

@@ -78,3 +78,51 @@ z.close()";
     let verify = virtkeep(&[&"verify", &"-n", &"-i", &zip]).succeeds();
     assert!(verify.stdout.contains("OK: every byte is proven"), "{}{}", verify.stdout, verify.stderr);
 }
+
+/// What the two disks of `tests/fixtures/zip-2.53` hold after its first `runs` runs, see its `make.sh`.
+fn disks_of_the_fixture(runs: usize) -> [Vec<u8>; 2] {
+    let mut disks = [vec![0; 1 << 20], vec![0; 262_656]];
+    let writes = [
+        (0, 0, 0x11, 0, 8192),
+        (0, 0, 0x12, 524_288, 4096),
+        (0, 1, 0x21, 4096, 4096),
+        (1, 0, 0x13, 4096, 8192),
+        (2, 1, 0x22, 262_144, 512),
+        (2, 0, 0x14, 1_044_480, 4096),
+    ];
+    for (run, disk, pattern, offset, length) in writes {
+        if run < runs {
+            disks[disk][offset..offset + length].fill(pattern);
+        }
+    }
+    disks
+}
+
+/// Files that virtnbdbackup 2.53 wrote, whichever version is installed.
+#[test]
+fn those_of_a_later_version_are_restored() {
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/zip-2.53");
+    let lab = Lab::up();
+    let sets: [(&[&str], usize); 4] =
+        [(&["full"], 1), (&["full", "inc1"], 2), (&["inc2", "full", "inc1"], 3), (&["copy"], 3)];
+    for (zips, runs) in sets {
+        let paths = zips.iter().map(|name| directory.join(format!("{name}.zip")).display().to_string());
+        let input = paths.collect::<Vec<_>>().join(",");
+        let verify = virtkeep(&[&"verify", &"-n", &"-i", &input]).succeeds();
+        assert!(verify.stdout.contains("OK: every byte is proven"), "{}{}", verify.stdout, verify.stderr);
+        let dump = virtkeep(&[&"dump", &"--json", &"-i", &input]).succeeds();
+        let dump: serde_json::Value = serde_json::from_str(&dump.stdout).unwrap();
+        assert_eq!(dump["restore_points"].as_array().unwrap().len(), zips.len(), "{dump}");
+        let out = lab.fresh_directory().join("out");
+        virtkeep(&[&"restore", &"-n", &"-i", &input, &"-o", &out, &"-t", &"raw"]).succeeds();
+        for (name, content) in ["zipped-vda.raw", "zipped-vdb.raw"].iter().zip(disks_of_the_fixture(runs)) {
+            assert!(std::fs::read(out.join(name)).unwrap() == content, "{name} of {zips:?}");
+        }
+        let out = lab.fresh_directory().join("out");
+        let restore = virtkeep(&[&"restore", &"-n", &"-i", &input, &"-o", &out, &"-c"]).succeeds();
+        assert!(out.join("vmconfig.xml").exists(), "{}", restore.stderr);
+    }
+    let lost = [directory.join("full.zip"), directory.join("inc2.zip")].map(|path| path.display().to_string());
+    let out = lab.fresh_directory().join("out");
+    virtkeep(&[&"restore", &"-n", &"-i", &lost.join(","), &"-o", &out]).ends_with(4).says(&["virtnbdbackup.1"]);
+}

@@ -84,3 +84,50 @@ fn a_disk_that_was_shrunk_and_grown() {
     piped.backs_up("inc.zip", &["-l", "inc"]).says(&["vda: inc since"]);
     piped.restores(&["full.zip", "inc.zip"], &[], &["vda"], &references);
 }
+
+/// Records of what nothing can build on any more go, and those of what something can stay.
+#[test]
+fn records_do_not_pile_up() {
+    let lab = Lab::up();
+    let piped = Piped::new(&lab, &["vda:4M"]);
+    let domain = &piped.case.domain;
+    let kept = |of: &str| -> usize {
+        let names = crate::support::listing(&piped.case.set);
+        names.iter().filter(|name| name.starts_with(of) && (of != "backup." || name.ends_with(".log"))).count()
+    };
+    let mut round = 0;
+    let mut backs_up = |name: &str, options: &[&str]| {
+        round += 1;
+        domain.write("vda", round, u64::from(round) * 65536, 65536);
+        piped.backs_up(name, options);
+    };
+    backs_up("0.zip", &["-l", "full"]);
+    backs_up("1.zip", &["-l", "inc"]);
+    backs_up("copy.zip", &["-l", "copy"]);
+    backs_up("diff.zip", &["-l", "diff"]);
+    // The copy is gone, the diff belongs to the chain.
+    assert_eq!((kept("manifest."), kept("backup.")), (3, 3));
+    piped.send_with("cat", &["-l", "inc"], "copied=error").ends_with(1);
+    assert_eq!((kept("manifest."), kept("backup.")), (3, 4), "the log of a failed run is for a look");
+    std::fs::write(piped.case.set.join("backup.mine.log"), "").unwrap();
+    // A full costs the chain before it nothing, until a run after it succeeds.
+    backs_up("2.zip", &["-l", "full"]);
+    assert_eq!((kept("manifest."), kept("backup.")), (4, 5));
+    backs_up("other.zip", &["--base", "virtnbdbackup.1", "-l", "inc"]);
+    let references = domain.snapshot_references(&["vda"]);
+    piped.restores(&["0.zip", "1.zip", "other.zip"], &[], &["vda"], &references);
+    backs_up("3.zip", &["-l", "full"]);
+    backs_up("4.zip", &["-l", "inc"]);
+    let references = domain.snapshot_references(&["vda"]);
+    assert_eq!((kept("manifest."), kept("backup.")), (2, 3), "{:?}", crate::support::listing(&piped.case.set));
+    assert_eq!(crate::support::listing(&piped.case.set.join("checkpoints")).len(), 2);
+    assert_eq!(piped.case.checkpoints().len(), 2);
+    piped.restores(&["3.zip", "4.zip"], &[], &["vda"], &references);
+    // What is left is enough for a host that lost its list.
+    for name in piped.case.checkpoints().iter().rev() {
+        lab.virsh(&[&"checkpoint-delete", &"d", name, &"--metadata"]);
+    }
+    backs_up("5.zip", &["-l", "inc"]);
+    let references = domain.snapshot_references(&["vda"]);
+    piped.restores(&["3.zip", "4.zip", "5.zip"], &[], &["vda"], &references);
+}
