@@ -204,6 +204,43 @@ fn a_domain_goes_with_its_map() {
 }
 
 #[test]
+fn copies_are_whole_or_gone() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "d", &["vda:8M", "vdb:8M"]);
+    for (disk, pattern) in [("vda", 0x11), ("vdb", 0x22)] {
+        case.domain.write(disk, pattern, MIB, 2 * MIB);
+    }
+    let references = case.domain.snapshot_references(&["vda", "vdb"]);
+    case.backup(&[]).succeeds();
+    let out = || {
+        let out = lab.fresh_directory();
+        run("chown", &[&"--reference", &lab.scratch(), &out]).succeeds();
+        out
+    };
+    let whole = out();
+    let told = boot(&lab, &case.set, &["--copy-to", whole.to_str().unwrap()]).succeeds();
+    assert_eq!(told.stdout, "d-boot\n");
+    told.says(&["virsh define"]);
+    for (disk, reference) in ["vda", "vdb"].iter().zip(&references) {
+        let image = whole.join(format!("d-boot-{disk}.qcow2"));
+        run("qemu-img", &[&"compare", &"-U", &"-f", &"qcow2", &"-F", &"raw", &image, reference]).succeeds();
+    }
+    lab.virsh(&[&"destroy", &"d-boot"]);
+
+    // In the middle of the second disk's data.
+    let stream = case.set.join("vdb.full.data");
+    let mut content = std::fs::read(&stream).unwrap();
+    let middle = MIB as usize;
+    content[middle] ^= 1;
+    std::fs::write(&stream, content).unwrap();
+    let gone = out();
+    let failed = boot(&lab, &case.set, &["--copy-to", gone.to_str().unwrap()]).ends_with(1);
+    failed.says(&["vdb.full.data", "the copy of the disk ended before it was complete", "disk vdb"]);
+    assert_eq!(std::fs::read_dir(gone).unwrap().count(), 0);
+    assert_eq!(running(&lab), ["d"]);
+}
+
+#[test]
 fn what_a_copy_is_made_of_is_told() {
     let lab = Lab::up();
     let card = "<interface type='user'><mac address='52:54:00:12:34:56'/><model type='virtio'/></interface>\
