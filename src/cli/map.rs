@@ -95,6 +95,19 @@ pub struct Map {
     /// How much is said.
     #[command(flatten)]
     pub talk: Talk,
+
+    /// What only virtnbdmap asks for.
+    #[arg(skip)]
+    pub classic: Classic,
+}
+
+/// Ways of virtnbdmap that virtkeep has for it alone.
+#[derive(Debug, Default)]
+pub struct Classic {
+    /// Name of the export instead of the disk's.
+    pub export_name: Option<String>,
+    /// What is read is written to the log.
+    pub hexdump: bool,
 }
 
 /// Running the machine from its backup.

@@ -13,6 +13,7 @@
 //! | [`overlay`] | changes on top of it, for a map that can be written |
 
 mod cells;
+pub mod dumped;
 mod layer;
 pub mod overlay;
 

@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::words::Words;
 use crate::cli::Command;
 use crate::cli::dropin::map::Options;
-use crate::cli::map::Map;
+use crate::cli::map::{Classic, Map};
 use crate::commands::{Session, map};
 use crate::error::{self, Error};
 use crate::exit::Exit;
@@ -15,12 +15,8 @@ pub fn run(options: &Options, session: &Session) -> Result<Exit> {
     map::run(&translate(options)?, session)
 }
 
-/// virtkeep's own options for the same. Threads and block size are the server's own affair, and what is read is
-/// not dumped.
+/// virtkeep's own options for the same. Threads and block size are the server's own affair.
 fn translate(options: &Options) -> error::Result<Map> {
-    if options.hexdump {
-        return Err(Error::unsupported("-H: what is read is not written to the log").hint("leave -H away"));
-    }
     let words = Words::of("map")
         .with("file", &options.file)
         .with("device", &options.device)
@@ -30,7 +26,10 @@ fn translate(options: &Options) -> error::Result<Map> {
         .maybe("log-file", options.logfile.as_ref())
         .logging(&options.logging);
     match words.parse()? {
-        Command::Map(args) => Ok(*args),
+        Command::Map(args) => {
+            let classic = Classic { export_name: Some(options.export_name.clone()), hexdump: options.hexdump };
+            Ok(Map { classic, ..*args })
+        }
         _ => Err(Error::usage("not a map")),
     }
 }
@@ -59,6 +58,7 @@ mod tests {
         let args = map(&["-f", "a", "-r", "-d", "/dev/nbd7", "-l", "::1", "-p", "1"]).unwrap();
         assert!(!args.writable && args.device.as_deref() == Some(std::path::Path::new("/dev/nbd7")));
         assert_eq!(args.listen.unwrap().to_string(), "[::1]:1");
-        assert!(map(&["-f", "a", "-H"]).is_err());
+        let args = map(&["-f", "a", "-H", "-e", "disk"]).unwrap();
+        assert!(args.classic.hexdump && args.classic.export_name.as_deref() == Some("disk"));
     }
 }

@@ -28,6 +28,7 @@ use crate::chain_device::ChainDevice;
 use crate::cli::map::Map;
 use crate::error::{self, Error};
 use crate::exit::Exit;
+use crate::mapped::dumped::Dumped;
 use crate::mapped::overlay::Overlay;
 use crate::mapped::{Cache, MappedDisk};
 use crate::nbd::server::export::{Export, Exports, Named};
@@ -157,6 +158,8 @@ fn disks(args: &Map, chains: Vec<ChainDevice>) -> error::Result<Disks> {
         } else {
             disk
         };
+        let export = if args.classic.hexdump { Arc::new(Dumped(export)) } else { export };
+        let name = args.classic.export_name.clone().unwrap_or(name);
         disks.named.push(Named { name, description, export });
     }
     Ok(disks)
