@@ -13,7 +13,7 @@ use crate::cli::files::Point;
 use crate::commands::Session;
 use crate::commands::chains::{self, Wanted};
 use crate::error::{self, Error, Kind};
-use crate::guestfs::shell::Shell;
+use crate::guestfs::shell::{Shell, temporary};
 use crate::guestfs::volumes::{self, Keys, System, Volume};
 use crate::mapped::{Cache, MappedDisk};
 use crate::nbd::server::export::{Exports, Named};
@@ -50,8 +50,8 @@ pub fn with<T>(args: &Point, session: &Session, work: impl FnOnce(&mut Guest) ->
     let targets: Vec<String> = chains.iter().map(|chain| chain.target().to_owned()).collect();
     let directory = tempfile::Builder::new()
         .prefix("virtkeep.")
-        .tempdir()
-        .map_err(|error| Error::io("create a directory for the socket", error))?;
+        .tempdir_in(temporary())
+        .map_err(|error| Error::io("create a directory for the socket", error).path(temporary()))?;
     // Nobody else can enter the directory.
     let path = directory.path().join("disks.sock");
     if path.as_os_str().len() > uri::MAX_SOCKET_PATH {

@@ -16,7 +16,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,8 @@ use crate::error::{Error, Kind, Result};
 
 /// How libguestfs starts QEMU.
 const BACKEND: &str = "LIBGUESTFS_BACKEND";
+/// Where libguestfs keeps the appliance.
+const CACHE: &str = "LIBGUESTFS_CACHEDIR";
 /// How often the cancel flag is looked at while guestfish is busy.
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 /// Most that is kept of an answer; lists of names of the largest directories are below it.
@@ -56,10 +58,15 @@ pub struct Shell {
     in_order: bool,
 }
 
+/// Where QEMU and libguestfs have what may be large and is temporary.
+pub fn temporary() -> PathBuf {
+    std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from)
+}
+
 impl Shell {
     /// Starts guestfish and the appliance with these exports of an NBD server on a Unix socket as disks, in this
     /// order. Nothing that is done reaches them: what the appliance writes, a journal's replay say, goes to overlays
-    /// of its own.
+    /// of its own. These and all else that is temporary lie beside the socket: a QEMU that is killed leaves some.
     ///
     /// # Errors
     /// [`Kind::NotFound`] without guestfish; [`Kind::Io`] with what it says where the appliance does not start;
@@ -72,6 +79,13 @@ impl Shell {
         if std::env::var_os(BACKEND).is_none() {
             // By way of libvirt QEMU may run as a user who can't reach our socket.
             command.env(BACKEND, "direct");
+        }
+        // The appliance itself is built once for all.
+        if std::env::var_os(CACHE).is_none() {
+            command.env(CACHE, temporary());
+        }
+        if let Some(directory) = socket.parent() {
+            command.env("TMPDIR", directory);
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|error| Error::io("start guestfish", error))?;

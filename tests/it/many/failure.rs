@@ -125,15 +125,24 @@ fn room_for_scratch_files_is_shared() {
     // Whichever comes first stands still with its share.
     let mut all = crate::support::spawn_command(command, "extents-known=stop", lab.directory().join("all.stderr"));
     let children = || {
-        let list = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", all.id())).unwrap_or_default();
-        list.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+        // Each thread has its own.
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", all.id())).unwrap();
+        let lists = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+        lists.flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect::<Vec<_>>()
     };
     let state = |id: &str| std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
     let stopped = || children().into_iter().filter(|id| state(id).contains(") T ")).collect::<Vec<_>>();
     let begin = Instant::now();
     // The other one has ended.
     while !(stopped().len() == 1 && children().len() == 1) {
-        assert!(begin.elapsed() < Duration::from_secs(60), "{:?} of {:?} stand still", stopped(), children());
+        let said = || std::fs::read_to_string(lab.directory().join("all.stderr")).unwrap_or_default();
+        assert!(
+            begin.elapsed() < Duration::from_secs(60),
+            "{:?} of {:?} stand still: {}",
+            stopped(),
+            children(),
+            said()
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
     run("kill", &[&"-CONT", &stopped()[0]]).succeeds();
