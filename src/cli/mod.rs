@@ -9,6 +9,7 @@ pub mod manual;
 pub mod map;
 pub mod read;
 pub mod status;
+pub mod watched;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand};
