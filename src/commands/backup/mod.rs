@@ -87,6 +87,7 @@ pub fn run(args: &Backup, session: &Session, facts: &Facts) -> Result<Exit> {
     }
     let zip = output::open(args, &session.cancel)?;
     facts.found(&reached.domain, &layout);
+    session.log.about(reached.domain.name(), None);
     // It may mount what the set is on.
     watched::before(args, session, &facts.known())?;
     facts.reached(Phase::Prepare);
@@ -108,6 +109,7 @@ pub fn run(args: &Backup, session: &Session, facts: &Facts) -> Result<Exit> {
     let plan = Plan::make(args, &reached.connection, &reached.domain, &catalogue)?;
     drop(reached);
     facts.planned(&plan);
+    session.log.about(&plan.config.name, Some(plan.run));
     plan.tell();
     phrases::planned(args, &plan);
     let run = Context { args, session, link: &link, layout: &layout, catalogue: &catalogue, zip: zip.as_ref(), facts };

@@ -41,7 +41,7 @@ const FAMILIES: [Family; 8] = [
     last(RUN, "When the last run ended, whatever came of it."),
     last(DURATION, "How long the last run took."),
     last(WARNINGS, "Warnings that the last run gave."),
-    success(SUCCESS, "When the last run that succeeded ended."),
+    success(SUCCESS, "When the last run that succeeded was committed."),
     success(CHAIN, "Runs that a restore of the last successful run reads."),
     success(BYTES, "Bytes in the last successful run: kind is the disk's size, the data read, zeroes, the file."),
     success(RATIO, "Data read by bytes stored in the last successful run."),
@@ -157,7 +157,8 @@ fn kept(old: &[Sample], domain: &str) -> Vec<Sample> {
 
 fn committed(output: &str, record: &Record) -> Vec<Sample> {
     let domain = &record.domain;
-    let mut samples = vec![Sample::new(SUCCESS, output, domain, &[], unix(&record.end))];
+    let at = record.committed.as_deref().unwrap_or(&record.end);
+    let mut samples = vec![Sample::new(SUCCESS, output, domain, &[], unix(at))];
     samples.extend(record.chain_length.map(|length| Sample::new(CHAIN, output, domain, &[], length as f64)));
     for disk in &record.disks {
         let kinds = [

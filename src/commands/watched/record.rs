@@ -43,6 +43,8 @@ pub struct Record {
     pub duration_seconds: f64,
     /// The moment that the backup holds.
     pub point_in_time: Option<String>,
+    /// When it was committed.
+    pub committed: Option<String>,
     /// Runs that a restore of this point reads.
     pub chain_length: Option<usize>,
     /// The disks in it.
@@ -147,7 +149,6 @@ impl Record {
         record.status = Status::Done;
         record.set = Some(set.to_string_lossy().into_owned());
         record.describe(manifest);
-        record.end = moment::format(&manifest.finished);
         Some(record)
     }
 
@@ -171,6 +172,7 @@ impl Record {
             duration_seconds: seconds(start, &end),
             end: moment::format(&end),
             point_in_time: None,
+            committed: None,
             chain_length: None,
             disks: Vec::new(),
             skipped: Vec::new(),
@@ -183,6 +185,7 @@ impl Record {
         (self.level, self.run) = (Some(manifest.level), Some(manifest.run));
         self.checkpoint.clone_from(&manifest.checkpoint);
         self.point_in_time = Some(moment::format(&manifest.point_in_time));
+        self.committed = Some(moment::format(&manifest.finished));
         self.skipped.clone_from(&manifest.skipped);
         self.warnings.clone_from(&manifest.warnings);
         let disks = manifest.disks.iter().map(|disk| DiskRecord {

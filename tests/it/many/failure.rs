@@ -125,8 +125,10 @@ fn room_for_scratch_files_is_shared() {
     // Whichever comes first stands still with its share.
     let mut all = crate::support::spawn_command(command, "extents-known=stop", lab.directory().join("all.stderr"));
     let children = || {
-        let list = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", all.id())).unwrap_or_default();
-        list.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+        // Each of its threads has its own.
+        let threads = std::fs::read_dir(format!("/proc/{}/task", all.id())).into_iter().flatten().flatten();
+        let lists = threads.map(|thread| std::fs::read_to_string(thread.path().join("children")).unwrap_or_default());
+        lists.flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect::<Vec<_>>()
     };
     let state = |id: &str| std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
     let stopped = || children().into_iter().filter(|id| state(id).contains(") T ")).collect::<Vec<_>>();

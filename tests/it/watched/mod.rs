@@ -1,6 +1,7 @@
 //! What a backup leaves for those who watch it, and what it calls.
 
 mod hooks;
+mod log;
 mod metrics;
 mod report;
 
