@@ -82,7 +82,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct Generate {
     /// Directory for the files.
-    pub directory: std::path::PathBuf,
+    pub directory: PathBuf,
 }
 
 /// A program to become.
@@ -213,7 +213,7 @@ pub struct Hypervisor {
 
     /// File whose first line is the password.
     #[arg(long, value_name = "FILE")]
-    pub password_file: Option<std::path::PathBuf>,
+    pub password_file: Option<PathBuf>,
 
     /// User name for ssh to the host of the URI [default: the URI's, else as ssh is configured]
     #[arg(long, value_name = "NAME")]
@@ -225,7 +225,7 @@ pub struct Hypervisor {
 
     /// Private key for ssh to the host of the URI [default: keyfile= of the URI, else as ssh is configured]
     #[arg(long, value_name = "FILE")]
-    pub ssh_private_key: Option<std::path::PathBuf>,
+    pub ssh_private_key: Option<PathBuf>,
 }
 
 #[cfg(test)]
