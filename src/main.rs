@@ -14,7 +14,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use virtkeep::cancel::Cancel;
 use virtkeep::cli::complete::completing;
 use virtkeep::cli::dropin::{self, Dropin, Tool};
-use virtkeep::cli::{Cli, Talk};
+use virtkeep::cli::{Cli, LogFormat, Talk};
 use virtkeep::commands::{self, Session, complete};
 use virtkeep::error;
 use virtkeep::exit::Exit;
@@ -37,6 +37,9 @@ fn own() -> i32 {
     hide_password(password, "--password-file");
     let display = Display::new(cli.command.talk());
     let log = Log::install(cli.command.talk(), display.bars());
+    if let Err(error) = log.append_to(cli.command.talk()) {
+        return report(None, &error.into()).code();
+    }
     let cache = commands::cache(cli.command.cache_dir());
     let session = Session { display, log, cancel: Cancel::new(), cache };
     raise_file_limit();
@@ -52,8 +55,14 @@ fn drop_in(tool: Tool, words: &[OsString]) -> i32 {
     hide_password(dropin.password(), dropin::PASSWORD_FILE);
     let logging = dropin.logging();
     let quiet = matches!(&dropin, Dropin::Backup(options) if options.quiet);
-    let talk =
-        Talk { noprogress: logging.noprogress || quiet || logging.json, quiet, nocolor: logging.nocolor, verbose: 0 };
+    let talk = Talk {
+        noprogress: logging.noprogress || quiet || logging.json,
+        quiet,
+        nocolor: logging.nocolor,
+        verbose: 0,
+        log_file: None,
+        log_format: LogFormat::Text,
+    };
     let display = Display::new(&talk);
     let manner = Manner::Classic { tool: tool.name(), json: logging.json, quiet };
     let level = if logging.verbose { tracing::Level::DEBUG } else { tracing::Level::INFO };

@@ -29,6 +29,14 @@ pub fn is_the_end() {
     SERVING.store(true, Ordering::SeqCst);
 }
 
+/// The first signal that came; 0 for none.
+static FIRST: AtomicI32 = AtomicI32::new(0);
+
+/// The first signal that asked the process to end, if one did.
+pub fn first() -> Option<i32> {
+    Some(FIRST.load(Ordering::SeqCst)).filter(|signal| *signal != 0)
+}
+
 /// Remembers which signal came.
 #[derive(Debug, Clone, Default)]
 pub struct Received(Arc<AtomicI32>);
@@ -60,6 +68,7 @@ pub fn watch(cancel: &Cancel) -> Result<Received> {
                 continue;
             }
             begin.get_or_insert_with(Instant::now);
+            let _ = FIRST.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst);
             if first.0.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_err() {
                 leave(signal);
             }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+use super::watched::Watched;
 use super::{Hypervisor, Talk};
 use crate::units::{KIB, MIB};
 
@@ -132,6 +133,10 @@ pub struct Backup {
     /// How the hypervisor is reached.
     #[command(flatten)]
     pub hypervisor: Hypervisor,
+
+    /// How it is watched.
+    #[command(flatten)]
+    pub watched: Watched,
 
     /// How much is said.
     #[command(flatten)]

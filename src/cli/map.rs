@@ -66,10 +66,6 @@ pub struct Map {
     #[arg(long)]
     pub detach: bool,
 
-    /// Write messages to this file, too, with their times.
-    #[arg(long, value_name = "FILE")]
-    pub log_file: Option<PathBuf>,
-
     /// Show each disk as a file of its name in this directory, by nbdfuse (package libnbd-bin or
     /// nbdfuse); needs no root.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["tls_cert", "device"])]

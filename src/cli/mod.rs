@@ -9,9 +9,12 @@ pub mod manual;
 pub mod map;
 pub mod read;
 pub mod status;
+pub mod watched;
+
+use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 /// Full and incremental backups of libvirt/QEMU domains, and their restore.
@@ -79,7 +82,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct Generate {
     /// Directory for the files.
-    pub directory: std::path::PathBuf,
+    pub directory: PathBuf,
 }
 
 /// A program to become.
@@ -126,7 +129,14 @@ impl Command {
 
     /// The options on what is said.
     pub fn talk(&self) -> &Talk {
-        const PLAIN: &Talk = &Talk { noprogress: true, quiet: false, nocolor: false, verbose: 0 };
+        const PLAIN: &Talk = &Talk {
+            noprogress: true,
+            quiet: false,
+            nocolor: false,
+            verbose: 0,
+            log_file: None,
+            log_format: LogFormat::Text,
+        };
         match self {
             Self::Backup(args) => &args.talk,
             Self::Restore(args) => &args.talk,
@@ -163,6 +173,24 @@ pub struct Talk {
     /// Say more; twice: everything.
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
+
+    /// Append all messages, with their times and more than is shown, to this file, too.
+    #[arg(long, value_name = "FILE")]
+    pub log_file: Option<PathBuf>,
+
+    /// How lines of --log-file look: text, or an object of JSON each.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text, requires = "log_file")]
+    pub log_format: LogFormat,
+}
+
+/// What `--log-format` takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+pub enum LogFormat {
+    /// Time, level, message.
+    #[default]
+    Text,
+    /// An object for each message.
+    Json,
 }
 
 /// How the hypervisor is reached.
@@ -185,7 +213,7 @@ pub struct Hypervisor {
 
     /// File whose first line is the password.
     #[arg(long, value_name = "FILE")]
-    pub password_file: Option<std::path::PathBuf>,
+    pub password_file: Option<PathBuf>,
 
     /// User name for ssh to the host of the URI [default: the URI's, else as ssh is configured]
     #[arg(long, value_name = "NAME")]
@@ -197,7 +225,7 @@ pub struct Hypervisor {
 
     /// Private key for ssh to the host of the URI [default: keyfile= of the URI, else as ssh is configured]
     #[arg(long, value_name = "FILE")]
-    pub ssh_private_key: Option<std::path::PathBuf>,
+    pub ssh_private_key: Option<PathBuf>,
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod files;
 mod foreign_raw;
 mod generate;
 pub(crate) mod guard;
+mod hooks;
 mod link;
 mod many;
 mod map;
@@ -19,6 +20,7 @@ mod restore;
 mod status;
 mod tpm;
 mod verify;
+mod watched;
 mod whole;
 
 use std::path::{Path, PathBuf};
@@ -66,7 +68,7 @@ pub fn cache(asked: Option<&Path>) -> Option<Cache> {
 pub fn run(command: &Command, session: &Session) -> Result<Exit> {
     match command {
         Command::Backup(args) if many::is_asked(args) => many::run(args, session),
-        Command::Backup(args) => backup::run(args, session, &mut |_| ()),
+        Command::Backup(args) => watched::run(args, session),
         Command::BackupOne(_) => many::one::run(session),
         Command::Restore(args) => restore::run(args, session),
         Command::Verify(args) => verify::run(args, session),

@@ -55,6 +55,34 @@ impl Said {
     }
 }
 
+/// What a message is about.
+#[derive(Debug, Clone, Default)]
+pub struct About {
+    /// The domain.
+    pub domain: Option<String>,
+    /// The run.
+    pub run: Option<String>,
+}
+
+/// A message as an object on one line: `time`, `level`, `domain` and `run` where they are known, `message`.
+pub fn line_as_json(time: &str, level: Level, message: &str, about: &About) -> String {
+    let mut fields = vec![("time", time), ("level", level_word(level))];
+    fields.extend(about.domain.as_deref().map(|domain| ("domain", domain)));
+    fields.extend(about.run.as_deref().map(|run| ("run", run)));
+    fields.push(("message", message));
+    let fields: Vec<String> = fields.iter().map(|(name, value)| format!("{}:{}", json!(name), json!(value))).collect();
+    format!("{{{}}}", fields.join(","))
+}
+
+fn level_word(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "error",
+        Level::WARN => "warning",
+        Level::INFO => "info",
+        _ => "debug",
+    }
+}
+
 fn default_place(tool: &str) -> String {
     format!("root {tool} - main")
 }

@@ -13,9 +13,10 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::lines::Said;
+use super::lines::{About, Said, line_as_json};
 use super::syslog::Syslog;
-use crate::cli::Talk;
+use crate::cli::{LogFormat, Talk};
+use crate::error::{Error, Result};
 use crate::phrases;
 
 /// The program's messages; clones share it.
@@ -55,6 +56,10 @@ struct State {
     early: String,
     file: Option<File>,
     syslog: Option<Syslog>,
+    /// The file of `--log-file`.
+    own: Option<(File, LogFormat)>,
+    /// What the messages are about.
+    about: About,
     warnings: Vec<String>,
 }
 
@@ -80,6 +85,23 @@ impl Log {
         // Only fails where a subscriber is set already: then that one stays.
         let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(log.clone()));
         log
+    }
+
+    /// From here on messages go to the file of `--log-file`, too, where one is asked for.
+    ///
+    /// # Errors
+    /// [`Kind::Io`](crate::error::Kind::Io) where it can't be opened.
+    pub fn append_to(&self, talk: &Talk) -> Result<()> {
+        let Some(path) = &talk.log_file else { return Ok(()) };
+        let file = File::options().create(true).append(true).open(path);
+        let file = file.map_err(|error| Error::io("write to the log", error).path(path).hint("--log-file names it"))?;
+        self.state().own = Some((file, talk.log_format));
+        Ok(())
+    }
+
+    /// From here on messages are about this domain, and this run, as far as it is known.
+    pub fn about(&self, domain: &str, run: Option<uuid::Uuid>) {
+        self.state().about = About { domain: Some(domain.to_owned()), run: run.map(|run| run.to_string()) };
     }
 
     /// From here on messages go to `file`, too, and those given so far.
@@ -121,6 +143,8 @@ impl Log {
             _ => Level::INFO,
         };
         let text = line.strip_prefix("error: ").or_else(|| line.strip_prefix("warning: ")).unwrap_or(line);
+        let about = About { domain: Some(whose.to_owned()), run: None };
+        self.state().append(level, &format!("{whose}: {text}"), text, &about);
         match text.strip_prefix("hint: ") {
             Some(hint) => self.to_stderr(level, &format!("hint: {whose}: {hint}")),
             None => self.to_stderr(level, &format!("{whose}: {text}")),
@@ -147,8 +171,11 @@ impl Log {
     }
 
     fn to_file(&self, level: Level, message: &str) {
-        let now = jiff::Zoned::now().strftime("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string();
+        let now = now();
         self.keep(level, message, &format!("{now} {level:5} {message}"));
+        let mut state = self.state();
+        let about = state.about.clone();
+        state.append(level, message, message, &about);
     }
 
     /// The line goes to the file; of a warning the message is remembered.
@@ -185,6 +212,24 @@ impl Log {
         }
         self.keep(level, &said.message, &line);
     }
+}
+
+impl State {
+    /// Appends a message to the file of `--log-file`: a text, or what is said in it `about` something.
+    fn append(&mut self, level: Level, text: &str, said: &str, about: &About) {
+        let Some((file, format)) = &mut self.own else { return };
+        let line = match format {
+            LogFormat::Text => format!("{} {level:5} {text}", now()),
+            LogFormat::Json => line_as_json(&now(), level, said, about),
+        };
+        // A full disk shows in the data; the log alone is no reason to fail. One write for a line: others may
+        // append to the file at the same time.
+        let _ = file.write_all(format!("{line}\n").as_bytes());
+    }
+}
+
+fn now() -> String {
+    jiff::Zoned::now().strftime("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string()
 }
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Log {

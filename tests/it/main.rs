@@ -26,4 +26,5 @@ mod restore;
 mod status;
 mod support;
 mod verify;
+mod watched;
 mod zip;

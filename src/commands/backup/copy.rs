@@ -9,12 +9,14 @@ use anyhow::Result;
 use uuid::Uuid;
 
 use super::config::{self, Extra};
+use super::facts::Phase;
 use super::job::DAEMON_PATIENCE;
 use super::plan::{Export, Plan, PlannedDisk};
 use super::{Context, nbdinfo, phrases, zeroes};
 use crate::cancel::Cancel;
 use crate::cli::backup::Backup;
 use crate::commands::link::Reached;
+use crate::commands::watched;
 use crate::error::{self, Error, Kind};
 use crate::extent::{self, Extent, Kind as ExtentKind, align_data};
 use crate::fault;
@@ -70,6 +72,7 @@ pub fn domain(run: &Context<'_>, plan: &Plan, exports: &[Export], cancel: &Cance
     let gather = |reached: &Arc<Reached>| config::gather(reached, plan, &run.args.guest, cancel);
     let config = run.link.ask(DAEMON_PATIENCE, cancel, gather)?;
     fault::point("config-gathered")?;
+    run.facts.reached(Phase::Copy);
     Ok(Copied { disks: all(run, plan, exports, cancel)?, config })
 }
 
@@ -198,6 +201,10 @@ fn one(
         })?,
     };
     fault::point("stream-written")?;
+    // A guest that may be frozen waits for the end of the run as it is.
+    if !plan.intent.held.frozen {
+        watched::after_disk(run.args, &run.facts.known(), &disk.target, &disk.file, cancel);
+    }
     let zeroed_size = if meta.incremental { zeroed } else { 0 };
     Ok(CopiedDisk { target: disk.target.clone(), virtual_size: size, zeroed_size, finished })
 }

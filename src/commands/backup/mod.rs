@@ -20,6 +20,7 @@ pub(super) mod directory;
 pub(super) mod disks;
 mod domain_lock;
 pub(super) mod estimate;
+pub(super) mod facts;
 mod forget;
 mod guard;
 pub(super) mod guest;
@@ -51,6 +52,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 pub use self::commit::Outcome;
+use self::facts::{Facts, Phase};
 use self::guest::Hold;
 use self::locks::Locks;
 pub(super) use self::output::is_stdout;
@@ -58,7 +60,7 @@ use self::plan::{Export, Plan, domain_uuid};
 use self::undo::Keep;
 use self::way::Way;
 use super::link::Link;
-use super::{Session, foreign_raw};
+use super::{Session, foreign_raw, watched};
 use crate::cancel::Cancel;
 use crate::cli::backup::Backup;
 use crate::exit::Exit;
@@ -72,8 +74,8 @@ use crate::target::ZipTarget;
 use crate::ui::progress::format_duration;
 use crate::units::format_bytes;
 
-/// Runs the backup of the one domain in `args`; `done` is called with what came of it, where anything did.
-pub fn run(args: &Backup, session: &Session, done: &mut dyn FnMut(&Outcome)) -> Result<Exit> {
+/// Runs the backup of the one domain in `args`; `facts` are what is known of it on the way, and of what came of it.
+pub fn run(args: &Backup, session: &Session, facts: &Facts) -> Result<Exit> {
     let begin = Instant::now();
     output::check(args)?;
     let name = args.domain.first().map(String::as_str).unwrap_or_default();
@@ -84,6 +86,11 @@ pub fn run(args: &Backup, session: &Session, done: &mut dyn FnMut(&Outcome)) -> 
         return estimate::print(args, &reached.connection, &reached.domain, &layout, &session.cancel);
     }
     let zip = output::open(args, &session.cancel)?;
+    facts.found(&reached.domain, &layout);
+    session.log.about(reached.domain.name(), None);
+    // It may mount what the set is on.
+    watched::before(args, session, &facts.known())?;
+    facts.reached(Phase::Prepare);
     let patience = Patience::new(args.wait, &session.cancel);
     let mut locks = Locks::take(&reached.domain, &layout, &patience)?;
     let mut hold = Hold::new(args, &link, domain_uuid(&reached.domain)?);
@@ -96,13 +103,16 @@ pub fn run(args: &Backup, session: &Session, done: &mut dyn FnMut(&Outcome)) -> 
     locks.forget_dead();
     // What others do meanwhile would make a plan wrong.
     job::wait_until_idle(&link, &patience)?;
+    facts.reached(Phase::Plan);
     let mut catalogue = foreign_raw::open_set(layout.clone())?;
     records::check(&layout, &mut catalogue, zip.is_some())?;
     let plan = Plan::make(args, &reached.connection, &reached.domain, &catalogue)?;
     drop(reached);
+    facts.planned(&plan);
+    session.log.about(&plan.config.name, Some(plan.run));
     plan.tell();
     phrases::planned(args, &plan);
-    let run = Context { args, session, link: &link, layout: &layout, catalogue: &catalogue, zip: zip.as_ref() };
+    let run = Context { args, session, link: &link, layout: &layout, catalogue: &catalogue, zip: zip.as_ref(), facts };
     if estimate::is_below_threshold(args, &*link.reach()?, &plan, &session.cancel)? {
         hold.end();
         // A zip file without members: it can stand in the list of those that are restored from.
@@ -118,7 +128,7 @@ pub fn run(args: &Backup, session: &Session, done: &mut dyn FnMut(&Outcome)) -> 
     let outcome = result?;
     tell(&outcome, begin);
     phrases::committed(&run, &outcome.manifest);
-    done(&outcome);
+    facts.committed(&outcome.manifest);
     Ok(verdict(args, session, &outcome))
 }
 
@@ -134,11 +144,14 @@ struct Context<'r> {
     zip: Option<&'r ZipTarget>,
     /// The set as it was when the run began.
     catalogue: &'r Catalogue,
+    /// What is known of the run on the way.
+    facts: &'r Facts,
 }
 
 /// The part that leaves traces: all of them are in the intent, and undone if it fails.
 fn perform(run: &Context<'_>, mut plan: Plan, hold: &mut Hold<'_>) -> Result<Outcome> {
     let layout = run.layout;
+    run.facts.reached(Phase::Begin);
     commit::refuse_existing(layout, &plan)?;
     commit::open_log(run, &plan)?;
     plan.intent.held = hold.held();
@@ -150,7 +163,10 @@ fn perform(run: &Context<'_>, mut plan: Plan, hold: &mut Hold<'_>) -> Result<Out
             Way::Job => job::run(run, &mut plan, hold, &copy),
             Way::Images => offline::run(run, &mut plan, &copy),
         })
-        .and_then(|copied| commit::run(run, &mut plan, copied));
+        .and_then(|copied| {
+            run.facts.reached(Phase::Commit);
+            commit::run(run, &mut plan, copied)
+        });
     if let Err(error) = &result {
         // The log file has it; the terminal gets it as the last word.
         tracing::debug!("the run failed: {}", crate::error::report(error.as_ref()));

@@ -11,6 +11,7 @@ use super::{unsupported, void};
 use crate::cli::Command;
 use crate::cli::backup::{Backup, Classic, LevelArg, OutputType};
 use crate::cli::dropin::backup::{Level, Options};
+use crate::commands::backup::facts::Facts;
 use crate::commands::backup::{self, start_only};
 use crate::commands::{Session, connect};
 use crate::error::{self, Error};
@@ -58,7 +59,7 @@ pub fn run(options: &Options, session: &Session) -> Result<Exit> {
     drop(connection);
     let nowhere = options.output_target.as_deref() == Some(void::TARGET);
     let _records = nowhere.then(|| void::redirect(&mut args)).transpose()?;
-    let exit = backup::run(&args, session, &mut |_| ())?;
+    let exit = backup::run(&args, session, &Facts::default())?;
     let warnings = session.log.warnings().len();
     if options.strict && warnings > 0 {
         tracing::info!(target: CLASSIC, "[{warnings}] Warnings detected during backup operation, forcing exit code 2");

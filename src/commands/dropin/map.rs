@@ -23,7 +23,6 @@ fn translate(options: &Options) -> error::Result<Map> {
         .with("listen", format!("{}:{}", bracketed(&options.listen_address), options.listen_port))
         // What is written is gone at the end, as there.
         .flag("writable", !options.readonly)
-        .maybe("log-file", options.logfile.as_ref())
         .logging(&options.logging);
     match words.parse()? {
         Command::Map(args) => {

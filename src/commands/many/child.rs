@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::one::{REPORT, Report};
+use super::one::{RECORD, REPORT, Report};
 use crate::cli::Talk;
 use crate::cli::backup::Backup;
 use crate::commands::Session;
 use crate::commands::backup::directory;
+use crate::commands::watched::Record;
 use crate::error::{self, Error, Result};
 use crate::exit::Exit;
 use crate::ui::log::Log;
@@ -29,6 +30,8 @@ pub struct Ended {
     pub exit: Exit,
     /// What was committed.
     pub report: Option<Report>,
+    /// What came of it as its process told it; none where it died.
+    pub record: Option<Record>,
     /// The estimate of its size, in bytes, where that was asked for.
     pub estimate: Option<u64>,
     /// Its error, in a line.
@@ -38,7 +41,7 @@ pub struct Ended {
 impl Ended {
     /// One that did not begin.
     pub fn failed(error: &Error) -> Self {
-        Self { exit: Exit::Failed, report: None, estimate: None, error: Some(error::report(error)) }
+        Self { exit: Exit::Failed, report: None, record: None, estimate: None, error: Some(error::report(error)) }
     }
 }
 
@@ -62,6 +65,8 @@ fn options(args: &Backup, domain: &str, output: &Path) -> Result<Vec<u8>> {
     one.output = directory::literal(output);
     let own = |directory: PathBuf| directory.join(directory::file_name(domain));
     one.places.checkpointdir = one.places.checkpointdir.map(own);
+    // These are of the whole.
+    (one.watched.report, one.watched.metrics) = (None, None);
     let mut line = serde_json::to_vec(&one)
         .map_err(|error| Error::usage("with several domains all paths must be UTF-8").path(output).caused_by(error))?;
     line.push(b'\n');
@@ -102,14 +107,14 @@ fn wait(mut child: Child, session: &Session, domain: &str, errors: &Arc<Mutex<Op
         }
         thread::sleep(LOOK);
     };
-    let (report, estimate) = data.and_then(|data| data.join().ok()).unwrap_or_default();
+    let Said { report, record, estimate } = data.and_then(|data| data.join().ok()).unwrap_or_default();
     let deadline = Instant::now() + LAST_WORDS;
     while said.as_ref().is_some_and(|said| !said.is_finished()) && Instant::now() < deadline {
         thread::sleep(LOOK);
     }
     let error = errors.lock().unwrap_or_else(PoisonError::into_inner).take();
     match status {
-        Ok(status) => Ended { exit: exit(status), report, estimate, error: error.or_else(|| death(status)) },
+        Ok(status) => Ended { exit: exit(status), report, record, estimate, error: error.or_else(|| death(status)) },
         Err(error) => Ended::failed(&error),
     }
 }
@@ -134,21 +139,33 @@ fn relay(
     })
 }
 
+/// What stands on its standard output beside data.
+#[derive(Default)]
+struct Said {
+    report: Option<Report>,
+    record: Option<Record>,
+    estimate: Option<u64>,
+}
+
 /// Reads its report, and prints its data.
-fn read(pipe: impl Read + Send + 'static, domain: &str) -> JoinHandle<(Option<Report>, Option<u64>)> {
+fn read(pipe: impl Read + Send + 'static, domain: &str) -> JoinHandle<Said> {
     let domain = domain.to_owned();
     thread::spawn(move || {
-        let (mut report, mut estimate) = (None, None);
+        let mut said = Said::default();
         for line in BufReader::new(pipe).lines().map_while(std::result::Result::ok) {
             if let Some(text) = line.strip_prefix(REPORT) {
-                report = serde_json::from_str(text).ok();
+                said.report = serde_json::from_str(text).ok();
                 continue;
             }
-            estimate = estimate.or(super::summary::estimate_in(&line));
+            if let Some(text) = line.strip_prefix(RECORD) {
+                said.record = serde_json::from_str(text).ok();
+                continue;
+            }
+            said.estimate = said.estimate.or(super::summary::estimate_in(&line));
             // Whoever closed standard output is told by the sum at the end.
             let _ = writeln!(std::io::stdout().lock(), "{domain}: {line}");
         }
-        (report, estimate)
+        said
     })
 }
 

@@ -25,11 +25,13 @@ use self::domains::Chosen;
 use self::summary::Row;
 use super::Session;
 use super::backup::directory;
+use super::watched::{self, Record};
 use crate::cli::backup::Backup;
 use crate::commands::backup::is_stdout;
 use crate::commands::connect;
 use crate::error::{self, Error};
 use crate::exit::Exit;
+use crate::set::moment;
 
 /// Whether the options are about more than one domain: then each has a directory of its own, however many
 /// there turn out to be.
@@ -37,8 +39,21 @@ pub fn is_asked(args: &Backup) -> bool {
     args.many.all || args.domain.len() > 1
 }
 
-/// Backs up all of them.
+/// Backs up all of them, and tells of it.
+///
+/// # Errors
+/// Where it can't begin, or was interrupted: what goes wrong with a domain is in the status.
 pub fn run(args: &Backup, session: &Session) -> Result<Exit> {
+    watched::check(args)?;
+    let begin = moment::now();
+    let mut rows = Vec::new();
+    let result = domains(args, session, &mut rows);
+    let records: Vec<Record> = rows.iter().map(Row::record).collect();
+    let told = watched::write(args, &begin, &records, &result, result.as_ref().err());
+    result.map(|exit| if exit == Exit::Done && !told { Exit::Look } else { exit })
+}
+
+fn domains(args: &Backup, session: &Session, rows: &mut Vec<Row>) -> Result<Exit> {
     let begin = Instant::now();
     let mut args = resolved(args)?;
     let chosen = domains::choose(&args)?;
@@ -51,10 +66,10 @@ pub fn run(args: &Backup, session: &Session) -> Result<Exit> {
     let shared = (args.many.parallel > 1).then(|| tempfile::Builder::new().prefix("virtkeep-").tempdir()).transpose();
     let shared = shared.map_err(|error| Error::io("create a temporary directory", error))?;
     args.many.shared = shared.as_ref().map(|shared| shared.path().to_owned());
-    let rows = all(&args, session, &chosen);
-    summary::tell(&args, &rows, begin.elapsed())?;
+    *rows = all(&args, session, &chosen);
+    summary::tell(&args, rows, begin.elapsed())?;
     session.cancel.check()?;
-    Ok(summary::verdict(&rows))
+    Ok(summary::verdict(rows))
 }
 
 /// The options as every one of the processes gets them.

@@ -9,13 +9,16 @@ use rustix::process::{Signal, getpid, kill_process};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::backup::Backup;
-use crate::commands::{Session, backup};
+use crate::commands::{Session, watched};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::set::Level;
 
 /// Begin of the line on standard output that holds a [`Report`]; all others are data.
 pub const REPORT: &str = "virtkeep-report: ";
+
+/// Begin of the line that holds a [`Record`](watched::Record) of the run, also of one that failed.
+pub const RECORD: &str = "virtkeep-record: ";
 
 /// What came of a run that is committed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +29,18 @@ pub struct Report {
     pub data_size: u64,
     /// Size of its data files.
     pub stored_size: u64,
+}
+
+impl Report {
+    /// None of a run that is not committed.
+    fn of(record: &watched::Record) -> Option<Self> {
+        let level = record.level.filter(|_| record.is_committed())?;
+        Some(Self {
+            level,
+            data_size: record.disks.iter().map(|disk| disk.data_bytes).sum(),
+            stored_size: record.disks.iter().map(|disk| disk.stored_bytes).sum(),
+        })
+    }
 }
 
 /// The process. It ends, and undoes its run, as by SIGTERM when its standard input ends: that is how its
@@ -40,17 +55,12 @@ pub fn run(session: &Session) -> Result<Exit> {
         .map_err(|error| Error::usage("this command is for virtkeep's own use").caused_by(error))?;
     let watch = thread::Builder::new().name("parent".to_owned()).spawn(stop_with_parent);
     watch.map_err(|error| Error::io("start a thread", error))?;
-    let mut report = None;
-    let result = backup::run(&args, session, &mut |outcome| {
-        let disks = &outcome.manifest.disks;
-        report = Some(Report {
-            level: outcome.manifest.level,
-            data_size: disks.iter().map(|disk| disk.data_size).sum(),
-            stored_size: disks.iter().map(|disk| disk.stored_size).sum(),
-        });
-    });
-    if let Some(text) = report.and_then(|report| serde_json::to_string(&report).ok()) {
-        // Nobody may be there to read it: the run is committed all the same.
+    let (record, result) = watched::domain(&args, session, &mut |_, _| true);
+    // Nobody may be there to read it: what is committed is that all the same.
+    if let Ok(text) = serde_json::to_string(&record) {
+        let _ = writeln!(std::io::stdout().lock(), "{RECORD}{text}");
+    }
+    if let Some(Ok(text)) = Report::of(&record).map(|report| serde_json::to_string(&report)) {
         let _ = writeln!(std::io::stdout().lock(), "{REPORT}{text}");
     }
     result

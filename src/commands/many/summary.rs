@@ -8,8 +8,10 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use super::child::Ended;
 use crate::cli::backup::Backup;
 use crate::commands::backup::estimate::TOTAL;
+use crate::commands::watched::Record;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
+use crate::set::moment;
 use crate::ui::progress::format_duration;
 use crate::units::format_bytes;
 
@@ -34,6 +36,15 @@ impl Row {
     /// One whose turn did not come.
     pub fn not_begun(domain: &str) -> Self {
         Self { domain: domain.to_owned(), ended: None, time: Duration::ZERO }
+    }
+
+    /// What came of it, for those who watch.
+    pub fn record(&self) -> Record {
+        let (record, error) =
+            self.ended.as_ref().map_or((None, None), |ended| (ended.record.clone(), ended.error.clone()));
+        let start = moment::now().saturating_sub(jiff::SignedDuration::try_from(self.time).unwrap_or_default());
+        let exit = self.ended.as_ref().map_or(Exit::Failed, |ended| ended.exit);
+        record.unwrap_or_else(|| Record::died(&self.domain, exit, &start, error.unwrap_or_else(|| self.result())))
     }
 
     /// The end of a domain that ended by itself with `exit`; what a signal ended is a failure here.
@@ -140,7 +151,7 @@ mod tests {
         let report = Report { level: Level::Inc, data_size: 1 << 20, stored_size: 512 };
         let report = matches!(exit, Exit::Done | Exit::Look).then_some(report);
         let error = (!matches!(exit, Exit::Done)).then(|| format!("{} {}", "no room ".repeat(12), domain));
-        Row::new(domain, Ended { exit, report, estimate: None, error }, Duration::from_secs(61))
+        Row::new(domain, Ended { exit, report, record: None, estimate: None, error }, Duration::from_secs(61))
     }
 
     #[test]

@@ -43,11 +43,6 @@ pub fn run(args: &Map, session: &Session) -> Result<Exit> {
         return detach::start();
     }
     signals::is_the_end();
-    if let Some(path) = &args.log_file {
-        let file = std::fs::File::options().create(true).append(true).open(path);
-        file.and_then(|file| session.log.open_file(file))
-            .map_err(|error| Error::io("write to the log", error).path(path))?;
-    }
     tool::check(args)?;
     boot::check(args)?;
     let tls = args.tls_cert.as_deref().map(Acceptor::open).transpose()?;

@@ -12,6 +12,7 @@ use clap::Parser;
 use uuid::Uuid;
 
 use self::disk::Held;
+use super::facts::Facts;
 use super::guest::Hold;
 use super::locks::Locks;
 use super::plan::{Export, Plan, domain_uuid};
@@ -125,7 +126,8 @@ pub fn run(subject: &Subject<'_>, session: &Session) -> Result<Comparison> {
     missing.extend(args.include.iter().filter(|target| plan.disks.iter().all(|disk| disk.target != **target)).cloned());
     drop(reached);
     let (catalogue, domain) = (subject.catalogue, link.domain());
-    let run = Context { args: &args, session, link: &link, layout, catalogue, zip: None };
+    let facts = Facts::default();
+    let run = Context { args: &args, session, link: &link, layout, catalogue, zip: None, facts: &facts };
     locks.begin(plan.run)?;
     let result = perform(&run, plan, &mut hold, &chains, &since);
     hold.end();
