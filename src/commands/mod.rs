@@ -3,6 +3,7 @@
 mod backup;
 mod bound;
 pub mod complete;
+mod config;
 mod connect;
 mod doctor;
 pub mod dropin;
@@ -65,7 +66,7 @@ pub fn cache(asked: Option<&Path>) -> Option<Cache> {
 pub fn run(command: &Command, session: &Session) -> Result<Exit> {
     match command {
         Command::Backup(args) if many::is_asked(args) => many::run(args, session),
-        Command::Backup(args) => backup::run(args, session, &mut |_| ()),
+        Command::Backup(args) => backup::run(&many::section::of_only(args), session, &mut |_| ()),
         Command::BackupOne(_) => many::one::run(session),
         Command::Restore(args) => restore::run(args, session),
         Command::Verify(args) => verify::run(args, session),
@@ -76,6 +77,7 @@ pub fn run(command: &Command, session: &Session) -> Result<Exit> {
         Command::Cp(args) => files::cp::run(args, session),
         Command::Status(args) => status::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Config(args) => config::run(args),
         Command::Guard => guard::run(),
         Command::Manual(args) => generate::run(args),
         Command::BootGuard => map::boot::guard::run(),
