@@ -14,7 +14,7 @@ fn mistakes_are_named_with_file_line_and_remedy() {
         ("[backup]\nscratch_dir = '/x'", &["hint: is it scratchdir?"]),
         ("[backup]\nraw = 'yes'", &["line 2: raw: it takes true or false, without quotes"]),
         ("[backup]\ncompress = 99", &["line 2: compress: invalid value '99'", "1..=16"]),
-        ("[backup]\nlevel = 'half'", &["line 2: level: ", "hint: it can be copy, diff, full, inc"]),
+        ("[backup]\nlevel = 'half'", &["line 2: level: ", "hint: it can be auto, copy, diff, full, inc"]),
         ("[backup]\noutput = ['a', 'b']", &["it takes one value, not a list"]),
         ("[backup]\nmode = 0o640", &["only decimal numbers go without quotes"]),
         (
