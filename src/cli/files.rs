@@ -47,10 +47,6 @@ pub struct Ls {
     #[arg(value_name = "[NAME:]PATH")]
     pub path: Option<OsString>,
 
-    /// The restore point.
-    #[command(flatten)]
-    pub point: Point,
-
     /// All below a directory, too.
     #[arg(short = 'R', long, requires = "path")]
     pub recursive: bool,
@@ -58,6 +54,10 @@ pub struct Ls {
     /// JSON instead of lines.
     #[arg(long)]
     pub json: bool,
+
+    /// The restore point.
+    #[command(flatten)]
+    pub point: Point,
 }
 
 /// Copy files out of a restore point.
@@ -68,10 +68,6 @@ pub struct Cp {
     /// file on standard output.
     #[arg(value_name = "[NAME:]PATH... DEST", required = true)]
     pub paths: Vec<OsString>,
-
-    /// The restore point.
-    #[command(flatten)]
-    pub point: Point,
 
     /// Copy directories with all that is in them, and symbolic links as links, like cp -a.
     #[arg(short, long, visible_short_alias = 'a')]
@@ -84,6 +80,10 @@ pub struct Cp {
     /// Overwrite files that exist. Directories that exist are never overwritten.
     #[arg(long)]
     pub force: bool,
+
+    /// The restore point.
+    #[command(flatten)]
+    pub point: Point,
 }
 
 /// `NAME=FILE`
@@ -101,12 +101,13 @@ const LS_HELP: &str = "Examples:
   virtkeep ls -i /backup/web -R vg0/home:/anna       a logical volume, whatever disks it lies on
   virtkeep ls -i /backup/web --key vda3=/root/pass vda3:/
 
-NAME is a disk, a partition or a logical volume; virtkeep ls without a path lists them all. A disk's name stands
-for the operating system on it, with all that this mounts (vda:/boot may be another partition), or for the only
-file system that is there. Without a NAME it is the only operating system of the restore point.
+NAME is a disk, a partition or a logical volume; virtkeep ls without a path lists them all. A
+disk's name stands for the operating system on it, with all that this mounts (vda:/boot may be
+another partition), or for the only file system that is there. Without a NAME it is the only
+operating system of the restore point.
 
-Needs guestfish of libguestfs; no root, and nothing is mounted on this host. Starting its appliance takes 10 to
-60 seconds without KVM.";
+Needs guestfish of libguestfs; no root, and nothing is mounted on this host. Starting its
+appliance takes 10 to 60 seconds without KVM.";
 
 const CP_HELP: &str = "Examples:
   virtkeep cp -i /backup/web vda:/etc/fstab .
@@ -115,8 +116,10 @@ const CP_HELP: &str = "Examples:
   virtkeep cp -i /backup/web vda:/var/backups/db.sql.gz - | zcat
   virtkeep cp -i full.zip,inc1.zip vda2:/etc/fstab fstab.old
 
-NAME is a disk, a partition or a logical volume: virtkeep ls lists them, and says more about them in its help.
+NAME is a disk, a partition or a logical volume: virtkeep ls lists them, and says more about
+them in its help.
 
-Modes and times are kept, owners where root copies. What the guest could do harm with on this host is not: bits
-for set-user-ID and set-group-ID are dropped, devices and sockets left out, and both are said. Nothing is written
-outside of DEST. A file has its name only when it is complete.";
+Modes and times are kept, owners where root copies. What the guest could do harm with on this
+host is not: bits for set-user-ID and set-group-ID are dropped, devices and sockets left out,
+and both are said. Nothing is written outside of DEST. A file has its name only when it is
+complete.";

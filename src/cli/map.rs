@@ -79,10 +79,6 @@ pub struct Map {
     #[arg(long, value_name = "/dev/nbdN", conflicts_with = "tls_cert")]
     pub device: Option<PathBuf>,
 
-    /// Running the machine from its backup.
-    #[command(flatten)]
-    pub boot: Boot,
-
     /// Memory for blocks that were read.
     #[arg(long, value_name = "SIZE", default_value = "48M", value_parser = crate::units::parse_bytes)]
     pub cache: u64,
@@ -91,6 +87,10 @@ pub struct Map {
     /// the first time [default: $VIRTKEEP_CACHE_DIR; /var/cache/virtkeep as root, ~/.cache/virtkeep otherwise]
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
+
+    /// Running the machine from its backup.
+    #[command(flatten)]
+    pub boot: Boot,
 
     /// How much is said.
     #[command(flatten)]

@@ -2,6 +2,7 @@
 
 mod backup;
 mod bound;
+mod chains;
 pub mod complete;
 mod config;
 mod connect;

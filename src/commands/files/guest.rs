@@ -10,9 +10,8 @@ use super::place::{self, Place};
 use crate::cancel::Cancel;
 use crate::chain_device::ChainDevice;
 use crate::cli::files::Point;
-use crate::commands::restore::sequence;
-use crate::commands::restore::source::{open_chain, open_set, tell_unproven};
-use crate::commands::{Session, whole};
+use crate::commands::Session;
+use crate::commands::chains::{self, Wanted};
 use crate::error::{self, Error, Kind};
 use crate::guestfs::shell::Shell;
 use crate::guestfs::volumes::{self, Keys, System, Volume};
@@ -20,7 +19,6 @@ use crate::mapped::{Cache, MappedDisk};
 use crate::nbd::server::export::{Exports, Named};
 use crate::nbd::server::listener::{self, Listener};
 use crate::nbd::uri;
-use crate::set::chain;
 use crate::units::{MIB, format_bytes};
 
 /// Memory for blocks that were read.
@@ -47,7 +45,8 @@ pub struct Guest {
 /// the appliance; what `work` returns.
 pub fn with<T>(args: &Point, session: &Session, work: impl FnOnce(&mut Guest) -> Result<T>) -> Result<T> {
     let keys = read_keys(args)?;
-    let chains = chains(args, session)?;
+    let wanted = Wanted { input: &args.input, file: &args.file, until: args.until.as_deref(), disk: &args.disk };
+    let (chains, _) = chains::open(wanted, session)?;
     let targets: Vec<String> = chains.iter().map(|chain| chain.target().to_owned()).collect();
     let directory = tempfile::Builder::new()
         .prefix("virtkeep.")
@@ -147,31 +146,6 @@ fn exports(chains: Vec<ChainDevice>) -> Vec<Named> {
         Named { name, description, export: Arc::new(MappedDisk::new(chain, &cache)) }
     };
     chains.into_iter().map(named).collect()
-}
-
-/// Opens the chains of the point's disks.
-fn chains(args: &Point, session: &Session) -> Result<Vec<ChainDevice>> {
-    let chains = if args.file.is_empty() {
-        let catalogue = open_set(&args.input)?;
-        let point = chain::find_point(&catalogue, args.until.as_deref())?;
-        whole::check(&catalogue, point, &args.disk)?;
-        let targets: Vec<&str> = point.streams.iter().map(|stream| stream.target.as_str()).collect();
-        if let Some(unknown) = args.disk.iter().find(|disk| !targets.contains(&disk.as_str())) {
-            return Err(Error::new(Kind::NotFound, format!("the restore point has no disk {unknown:?}"))
-                .path(catalogue.files.place())
-                .hint(format!("it has {}", targets.join(", ")))
-                .into());
-        }
-        let is_wanted = |target: &&str| args.disk.is_empty() || args.disk.iter().any(|disk| disk == target);
-        let wanted = targets.into_iter().filter(is_wanted);
-        let open = |target: &str| open_chain(&catalogue, point, target, session);
-        wanted.map(open).collect::<error::Result<Vec<_>>>()?
-    } else {
-        vec![sequence::open(&sequence::files(&args.input, &args.file)?, session)?]
-    };
-    session.cancel.check()?;
-    tell_unproven(&chains);
-    Ok(chains)
 }
 
 fn read_keys(args: &Point) -> error::Result<Keys> {
