@@ -7,12 +7,15 @@ use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, exit};
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 use clap_complete::CompleteEnv;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use virtkeep::cancel::Cancel;
 use virtkeep::cli::complete::completing;
+use virtkeep::cli::config;
+use virtkeep::cli::config::read::{Failure, Read};
+use virtkeep::cli::config::variables::Variables;
 use virtkeep::cli::dropin::{self, Dropin, Tool};
 use virtkeep::cli::{Cli, LogFormat, Talk};
 use virtkeep::commands::{self, Session, complete};
@@ -32,13 +35,25 @@ fn main() {
 
 fn own() -> i32 {
     CompleteEnv::with_factory(|| completing(Cli::command(), complete::SOURCES)).complete();
-    let cli = Cli::parse();
-    let password = cli.command.hypervisor().and_then(|options| options.password.as_deref());
-    hide_password(password, "--password-file");
+    let words: Vec<OsString> = std::env::args_os().collect();
+    // Before a configuration is read, which may be a pipe.
+    hide_password(config::read::typed_password(&words).as_deref(), "--password-file");
+    let Read { cli, notes } = match config::read::read(&words, &Variables::of(std::env::vars_os())) {
+        Ok(read) => read,
+        Err(Failure::Usage(error)) => error.exit(),
+        Err(Failure::Configuration(error)) => {
+            let talk = Talk { noprogress: true, ..Talk::default() };
+            let _log = Log::install(&talk, Display::new(&talk).bars());
+            return report(None, &error.into()).code();
+        }
+    };
     let display = Display::new(cli.command.talk());
     let log = Log::install(cli.command.talk(), display.bars());
     if let Err(error) = log.append_to(cli.command.talk()) {
         return report(None, &error.into()).code();
+    }
+    for note in notes {
+        tracing::warn!("{note}");
     }
     let cache = commands::cache(cli.command.cache_dir());
     let session = Session { display, log, cancel: Cancel::new(), cache };

@@ -1,11 +1,13 @@
 //! `virtkeep backup`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+use super::config::Section;
 use super::watched::Watched;
 use super::{Hypervisor, Talk};
 use crate::units::{KIB, MIB};
@@ -145,6 +147,11 @@ pub struct Backup {
     /// What only the drop-in commands ask for.
     #[arg(skip)]
     pub classic: Classic,
+
+    /// The configuration's sections of domains, where more than one domain is, or may be, backed up.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub sections: BTreeMap<String, Section>,
 }
 
 /// Ways of virtnbdbackup that virtkeep has for the drop-in commands alone.

@@ -2,6 +2,7 @@
 
 pub mod backup;
 pub mod complete;
+pub mod config;
 pub mod doctor;
 pub mod dropin;
 pub mod files;
@@ -27,9 +28,16 @@ use serde::{Deserialize, Serialize};
     arg_required_else_help = true,
     subcommand_required = true,
     after_help = "Exit status: 0 done, 1 failed and nothing committed, 2 wrong usage, 3 done but look \
-                  (a disk was skipped, or --strict and warnings), 4 damage found, 128+N ended by signal N."
+                  (a disk was skipped, or --strict and warnings), 4 damage found, 128+N ended by signal N.\n\n\
+                  What is not typed is taken from variables such as VIRTKEEP_BACKUP_COMPRESS=4 (VIRTKEEP_, command, \
+                  option), then from the configuration; virtkeep config check shows what is in force and why."
 )]
 pub struct Cli {
+    /// Take options that are not typed from this file (TOML), instead of /etc/virtkeep/virtkeep.toml or the one
+    /// that VIRTKEEP_CONFIG names; /dev/null has none.
+    #[arg(long, value_name = "FILE", global = true, help_heading = "Output")]
+    pub config: Option<PathBuf>,
+
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -61,6 +69,8 @@ pub enum Command {
     Status(status::Status),
     /// Show what earlier runs left behind and what stands in the way of the next, and mend it.
     Doctor(doctor::Doctor),
+    /// Show which options are in force without being typed, and where each comes from.
+    Config(config::Config),
     /// Backs up one of several domains; started by backup itself.
     #[command(hide = true)]
     BackupOne(Talk),
@@ -109,6 +119,7 @@ impl Command {
             | Self::Ls(_)
             | Self::Cp(_)
             | Self::Status(_)
+            | Self::Config(_)
             | Self::BackupOne(_)
             | Self::Guard
             | Self::Manual(_)
@@ -148,6 +159,7 @@ impl Command {
             Self::Cp(args) => &args.point.talk,
             Self::Status(args) => &args.talk,
             Self::Doctor(args) => &args.talk,
+            Self::Config(args) => &args.talk,
             Self::BackupOne(talk) => talk,
             Self::Guard | Self::BootGuard | Self::Manual(_) | Self::Bound(_) => PLAIN,
         }
@@ -155,7 +167,7 @@ impl Command {
 }
 
 /// How much is said, and how.
-#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
 #[command(next_help_heading = "Output")]
 pub struct Talk {
     /// No progress bars or progress lines.
@@ -194,7 +206,7 @@ pub enum LogFormat {
 }
 
 /// How the hypervisor is reached.
-#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Args, Serialize, Deserialize)]
 #[command(next_help_heading = "Hypervisor")]
 pub struct Hypervisor {
     /// libvirt connection URI [default: qemu:///system as root, qemu:///session otherwise]; that of another host

@@ -25,11 +25,14 @@ pub struct Wanted<'a> {
     pub disk: &'a [String],
 }
 
+/// The disks, and the restore point that they are of.
+pub type Opened = (Vec<ChainDevice>, Option<(Catalogue, Run)>);
+
 /// Opens them, without reading data of streams that have an index, and says which restore point it is.
 ///
 /// # Errors
 /// [`Kind::NotFound`] for a disk that the point does not have; of the set and its streams.
-pub fn open(wanted: Wanted<'_>, session: &Session) -> Result<(Vec<ChainDevice>, Option<(Catalogue, Run)>)> {
+pub fn open(wanted: Wanted<'_>, session: &Session) -> Result<Opened> {
     let (chains, point) = if wanted.file.is_empty() {
         let catalogue = open_set(wanted.input)?;
         let point = chain::find_point(&catalogue, wanted.until)?.clone();

@@ -4,6 +4,7 @@ mod backup;
 mod bound;
 mod chains;
 pub mod complete;
+mod config;
 mod connect;
 mod doctor;
 pub mod dropin;
@@ -68,7 +69,7 @@ pub fn cache(asked: Option<&Path>) -> Option<Cache> {
 pub fn run(command: &Command, session: &Session) -> Result<Exit> {
     match command {
         Command::Backup(args) if many::is_asked(args) => many::run(args, session),
-        Command::Backup(args) => watched::run(args, session),
+        Command::Backup(args) => watched::run(&many::section::of_only(args), session),
         Command::BackupOne(_) => many::one::run(session),
         Command::Restore(args) => restore::run(args, session),
         Command::Verify(args) => verify::run(args, session),
@@ -79,6 +80,7 @@ pub fn run(command: &Command, session: &Session) -> Result<Exit> {
         Command::Cp(args) => files::cp::run(args, session),
         Command::Status(args) => status::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Config(args) => config::run(args),
         Command::Guard => guard::run(),
         Command::Manual(args) => generate::run(args),
         Command::BootGuard => map::boot::guard::run(),

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a broken assumption ends the test")]
 
 mod bad;
+mod config;
 mod crash;
 mod docs;
 mod doctor;

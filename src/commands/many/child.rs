@@ -2,13 +2,14 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::one::{RECORD, REPORT, Report};
+use super::section;
 use crate::cli::Talk;
 use crate::cli::backup::Backup;
 use crate::commands::Session;
@@ -60,11 +61,9 @@ pub fn run(args: &Backup, session: &Session, domain: &str, output: &Path) -> End
 
 /// The options of one domain.
 fn options(args: &Backup, domain: &str, output: &Path) -> Result<Vec<u8>> {
-    let mut one = args.clone();
+    let mut one = section::of_one(args, domain);
     one.domain = vec![domain.to_owned()];
     one.output = directory::literal(output);
-    let own = |directory: PathBuf| directory.join(directory::file_name(domain));
-    one.places.checkpointdir = one.places.checkpointdir.map(own);
     // These are of the whole.
     (one.watched.report, one.watched.metrics) = (None, None);
     let mut line = serde_json::to_vec(&one)

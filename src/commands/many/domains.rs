@@ -6,6 +6,7 @@ use anyhow::Result;
 use glob::Pattern;
 use jiff::Zoned;
 
+use super::section;
 use crate::cli::backup::Backup;
 use crate::commands::backup::directory;
 use crate::commands::connect;
@@ -98,7 +99,8 @@ fn named(args: &Backup, connection: &Connection, now: &Zoned) -> Result<Vec<Chos
 }
 
 fn found(args: &Backup, domain: &Domain, now: &Zoned) -> Chosen {
-    Chosen { name: domain.name().to_owned(), directory: directory::of(&args.output, domain, now) }
+    let template = section::output(args, domain.name()).unwrap_or(&args.output);
+    Chosen { name: domain.name().to_owned(), directory: directory::of(template, domain, now) }
 }
 
 /// One that has vanished since it was listed does not run.

@@ -12,6 +12,7 @@
 mod child;
 mod domains;
 pub(super) mod one;
+pub(super) mod section;
 mod summary;
 
 use std::sync::Mutex;
@@ -55,8 +56,14 @@ pub fn run(args: &Backup, session: &Session) -> Result<Exit> {
 
 fn domains(args: &Backup, session: &Session, rows: &mut Vec<Row>) -> Result<Exit> {
     let begin = Instant::now();
+    let hypervisor = args.hypervisor.clone();
     let mut args = resolved(args)?;
-    let chosen = domains::choose(&args)?;
+    let mut chosen = domains::choose(&args)?;
+    for domain in &mut chosen {
+        if let Err(error) = section::check(&args, &hypervisor, &domain.name) {
+            domain.directory = Err(error);
+        }
+    }
     if chosen.is_empty() {
         tracing::warn!("no domain is backed up: {}", domains::why_none(&args));
         return Ok(Exit::Look);
@@ -85,8 +92,7 @@ fn resolved(args: &Backup) -> Result<Backup> {
             .hint("leave it away: every run makes a socket of its own in the scratch directory")
             .into());
     }
-    let over_tcp = args.network.tls || args.network.nbd_port.is_some() || args.network.nbd_ip.is_some();
-    if over_tcp && args.many.parallel > 1 {
+    if section::is_over_tcp(args) && args.many.parallel > 1 {
         return Err(Error::usage("over TCP a host serves one domain at a time, at one port")
             .hint("leave --parallel away, or -P, -I and --tls: through ssh each domain has a socket of its own")
             .into());

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{CACHE, Run, run};
+use crate::support::{CACHE, CONFIG, Run, run};
 
 /// A map in the background; dropped, it is killed.
 pub struct Map {
@@ -52,6 +52,7 @@ impl Map {
             .arg("map")
             .args(options)
             .env(CACHE.0, CACHE.1)
+            .env(CONFIG.0, CONFIG.1)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(stderr)

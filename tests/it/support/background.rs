@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{CACHE, Case, Lab, Run, listing, program, run};
+use super::{CACHE, CONFIG, Case, Lab, Run, listing, program, run};
 
 /// A disk for a lab whose backup takes a while with `--compress=16`: `size` MiB of random bytes.
 pub fn random_disk(lab: &Lab, size: u64) -> String {
@@ -52,6 +52,7 @@ pub fn spawn_command(mut command: Command, fault: &str, log: PathBuf) -> Backgro
     let child = command
         .env("VIRTKEEP_FAULT", fault)
         .env(CACHE.0, CACHE.1)
+        .env(CONFIG.0, CONFIG.1)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(stderr);

@@ -17,4 +17,4 @@ pub use domain::{Operation, TestDomain};
 pub use lab::Lab;
 pub use loop_device::Loop;
 pub use random::Random;
-pub use run::{CACHE, Run, program, run, virtkeep};
+pub use run::{CACHE, CONFIG, Run, program, run, virtkeep};

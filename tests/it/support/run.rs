@@ -61,12 +61,15 @@ impl Run {
 /// The cache of the tests, which is not the user's.
 pub const CACHE: (&str, &str) = ("VIRTKEEP_CACHE_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/cache"));
 
+/// No configuration: the machine's is not the tests'.
+pub const CONFIG: (&str, &str) = ("VIRTKEEP_CONFIG", "/dev/null");
+
 /// Runs `program` with `arguments`, without input.
 #[track_caller]
 pub fn run(program: impl AsRef<OsStr>, arguments: &[&dyn AsRef<OsStr>]) -> Run {
     let mut command = Command::new(program.as_ref());
     command.args(arguments.iter().map(|argument| argument.as_ref())).stdin(Stdio::null());
-    command.env(CACHE.0, CACHE.1);
+    command.env(CACHE.0, CACHE.1).env(CONFIG.0, CONFIG.1);
     let line = format!("{command:?}");
     let output = command
         .output()

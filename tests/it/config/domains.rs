@@ -1,0 +1,58 @@
+//! Real backups of domains that have sections.
+
+use super::{configured, file};
+use crate::support::{Lab, compare, listing, template, virtkeep};
+
+#[test]
+fn each_domain_is_backed_up_as_its_section_says() {
+    let lab = Lab::up();
+    let (a, b) = (lab.domain("a", &["vda:4M"]), lab.domain("b", &["vda:4M", "vdb:2M"]));
+    a.write("vda", 0xaa, 0, 1 << 20);
+    b.write("vda", 0xbb, 0, 1 << 20);
+    let (output, own, checkpoints) = (lab.fresh_directory(), lab.fresh_directory(), lab.fresh_directory());
+    let text = format!(
+        "uri = {:?}\nscratchdir = {:?}\nnoprogress = true\n\
+         [backup]\noutput = {:?}\ncheckpointdir = {:?}\ncompress = 2\n\
+         [domain.b]\noutput = {:?}\nexclude = ['vdb']\ncompress = false\n",
+        lab.uri(),
+        lab.scratch(),
+        template(&output),
+        checkpoints,
+        template(&own.join("set")),
+    );
+    let config = file(&lab.fresh_directory(), &text);
+    configured(&config, &[], &[&"backup", &"--all", &"--parallel", &"2"]).succeeds();
+    let set = own.join("set");
+    assert_eq!((listing(&output), listing(&own)), (vec!["a".to_owned()], vec!["set".to_owned()]));
+    assert!(set.join("vda.full.data").exists() && !set.join("vdb.full.data").exists());
+    assert_eq!(listing(&checkpoints), ["a", "b"]);
+    // What compresses well is small only where it was to be compressed.
+    let size = |set: &std::path::Path| set.join("vda.full.data").metadata().unwrap().len();
+    assert!(size(&output.join("a")) < 1 << 19 && size(&set) > 1 << 20);
+
+    // Alone it is the same set; by its UUID it is the same domain. A variable and the command line are stronger.
+    b.write("vda", 0xbc, 1 << 20, 64 << 10);
+    let reference = b.snapshot_reference("vda");
+    let checkpoint_option = format!("--checkpointdir={}", checkpoints.join("b").display());
+    configured(&config, &[], &[&"backup", &"-d", &"b", &checkpoint_option]).succeeds();
+    let uuid = lab.virsh(&[&"domuuid", &"b"]).trim().to_owned();
+    let log = configured(&config, &[], &[&"backup", &"-d", &uuid, &checkpoint_option]).succeeds();
+    assert_eq!(listing(&set).iter().filter(|name| name.starts_with("vda.inc") && name.ends_with(".data")).count(), 2);
+    assert!(!log.stderr.contains("vdb: full"), "{}", log.stderr);
+    let out = lab.fresh_directory();
+    virtkeep(&[&"restore", &"-n", &"-i", &set, &"-o", &out]).succeeds();
+    compare(&out.join(b.image("vda").file_name().unwrap()), "qcow2", &reference);
+    let copy = lab.fresh_directory();
+    let variables = [("VIRTKEEP_BACKUP_LEVEL", "copy"), ("VIRTKEEP_BACKUP_EXCLUDE", "vda")];
+    configured(&config, &variables, &[&"backup", &"-d", &"b", &"-o", &copy.join("c")]).succeeds();
+    assert!(copy.join("c/vdb.copy.data").exists() && !copy.join("c/vda.copy.data").exists());
+
+    // A section that only makes sense for a run of its own costs its domain alone.
+    let elsewhere = file(&lab.fresh_directory(), &format!("{text}uri = 'test:///default'\n"));
+    let run = configured(&elsewhere, &[], &[&"backup", &"--all"]).ends_with(1);
+    run.says(&["b: its section in the configuration reaches", "hint: back it up by itself: virtkeep backup -d b"]);
+    assert_eq!(
+        listing(&output.join("a")).iter().filter(|name| name.starts_with("vda.inc") && name.ends_with(".data")).count(),
+        1
+    );
+}
