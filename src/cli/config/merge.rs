@@ -88,7 +88,7 @@ pub fn merge(program: &mut Command, typed: &Typed, layers: &[Vec<Setting>]) -> M
         }
         taken.extend(layer.iter().map(|setting| setting.long.clone()));
     }
-    let mut missing = match ask(program, &typed.with(&[])) {
+    let mut missing = match ask(program, &typed.with(&[]), "") {
         Answer::Fits(missing) => missing,
         Answer::Not(_) => BTreeSet::new(),
     };
@@ -98,7 +98,7 @@ pub fn merge(program: &mut Command, typed: &Typed, layers: &[Vec<Setting>]) -> M
         let mut left = Vec::new();
         for (setting, _) in pending {
             let more: Vec<String> = merged.words.iter().chain(&setting.words).cloned().collect();
-            match ask(program, &typed.with(&more)) {
+            match ask(program, &typed.with(&more), &setting.long) {
                 Answer::Fits(now) if now.is_subset(&missing) => {
                     missing = now;
                     merged.words = more;
@@ -126,23 +126,29 @@ enum Answer {
     Not(String),
 }
 
-fn ask(program: &mut Command, words: &[OsString]) -> Answer {
+/// What clap says of these words; `own`: the long name of the option that they are asked for.
+fn ask(program: &mut Command, words: &[OsString], own: &str) -> Answer {
     match program.try_get_matches_from_mut(words) {
         Ok(_) => Answer::Fits(BTreeSet::new()),
         Err(error) if error.kind() == ErrorKind::MissingRequiredArgument => {
             Answer::Fits(context(&error, ContextKind::InvalidArg))
         }
         Err(error) if error.kind() == ErrorKind::ArgumentConflict => {
-            let others: Vec<String> = conflicts(&error).into_iter().collect();
-            Answer::Not(format!("does not go together with {}", others.join(", ")))
+            Answer::Not(format!("does not go together with {}", others(&error, own)))
         }
         Err(error) => Answer::Not(first_line(&error)),
     }
 }
 
-/// The two sides of a conflict.
-fn conflicts(error: &clap::Error) -> BTreeSet<String> {
-    context(error, ContextKind::PriorArg)
+/// What the option called `own` is in conflict with: clap names both sides, in either order.
+pub fn others(error: &clap::Error, own: &str) -> String {
+    let mut names = context(error, ContextKind::InvalidArg);
+    names.extend(context(error, ContextKind::PriorArg));
+    let long = |name: &str| {
+        let name = name.trim_start_matches('-');
+        name.split(|c: char| c != '-' && !c.is_alphanumeric()).next().unwrap_or_default().to_owned()
+    };
+    names.into_iter().filter(|name| long(name) != own).collect::<Vec<_>>().join(", ")
 }
 
 /// Names in an error of clap's.

@@ -124,8 +124,7 @@ pub fn validate(program: &mut Command, command: &str, settings: &[Setting]) -> R
             ErrorKind::MissingRequiredArgument => {}
             ErrorKind::ArgumentConflict if !is_file => {}
             ErrorKind::ArgumentConflict => {
-                let named = merge::context(&error, ContextKind::PriorArg);
-                let others = named.into_iter().collect::<Vec<_>>().join(", ");
+                let others = merge::others(&error, &setting.long);
                 return Err(at(setting, &format!("it does not go together with {others}, which the section has, too"))
                     .hint("leave one of them away"));
             }
