@@ -10,6 +10,7 @@ usage() {
 usage: packaging/deb.sh [DIR]
   DIR              where the packages go [default: target/debian]
   VIRTKEEP_BIN     the program [default: a release build, made first]
+  DEBFULLNAME, DEBEMAIL   the packages' maintainer, as for Debian's own tools
 Needs dpkg-dev, and what tests/install.sh installs.
 END
 }
@@ -28,7 +29,7 @@ if [ -z "$bin" ]; then
 fi
 version=$(sed -n '/^\[package\]/,/^\[dep/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 architecture=$(dpkg --print-architecture)
-maintainer="virtkeep <virtkeep@localhost>"
+maintainer="${DEBFULLNAME-virtkeep} <${DEBEMAIL-packages@virtkeep.invalid}>"
 date=$(date -R -d "@${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || date +%s)}")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -44,7 +45,7 @@ Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
 Upstream-Name: virtkeep
 
 Files: *
-Copyright: the authors of virtkeep
+Copyright: 2026 the authors of virtkeep
 License: GPL-3.0-or-later
  This program is free software: you can redistribute it and/or modify it under the terms of the GNU General Public
  License as published by the Free Software Foundation, either version 3 of the License, or (at your option) any later
@@ -54,7 +55,7 @@ License: GPL-3.0-or-later
 END
     printf 'virtkeep (%s) unstable; urgency=medium\n\n  * See docs/changelog.md.\n\n -- %s  %s\n' \
         "$version" "$maintainer" "$date" | gzip -9n >"$doc/changelog.gz"
-    chmod 644 "$doc"/*
+    find "$doc" -type f -exec chmod 644 {} +
 }
 
 # Files of a package without the directory of its control files.
@@ -83,6 +84,7 @@ for unit in packaging/systemd/*; do
     sed -i 's|/usr/local/bin/|/usr/bin/|' "$root/usr/lib/systemd/system/${unit##*/}"
 done
 for page in README.md docs/*.md; do put 644 "$page" "$root/usr/share/doc/virtkeep/${page##*/}"; done
+put 644 packaging/virtkeep.toml "$root/usr/share/doc/virtkeep/examples/virtkeep.toml"
 mv "$root/usr/share/doc/virtkeep/changelog.md" "$root/usr/share/doc/virtkeep/NEWS.md"
 documents "$root" virtkeep
 mkdir -p "$work/debian"
