@@ -17,6 +17,8 @@ use crate::libvirt::domain::{PauseReason, State};
 use crate::libvirt::domain_xml::Connect;
 use crate::libvirt::{agent, code, code_of, xml};
 
+/// Time between the two looks that say that the domain has ended.
+const SETTLED: Duration = Duration::from_secs(1);
 /// How often the domain is looked at.
 const TICK: Duration = Duration::from_millis(200);
 /// Time for the agent to answer once.
@@ -198,8 +200,17 @@ impl Guest {
         ended
     }
 
-    /// Whether the domain has ended. A daemon that does not answer says nothing.
+    /// Whether the domain has ended: told twice, for a daemon that has just been started may not have found all of
+    /// its domains again.
     fn is_gone(&self) -> bool {
+        self.looks_gone() && {
+            thread::sleep(SETTLED);
+            self.looks_gone()
+        }
+    }
+
+    /// Whether libvirt says so now. A daemon that does not answer says nothing.
+    fn looks_gone(&self) -> bool {
         match self.link.reach().and_then(|reached| reached.state()) {
             Ok(state) => matches!(state, State::ShutOff | State::Crashed),
             Err(error) if is_no_more(&error) => true,
