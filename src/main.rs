@@ -155,18 +155,14 @@ fn raise_file_limit() {
 }
 
 fn run(session: &Session, tool: Option<Tool>, command: impl FnOnce() -> anyhow::Result<Exit>) -> Exit {
-    let received = match signals::watch(&session.cancel) {
-        Ok(received) => received,
-        Err(error) => return report(tool, &error.into()),
-    };
-    match (command(), received.signal()) {
-        (Ok(exit), _) => exit,
-        (Err(error), None) => report(tool, &error),
-        (Err(error), Some(signal)) => {
-            report(tool, &error);
-            Exit::Signal(signal)
-        }
+    if let Err(error) = signals::watch(&session.cancel) {
+        return report(tool, &error.into());
     }
+    let result = command();
+    if let Err(error) = &result {
+        report(tool, error);
+    }
+    signals::status(&result)
 }
 
 /// Prints the error with its causes, and what to do about it.

@@ -2,7 +2,6 @@
 //! one ends it at once. One that comes right behind counts as the same: service managers and closed
 //! terminals send two.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,6 +12,7 @@ use signal_hook::low_level;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::exit::Exit;
 
 /// Signals within this time are one.
 const SAME: Duration = Duration::from_secs(1);
@@ -37,30 +37,24 @@ pub fn first() -> Option<i32> {
     Some(FIRST.load(Ordering::SeqCst)).filter(|signal| *signal != 0)
 }
 
-/// Remembers which signal came.
-#[derive(Debug, Clone, Default)]
-pub struct Received(Arc<AtomicI32>);
-
-impl Received {
-    /// The first signal that came, if one did.
-    pub fn signal(&self) -> Option<i32> {
-        match self.0.load(Ordering::SeqCst) {
-            0 => None,
-            signal => Some(signal),
-        }
+/// The status that the process ends with when its work ended with `result`.
+pub fn status(result: &anyhow::Result<Exit>) -> Exit {
+    match (result, first()) {
+        (Ok(exit), _) => *exit,
+        (Err(_), Some(signal)) => Exit::Signal(signal),
+        (Err(error), None) => Exit::of(error),
     }
 }
 
 /// From here on a signal sets `cancel`; the process ends with 128+N when the work has ended, after a
 /// second signal, or when cleaning up has lasted too long.
-pub fn watch(cancel: &Cancel) -> Result<Received> {
-    let received = Received::default();
+pub fn watch(cancel: &Cancel) -> Result<()> {
     let mut wanted = vec![SIGINT, SIGTERM];
     if !is_hangup_ignored() {
         wanted.push(SIGHUP);
     }
     let mut signals = Signals::new(wanted).map_err(|error| Error::io("set up signal handling", error))?;
-    let (first, cancel) = (received.clone(), cancel.clone());
+    let cancel = cancel.clone();
     start("signals", move || {
         let mut begin: Option<Instant> = None;
         for signal in signals.forever() {
@@ -68,8 +62,7 @@ pub fn watch(cancel: &Cancel) -> Result<Received> {
                 continue;
             }
             begin.get_or_insert_with(Instant::now);
-            let _ = FIRST.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst);
-            if first.0.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+            if FIRST.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_err() {
                 leave(signal);
             }
             if SERVING.load(Ordering::SeqCst) {
@@ -89,8 +82,7 @@ pub fn watch(cancel: &Cancel) -> Result<Received> {
                 leave(signal);
             });
         }
-    })?;
-    Ok(received)
+    })
 }
 
 /// Whether the program was started to outlive its terminal, by `nohup`.

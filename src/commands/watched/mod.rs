@@ -77,7 +77,7 @@ pub fn domain(
     let result = backup::run(args, session, &facts);
     let known = facts.known();
     let name = args.domain.first().map(String::as_str).unwrap_or_default();
-    let mut record = Record::of(name, &known, status(&result), &start, result.as_ref().err());
+    let mut record = Record::of(name, &known, signals::status(&result), &start, result.as_ref().err());
     record.warnings = session.log.warnings();
     let told = tell(&record, &result);
     let hooked = after(args, session, &known, &record);
@@ -166,7 +166,7 @@ pub fn write(
     result: &Result<Exit>,
     error: Option<&anyhow::Error>,
 ) -> bool {
-    let (end, exit) = (moment::now(), status(result).code());
+    let (end, exit) = (moment::now(), signals::status(result).code());
     let mut written = Vec::new();
     if let Some(path) = &args.watched.report {
         let report = Report {
@@ -203,13 +203,4 @@ pub fn write(
 fn put(path: &Path, text: &str) -> error::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Layout::new(directory).with_mode(MODE).write_atomically(path, text.as_bytes())
-}
-
-/// The status that the process ends with after `result`.
-pub fn status(result: &Result<Exit>) -> Exit {
-    match (result, signals::first()) {
-        (Ok(exit), _) => *exit,
-        (Err(_), Some(signal)) => Exit::Signal(signal),
-        (Err(error), None) => Exit::of(error),
-    }
 }
