@@ -9,16 +9,6 @@ use std::time::{Duration, Instant};
 use super::Map;
 use crate::support::{Case, Lab, MIB, Run, TestDomain, files, run, virtkeep};
 
-/// A set in which a backup of `name` lies.
-#[track_caller]
-fn back_up(lab: &Lab, name: &str, set: &Path, options: &[&str]) {
-    let (uri, scratch) = (lab.uri(), lab.scratch());
-    let mut all: Vec<&dyn AsRef<OsStr>> = vec![&"backup", &"-n", &"-U", &uri, &"-d", &name, &"-o", &set];
-    all.extend([&"--scratchdir" as &dyn AsRef<OsStr>, &scratch]);
-    all.extend(options.iter().map(|option| option as &dyn AsRef<OsStr>));
-    virtkeep(&all).succeeds();
-}
-
 /// Boots in the foreground.
 #[track_caller]
 fn boot(lab: &Lab, set: &Path, options: &[&str]) -> Run {
@@ -85,9 +75,9 @@ fn a_guest_runs_from_its_backup_beside_itself() {
     guest.execute("dd if=/dev/urandom of=/mnt/random bs=1M count=5 2>&1 && echo second disk >/dev/vdb && sync");
     let sum = guest.execute("sha256sum </mnt/random");
     let set = lab.fresh_directory().join("set");
-    back_up(&lab, "g", &set, &["-l", "full"]);
+    lab.back_up("g", &set, &["-l", "full"]).succeeds();
     guest.execute("echo second >/mnt/file && sync");
-    back_up(&lab, "g", &set, &["-l", "inc"]);
+    lab.back_up("g", &set, &["-l", "inc"]).succeeds();
     let before = sums(&set);
 
     // A restore test: what the command finds, and its status.
@@ -125,7 +115,7 @@ fn a_running_copy_becomes_a_machine_of_its_own() {
     let guest = lab.guest("g", &["vda:64M"]);
     guest.execute("mkfs.ext4 -q /dev/vda && mount /dev/vda /mnt && echo first >/mnt/file && sync");
     let set = lab.fresh_directory().join("set");
-    back_up(&lab, "g", &set, &[]);
+    lab.back_up("g", &set, &[]).succeeds();
     guest.stop();
     // What it wrote in an earlier map is kept, and copied as well.
     let overlay = lab.fresh_directory().join("overlay");
@@ -147,7 +137,7 @@ fn a_running_copy_becomes_a_machine_of_its_own() {
     let compare = format!("qemu-img compare -U -f qcow2 -F raw '{}' \"$uri\"", image.display());
     virtkeep(&[&"map", &"-n", &"-i", &set, &kept[0], &kept[1], &"-e", &compare]).succeeds();
     new.execute("mount /dev/vda /mnt && cat /mnt/file && echo later >/mnt/later && sync");
-    back_up(&lab, "new", &lab.fresh_directory().join("set"), &["--require-freeze"]);
+    lab.back_up("new", &lab.fresh_directory().join("set"), &["--require-freeze"]).succeeds();
     new.stop();
     new.start();
     lab.virsh(&[&"resume", &"new"]);
@@ -173,7 +163,7 @@ fn a_machine_of_its_own_is_asked_for_later() {
     let guest = lab.guest("g", &["vda:64M"]);
     guest.execute("mkfs.ext4 -q /dev/vda && mount /dev/vda /mnt && echo first >/mnt/file && sync");
     let set = lab.fresh_directory().join("set");
-    back_up(&lab, "g", &set, &[]);
+    lab.back_up("g", &set, &[]).succeeds();
     guest.stop();
     let directory_of_qemu = |mode: &str| {
         let directory = lab.fresh_directory();
