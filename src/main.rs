@@ -24,6 +24,7 @@ use virtkeep::exit::Exit;
 use virtkeep::signals;
 use virtkeep::ui::log::{Log, Manner};
 use virtkeep::ui::progress::Display;
+use virtkeep::units;
 
 fn main() {
     let words: Vec<OsString> = std::env::args_os().collect();
@@ -47,6 +48,9 @@ fn own() -> i32 {
             return report(None, &error.into()).code();
         }
     };
+    if cli.command.talk().bytes {
+        units::show_exact();
+    }
     let display = Display::new(cli.command.talk());
     let log = Log::install(cli.command.talk(), display.bars());
     if let Err(error) = log.append_to(cli.command.talk()) {
@@ -74,6 +78,7 @@ fn drop_in(tool: Tool, words: &[OsString]) -> i32 {
         noprogress: logging.noprogress || quiet || logging.json,
         quiet,
         nocolor: logging.nocolor,
+        bytes: false,
         verbose: 0,
         log_file: None,
         log_format: LogFormat::Text,

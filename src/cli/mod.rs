@@ -5,6 +5,7 @@ pub mod complete;
 pub mod config;
 pub mod doctor;
 pub mod dropin;
+pub mod errors;
 pub mod files;
 pub mod manual;
 pub mod map;
@@ -77,7 +78,7 @@ pub enum Command {
     /// Lets a guest go when the backup that holds it dies; started by backup itself.
     #[command(hide = true)]
     Guard,
-    /// Writes the manual pages into a directory, for packages.
+    /// Writes the manual pages into a directory, for packages, and the page of errors.
     #[command(hide = true)]
     Manual(Generate),
     /// Ends a domain that runs from a map when the map dies; started by map itself.
@@ -91,8 +92,13 @@ pub enum Command {
 /// Where to write.
 #[derive(Debug, Args)]
 pub struct Generate {
-    /// Directory for the files.
-    pub directory: PathBuf,
+    /// Directory for the manual pages.
+    #[arg(required_unless_present = "errors")]
+    pub directory: Option<PathBuf>,
+
+    /// File for the page of errors, Markdown.
+    #[arg(long, value_name = "FILE")]
+    pub errors: Option<PathBuf>,
 }
 
 /// A program to become.
@@ -133,6 +139,7 @@ impl Command {
         match self {
             Self::Restore(args) => args.cache_dir.as_deref(),
             Self::Verify(args) => args.cache_dir.as_deref(),
+            Self::Dump(args) => args.cache_dir.as_deref(),
             Self::Map(args) => args.cache_dir.as_deref(),
             _ => None,
         }
@@ -144,6 +151,7 @@ impl Command {
             noprogress: true,
             quiet: false,
             nocolor: false,
+            bytes: false,
             verbose: 0,
             log_file: None,
             log_format: LogFormat::Text,
@@ -181,6 +189,10 @@ pub struct Talk {
     /// No colours.
     #[arg(long)]
     pub nocolor: bool,
+
+    /// All sizes to the byte: 1610612736 B instead of 1.5 GiB.
+    #[arg(long)]
+    pub bytes: bool,
 
     /// Say more; twice: everything.
     #[arg(short, long, action = clap::ArgAction::Count)]

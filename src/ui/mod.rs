@@ -4,4 +4,5 @@
 mod lines;
 pub mod log;
 pub mod progress;
+pub mod screen;
 mod syslog;

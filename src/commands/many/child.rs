@@ -88,6 +88,7 @@ fn words(talk: &Talk) -> Vec<&'static str> {
     let mut words = vec!["--verbose"; talk.verbose.into()];
     words.extend(talk.noprogress.then_some("--noprogress"));
     words.extend(talk.quiet.then_some("--quiet"));
+    words.extend(talk.bytes.then_some("--bytes"));
     words
 }
 
