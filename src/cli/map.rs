@@ -5,29 +5,16 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::chains::Chains;
 use super::{Hypervisor, Talk};
 
 /// Serve a restore point's disks over NBD.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Map {
-    /// Directory of the set, or its zip files: full.zip,inc1.zip; repeatable.
-    #[arg(short, long, value_name = "SET", required_unless_present = "file")]
-    pub input: Vec<PathBuf>,
-
-    /// Only these disks (target names such as vda); repeatable, or separated by commas.
-    #[arg(short, long, value_name = "DISK", value_delimiter = ',', conflicts_with = "file")]
-    pub disk: Vec<String>,
-
-    /// Restore point: a checkpoint, a run id (its first 4 characters will do), or a date in local time
-    /// (YYYY-MM-DD, or with HH:MM too), which means the newest run started by then [default: the
-    /// newest point]
-    #[arg(short, long, value_name = "POINT", conflicts_with = "file")]
-    pub until: Option<String>,
-
-    /// One disk from exactly these streams, the full first.
-    #[arg(short, long, value_name = "FILE", value_delimiter = ',')]
-    pub file: Vec<PathBuf>,
+    /// Whose disks.
+    #[command(flatten)]
+    pub chains: Chains,
 
     /// Unix socket to listen on [default: one in the user's run directory]
     #[arg(short, long, value_name = "PATH", conflicts_with = "listen")]

@@ -7,7 +7,6 @@ mod map;
 mod svg;
 mod tree;
 
-use std::io::Write;
 use std::path::Path;
 
 use anyhow::Result;
@@ -17,20 +16,17 @@ use serde_json::{Value, json};
 use self::cells::Scale;
 use self::layers::Disk;
 use self::map::Page;
-use super::{Session, foreign_raw, whole};
+use super::print::print;
+use super::{Session, foreign_raw, published, whole};
 use crate::cli::read::Dump;
 use crate::error::{self, Error, Kind};
 use crate::exit::Exit;
 use crate::set::catalogue::{Catalogue, Problem, Run, Stream};
 use crate::set::chain;
 use crate::set::files::Files;
-use crate::set::layout::Layout;
 use crate::set::moment;
 use crate::ui::screen;
 use crate::units::format_bytes;
-
-/// Permissions of a picture: there is no more in it than in what `dump` prints.
-const MODE: u32 = 0o644;
 
 /// Prints the restore points, or draws them.
 pub fn run(args: &Dump, session: &Session) -> Result<Exit> {
@@ -43,7 +39,7 @@ pub fn run(args: &Dump, session: &Session) -> Result<Exit> {
         let page = Page::new(columns, colour, catalogue.runs.iter().map(|run| short_id(&run.id)));
         let disks = layers::read(session, &catalogue, &args.disk, |size| page.scale(size))?;
         is_damaged = disks.iter().any(Disk::is_damaged);
-        print(&if disks.is_empty() { NOTHING.to_owned() } else { page.draw(&disks, short_id) })?;
+        print(if disks.is_empty() { NOTHING.to_owned() } else { page.draw(&disks, short_id) })?;
     } else if let Some(file) = &args.svg {
         let is_stdout = file == Path::new("-");
         if !is_stdout {
@@ -54,14 +50,14 @@ pub fn run(args: &Dump, session: &Session) -> Result<Exit> {
         let picture = svg::draw(&disks, &title(&catalogue), short_id);
         match is_stdout {
             true => print(&picture)?,
-            false => Layout::new(file).with_mode(MODE).write_atomically(file, picture.as_bytes())?,
+            false => published::write(file, &picture)?,
         }
     } else if args.json {
-        print(&format!("{:#}\n", to_json(&catalogue)))?;
+        print(format!("{:#}\n", to_json(&catalogue)))?;
     } else if args.tree && !catalogue.runs.is_empty() {
-        print(&tree::draw(&catalogue, columns, colour, |run| short_id(&run.id), |run| broken(&catalogue, run)))?;
+        print(tree::draw(&catalogue, columns, colour, |run| short_id(&run.id), |run| broken(&catalogue, run)))?;
     } else {
-        print(&to_table(&catalogue))?;
+        print(to_table(&catalogue))?;
     }
     for problem in &catalogue.problems {
         tracing::warn!("{}", error::report(&problem.error));
@@ -74,14 +70,6 @@ pub fn run(args: &Dump, session: &Session) -> Result<Exit> {
 }
 
 const NOTHING: &str = "No restore points.\n";
-
-fn print(text: &str) -> Result<()> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        // Nobody reads on: `dump | head` is no failure.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => Ok(other.map_err(|error| Error::io("write to stdout", error))?),
-    }
-}
 
 /// A file is replaced as a whole: a device or a directory must not be.
 fn refuse_special(path: &Path) -> error::Result<()> {

@@ -70,13 +70,7 @@ impl Prepared {
     /// XML; of the connection.
     pub fn new(args: &Map, source: &Source, disks: &[String]) -> Result<Self> {
         let (text, config) = source.domain()?.ok_or_else(no_xml)?;
-        let password = connect::password(&args.boot.hypervisor)?;
-        let hypervisor = Hypervisor {
-            uri: Some(connect::uri(&args.boot.hypervisor)),
-            password,
-            password_file: None,
-            ..args.boot.hypervisor.clone()
-        };
+        let hypervisor = connect::settled(&args.boot.hypervisor)?;
         let connection = connect::open(&hypervisor)?;
         let name = args.boot.name.clone().unwrap_or_else(|| format!("{}-boot", config.name));
         let replaces = name == config.name;
@@ -231,7 +225,7 @@ fn images(args: &Map, place: &Path, name: &str, disks: &[String]) -> Result<Vec<
     if args.boot.copy_to.is_none() {
         return Ok(Vec::new());
     }
-    if args.input.iter().any(|input| input.canonicalize().is_ok_and(|input| input == place)) {
+    if args.chains.input.iter().any(|input| input.canonicalize().is_ok_and(|input| input == place)) {
         return Err(Error::usage("the copies must not lie in the set").path(place).hint("choose another directory"));
     }
     let image = |disk: &String| {
