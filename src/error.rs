@@ -266,6 +266,18 @@ pub fn report(error: &(dyn StdError + 'static)) -> String {
     line
 }
 
+/// The first disk named along the cause chain.
+pub fn disk<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e str> {
+    let mut next = Some(error);
+    while let Some(current) = next {
+        if let Some(disk) = current.downcast_ref::<Error>().and_then(Error::disk_name) {
+            return Some(disk);
+        }
+        next = current.source();
+    }
+    None
+}
+
 /// The first hint found along the cause chain.
 pub fn hint<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e str> {
     let mut next = Some(error);

@@ -36,7 +36,7 @@ extra=(virtnbdbackup nbdkit-plugin-python busybox-static e2fsprogs cpio lz4 xz-u
     libxml2-utils swtpm swtpm-tools seabios
     openssh-server openssh-client netcat-openbsd iproute2 gnutls-bin sasl2-bin libsasl2-modules libsasl2-modules-db
     python3-libnbd fio fuse3 nbd-client openssl b3sum
-    man-db groff-base guestfish libguestfs-xfs btrfs-progs ntfs-3g lvm2 cryptsetup-bin kmod prometheus)
+    man-db groff-base systemd guestfish libguestfs-xfs btrfs-progs ntfs-3g lvm2 cryptsetup-bin kmod prometheus)
 
 say() { echo "install: $*" >&2; }
 die() { say "error: $1" && { [ -z "${2-}" ] || say "hint: $2"; } && exit 1; }

@@ -156,6 +156,7 @@ impl Command {
             verbose: 0,
             log_file: None,
             log_format: LogFormat::Text,
+            log_to: None,
         };
         match self {
             Self::Backup(args) => &args.talk,
@@ -206,6 +207,20 @@ pub struct Talk {
     /// How lines of --log-file look: text, or an object of JSON each.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text, requires = "log_file")]
     pub log_format: LogFormat,
+
+    /// Send messages to this log of the system's, too, whatever --quiet shows. Without it, where stderr is systemd's
+    /// journal, what would be shown goes there with fields: domain, disk, run.
+    #[arg(long, value_name = "LOG", value_enum)]
+    pub log_to: Option<LogTo>,
+}
+
+/// What `--log-to` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+pub enum LogTo {
+    /// systemd's journal, with fields.
+    Journal,
+    /// syslog, at /dev/log.
+    Syslog,
 }
 
 /// What `--log-format` takes.

@@ -196,7 +196,9 @@ mod tests {
         hints.sort_unstable();
         hints.dedup();
         assert_eq!(hints.len(), count, "a hint is there twice");
-        for (bad, line) in [("> x", "> x"), ("busy\n! a\n? b", "busy"), ("busy\n? a\n? b\n> c", "? b"), ("nothing", "nothing")] {
+        for (bad, line) in
+            [("> x", "> x"), ("busy\n! a\n? b", "busy"), ("busy\n? a\n? b\n> c", "? b"), ("nothing", "nothing")]
+        {
             assert_eq!(parse(bad).unwrap_err(), line, "{bad:?}");
         }
     }

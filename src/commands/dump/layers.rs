@@ -9,6 +9,7 @@ use crate::commands::restore::source::{opening_bytes, watched};
 use crate::error::{self, Error, Kind, Result};
 use crate::extent::Kind as ExtentKind;
 use crate::set::catalogue::{Catalogue, Run, Stream};
+use crate::ui::log::on_disk;
 
 /// One disk through all runs.
 #[derive(Debug)]
@@ -85,13 +86,14 @@ pub fn read(
 
 fn row(session: &Session, catalogue: &Catalogue, run: &Run, target: &str, scale: &Scale) -> Result<Row> {
     session.cancel.check()?;
+    let _messages = on_disk(target);
     let stream = run.stream(target);
     let content = match stream.map(|stream| cells(session, catalogue, stream, scale)) {
         None => Content::Absent,
         Some(Ok(content)) => content,
         Some(Err(error)) if error.kind() == Kind::Cancelled => return Err(error),
         Some(Err(error)) => {
-            tracing::error!(disk = target, "{}", error::report(&error));
+            tracing::error!("{}", error::report(&error));
             Content::Damaged
         }
     };

@@ -215,4 +215,3 @@ fn chain(set: &Path, run: Uuid) -> Option<usize> {
         catalogue.runs.iter().find(|other| other.manifest.as_ref().is_some_and(|manifest| manifest.run == run))?;
     chain_length(&catalogue, run).ok()
 }
-

@@ -68,7 +68,11 @@ fn every_page_is_in_the_book_once() {
     for page in &listed {
         let text = std::fs::read_to_string(docs.join(page)).unwrap();
         assert!(text.starts_with("# "), "{}: no title", page.display());
-        assert!(text.matches("\n# ").count() == 0 || text.contains("```") || text.contains("    # "), "{}", page.display());
+        assert!(
+            text.matches("\n# ").count() == 0 || text.contains("```") || text.contains("    # "),
+            "{}",
+            page.display()
+        );
     }
 }
 

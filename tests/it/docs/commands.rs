@@ -133,6 +133,10 @@ fn the_commands_of_the_readme_run() {
                 .unwrap();
             assert!(output.status.success(), "{page}: {text}: {output:?}");
             run.push(text);
+            // Examples are each for themselves: none restores beside another's images.
+            for place in ["restore", "var/lib/libvirt/images"] {
+                let _ = std::fs::remove_dir_all(root.join(place));
+            }
         }
     }
     assert!(run.len() > 15, "{run:#?}");

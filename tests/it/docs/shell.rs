@@ -128,7 +128,9 @@ pub fn commands(text: &str) -> Vec<Vec<String>> {
                 word.get_or_insert_default().push('$');
                 word.get_or_insert_default().extend(signs.by_ref().take_while(|sign| *sign != ')'));
             }
-            Some(sign) if !sign.is_whitespace() && !"|;&<>()#".contains(sign) => word.get_or_insert_default().push(sign),
+            Some(sign) if !sign.is_whitespace() && !"|;&<>()#".contains(sign) => {
+                word.get_or_insert_default().push(sign)
+            }
             Some('#') if word.is_some() => word.get_or_insert_default().push('#'),
             _ => {
                 // A number before a redirection is no word.

@@ -43,7 +43,7 @@ impl Known {
     }
 }
 
-/// A chain of three runs and a differential, and what they hold of disk vda.
+/// A full, an increment and a differential, and what they hold of disk vda.
 fn chain<'lab>(lab: &'lab Lab, name: &str) -> (Case<'lab>, Vec<Known>) {
     let case = Case::new(lab, name, &["vda:24M", "vdb:1M"]);
     let clusters = |list: &[(u64, u64)]| -> Vec<Range<u64>> {
@@ -68,11 +68,18 @@ fn chain<'lab>(lab: &'lab Lab, name: &str) -> (Case<'lab>, Vec<Known>) {
     case.backup(&["-l", "inc"]).succeeds();
     known.push(Known { data: clusters(&second), zero: clusters(&[(2 * MIB, MIB)]), size: 24 * MIB });
     lab.virsh(&[&"blockresize", &case.domain.name(), &"vda", &"32M"]);
-    let third = [(30 * MIB, MIB)];
-    write(&third);
+    write(&[(30 * MIB, MIB)]);
     case.backup(&["-l", "diff"]).succeeds();
-    let grown = Known { data: clusters(&third), zero: vec![], size: 32 * MIB };
-    known.push(grown);
+    // A disk that has grown is made full: all that was ever written.
+    let all = [
+        (0, 2 * MIB),
+        (5 * MIB, 2 * MIB),
+        (10 * MIB, MIB),
+        (20 * MIB, 2 * CLUSTER),
+        (23 * MIB + 512 * KIB, 512 * KIB),
+        (30 * MIB, MIB),
+    ];
+    known.push(Known { data: clusters(&all), zero: vec![0..32 * MIB], size: 32 * MIB });
     (case, known)
 }
 
@@ -103,7 +110,7 @@ fn look(sign: char) -> Option<Look> {
 #[test]
 fn a_map_shows_what_each_run_changed() {
     let lab = Lab::up();
-    let (case, known) = chain(&lab, "drawn");
+    let (case, known) = chain(&lab, "web");
     for columns in [20, 37, 80, 200] {
         let text = dump(&columns.to_string(), &case.set, &["--map", "--bytes", "-d", "vda"]);
         assert!(!text.contains('\x1b'), "{text}");
@@ -133,8 +140,8 @@ fn a_map_shows_what_each_run_changed() {
     assert!(text.contains("vdb  1.0 MiB") && text.contains("blank: the disk was smaller"), "{text}");
     virtkeep(&[&"dump", &"-i", &case.set, &"--map", &"-d", &"vdz"]).ends_with(1).says(&["vdz", "there are vda, vdb"]);
     picture::shows(&case, &known);
-
     tree(&case);
+    documented(&case);
 
     // A stream that is damaged costs its own row.
     let file = std::fs::read_dir(&case.set).unwrap().map(|entry| entry.unwrap().path());
@@ -144,6 +151,50 @@ fn a_map_shows_what_each_run_changed() {
     std::fs::write(diff.unwrap(), "no stream").unwrap();
     let damaged = virtkeep(&[&"dump", &"-i", &case.set, &"--map"]).ends_with(4).says(&["vda"]);
     assert!(damaged.stdout.contains("(DAMAGED)") && damaged.stdout.contains('█'), "{}", damaged.stdout);
+}
+
+/// docs/dump.md shows what the program shows: names and times of the example's runs in place of ours. With
+/// VIRTKEEP_WRITE_DOCS the picture is written anew.
+fn documented(case: &Case<'_>) {
+    let as_documented = |text: &str| {
+        let mut text = text.replace(case.set.to_str().unwrap(), "/backup/web");
+        let days =
+            [("30d39ca9", "2026-11-20 02:00"), ("0e68275e", "2026-11-21 02:00"), ("77aa0b1c", "2026-11-21 14:00")];
+        for (id, (name, time)) in ids(&case.set).iter().zip(days) {
+            text = text.replace(&id[..8], name);
+            let lines: Vec<String> =
+                text.lines().map(|line| if line.contains(name) { at(line, time) } else { line.into() }).collect();
+            text = lines.join("\n") + "\n";
+        }
+        text
+    };
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/docs");
+    let page = std::fs::read_to_string(format!("{root}/dump.md")).unwrap();
+    for options in [&["--map", "-d", "vda"][..], &["--tree"]] {
+        let text = as_documented(&dump("80", &case.set, options));
+        assert!(page.contains(&text), "docs/dump.md does not have this:\n{text}");
+    }
+    let picture = as_documented(&dump("80", &case.set, &["--svg", "-", "-d", "vda"]));
+    let file = format!("{root}/dump.svg");
+    if std::env::var_os("VIRTKEEP_WRITE_DOCS").is_some() {
+        std::fs::write(&file, &picture).unwrap();
+    }
+    let known = std::fs::read_to_string(&file).unwrap_or_default();
+    assert!(known == picture, "{file} is old: run this test with VIRTKEEP_WRITE_DOCS=1");
+}
+
+/// The line with another time in it.
+fn at(line: &str, time: &str) -> String {
+    let is_time = |text: &str| {
+        text.chars()
+            .zip(time.chars())
+            .all(|(one, other)| one == other || (one.is_ascii_digit() && other.is_ascii_digit()))
+    };
+    let found = line
+        .char_indices()
+        .map(|(place, _)| place)
+        .find(|&place| line.get(place..place + time.len()).is_some_and(is_time));
+    found.map_or(line.to_owned(), |place| format!("{}{time}{}", &line[..place], &line[place + time.len()..]))
 }
 
 /// The runs' ids, as JSON tells them.
