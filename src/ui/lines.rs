@@ -15,6 +15,8 @@ pub struct Said {
     at: Option<String>,
     /// The disk that it is about, where the message was given one.
     pub disk: Option<String>,
+    /// The domain, where the message was given one (`whose`).
+    pub domain: Option<String>,
 }
 
 impl Said {
@@ -138,6 +140,7 @@ impl Visit for Said {
         match field.name() {
             "at" => self.at = Some(value.to_owned()),
             "disk" => self.disk = Some(value.to_owned()),
+            "whose" => self.domain = Some(value.to_owned()),
             _ => self.record_debug(field, &value),
         }
     }
@@ -160,6 +163,7 @@ mod tests {
             message: "Got \"2\"".to_owned(),
             at: Some("root disk - backup".to_owned()),
             disk: Some("vda".to_owned()),
+            domain: None,
         }
     }
 

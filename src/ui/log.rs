@@ -321,7 +321,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Log {
             around.find_map(|span| span.extensions().get::<OfDisk>().and_then(|disk| disk.0.clone()))
         };
         let disk = said.disk.clone().or_else(of_span);
-        let about = About { disk, ..self.state().about.clone() };
+        let mut about = About { disk, ..self.state().about.clone() };
+        about.domain = said.domain.clone().or(about.domain);
         let is_shown = level <= self.shared.stderr_level;
         if is_shown {
             self.show(level, &said.message, &about);

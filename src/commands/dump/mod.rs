@@ -33,32 +33,7 @@ pub fn run(args: &Dump, session: &Session) -> Result<Exit> {
     let catalogue = foreign_raw::open_set(Files::open(&args.input)?)?;
     let is_drawn = args.map || args.svg.is_some();
     let catalogue = if is_drawn { catalogue.with_data()? } else { catalogue };
-    let (colour, columns) = (screen::has_colour(args.talk.nocolor), screen::columns());
-    let mut is_damaged = false;
-    if args.map {
-        let page = Page::new(columns, colour, catalogue.runs.iter().map(|run| short_id(&run.id)));
-        let disks = layers::read(session, &catalogue, &args.disk, |size| page.scale(size))?;
-        is_damaged = disks.iter().any(Disk::is_damaged);
-        print(if disks.is_empty() { NOTHING.to_owned() } else { page.draw(&disks, short_id) })?;
-    } else if let Some(file) = &args.svg {
-        let is_stdout = file == Path::new("-");
-        if !is_stdout {
-            refuse_special(file)?;
-        }
-        let disks = layers::read(session, &catalogue, &args.disk, |size| Scale::fine(size, svg::CELLS))?;
-        is_damaged = disks.iter().any(Disk::is_damaged);
-        let picture = svg::draw(&disks, &title(&catalogue), short_id);
-        match is_stdout {
-            true => print(&picture)?,
-            false => published::write(file, &picture)?,
-        }
-    } else if args.json {
-        print(format!("{:#}\n", to_json(&catalogue)))?;
-    } else if args.tree && !catalogue.runs.is_empty() {
-        print(tree::draw(&catalogue, columns, colour, |run| short_id(&run.id), |run| broken(&catalogue, run)))?;
-    } else {
-        print(to_table(&catalogue))?;
-    }
+    let mut is_damaged = show(args, session, &catalogue)?;
     for problem in &catalogue.problems {
         tracing::warn!("{}", error::report(&problem.error));
     }
@@ -67,6 +42,38 @@ pub fn run(args: &Dump, session: &Session) -> Result<Exit> {
     }
     is_damaged |= catalogue.runs.iter().any(|run| chain_length(&catalogue, run).is_err());
     Ok(if is_damaged || catalogue.problems.iter().any(Problem::is_damage) { Exit::Damage } else { Exit::Done })
+}
+
+/// Prints or draws what is asked for; true where a stream that is needed for that can't be read, which was said.
+fn show(args: &Dump, session: &Session, catalogue: &Catalogue) -> Result<bool> {
+    let (colour, columns) = (screen::has_colour(args.talk.nocolor), screen::columns());
+    if args.map {
+        let page = Page::new(columns, colour, catalogue.runs.iter().map(|run| short_id(&run.id)));
+        let disks = layers::read(session, catalogue, &args.disk, |size| page.scale(size))?;
+        print(if disks.is_empty() { NOTHING.to_owned() } else { page.draw(&disks, short_id) })?;
+        return Ok(disks.iter().any(Disk::is_damaged));
+    }
+    if let Some(file) = &args.svg {
+        let is_stdout = file == Path::new("-");
+        if !is_stdout {
+            refuse_special(file)?;
+        }
+        let disks = layers::read(session, catalogue, &args.disk, |size| Scale::fine(size, svg::CELLS))?;
+        let picture = svg::draw(&disks, &title(catalogue), short_id);
+        match is_stdout {
+            true => print(&picture)?,
+            false => published::write(file, &picture)?,
+        }
+        return Ok(disks.iter().any(Disk::is_damaged));
+    }
+    print(if args.json {
+        format!("{:#}\n", to_json(catalogue))
+    } else if args.tree && !catalogue.runs.is_empty() {
+        tree::draw(catalogue, columns, colour, |run| short_id(&run.id), |run| broken(catalogue, run))
+    } else {
+        to_table(catalogue)
+    })?;
+    Ok(false)
 }
 
 const NOTHING: &str = "No restore points.\n";

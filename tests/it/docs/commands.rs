@@ -25,22 +25,35 @@ fn parse(place: &str, text: &str, may_lack: bool) -> usize {
         if name == "sh" && words.get(1).is_some_and(|word| word == "-c") {
             count += parse(place, &words[2], may_lack);
         }
+        // What is left open in a sentence; the value of an option stays.
         let may_lack = may_lack || words.iter().any(|word| word == "…");
-        words.retain(|word| word != "…");
+        let is_value = |index: usize, words: &[String]| index > 0 && words[index - 1].starts_with('-');
+        while let Some(open) = (0..words.len()).find(|&index| words[index] == "…" && !is_value(index, &words)) {
+            words.remove(open);
+        }
+        if words.len() < 2 {
+            continue;
+        }
         let definition = match Tool::ALL.into_iter().find(|tool| tool.name() == name) {
             Some(tool) => tool.command(),
             None if name == "virtkeep" => Cli::command(),
             None => continue,
         };
         // `virtkeep COMMAND`, or the program's name alone.
-        if may_lack && words.get(1).is_none_or(|word| word.chars().all(|letter| letter.is_ascii_uppercase())) {
+        if may_lack && words[1].chars().all(|letter| letter.is_ascii_uppercase()) {
             continue;
         }
         count += 1;
         match definition.try_get_matches_from(&words) {
             Ok(_) => {}
             Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {}
-            Err(error) if may_lack && error.kind() == ErrorKind::MissingRequiredArgument => {}
+            // NAME or SECONDS instead of one.
+            Err(error)
+                if may_lack
+                    && matches!(
+                        error.kind(),
+                        ErrorKind::MissingRequiredArgument | ErrorKind::ValueValidation | ErrorKind::InvalidValue
+                    ) => {}
             Err(error) => panic!("{place}: {text}\n{error}"),
         }
     }
@@ -51,7 +64,6 @@ fn parse(place: &str, text: &str, may_lack: bool) -> usize {
 fn every_command_line_is_one_that_the_program_takes() {
     let mut count = 0;
     for file in documents(Path::new(env!("CARGO_MANIFEST_DIR"))) {
-        // What is behind two spaces is a remark.
         for Line { file, text, inline } in lines(&file) {
             count += parse(&file.display().to_string(), &text, inline);
         }
@@ -64,6 +76,7 @@ fn every_command_line_is_one_that_the_program_takes() {
         let begin = text.split_once("Examples:\n").map_or("", |(_, rest)| rest);
         let text = begin.split("\n\n").next().unwrap_or_default().replace("\\\n", "");
         for line in text.lines().map(str::trim_start).filter(|line| line.starts_with("virtkeep ")) {
+            // What is behind two spaces is a remark.
             let line = line.split("  ").next().unwrap_or_default();
             examples += parse(command.get_name(), line, false);
         }

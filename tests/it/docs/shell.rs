@@ -86,7 +86,8 @@ fn block_lines(block: &str) -> Vec<String> {
             continue;
         }
         let last = found.last().unwrap();
-        open = last.ends_with('\\') || last.matches('\'').count() % 2 == 1;
+        let code = last.split(" # ").next().unwrap_or_default();
+        open = last.ends_with('\\') || code.matches('\'').count() % 2 == 1;
     }
     found
 }
@@ -165,5 +166,8 @@ fn lines_are_taken_apart() {
     assert_eq!(words("a -o /x-$(date +%Y) -z"), ["a|-o|/x-$(date +%Y|-z"]);
     let block = "$ a\noutput\n$ b \\\n    -c\n";
     assert_eq!(block_lines(block), ["a", "b -c"]);
-    assert_eq!(block_lines("0 2 * * *  root  a +\\%Y\n# no\nb -e '\n  x'\n"), ["a +%Y", "b -e '\n  x'"]);
+    assert_eq!(
+        block_lines("0 2 * * *  root  a +\\%Y\n# no\nb # it's\nc -e '\n  x'\n"),
+        ["a +%Y", "b # it's", "c -e '\n  x'"]
+    );
 }

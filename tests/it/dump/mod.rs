@@ -221,5 +221,7 @@ fn tree(case: &Case<'_>) {
     // The longest bar is the largest file's, and fills its place.
     let text = dump("100", &case.set, &["--tree"]);
     let bars: Vec<usize> = text.lines().map(|line| line.matches('█').count()).collect();
-    assert!(bars[0] > bars[1] && bars[1] > bars[2], "{text}");
+    assert!(bars[2] > bars[0] && bars[0] > bars[1], "{text}");
+    let full = text.lines().nth(2).unwrap();
+    assert_eq!(full.chars().count(), 100, "{text}");
 }

@@ -24,11 +24,11 @@ fn drawn(output: &str) -> Vec<String> {
 #[test]
 fn bars_are_never_wider_than_the_terminal() {
     let lab = Lab::up();
-    let disk = random_disk(&lab, 4);
+    let disk = random_disk(&lab, 12);
     let case = Case::new(&lab, "d", &[&disk]);
     for columns in [22, 80] {
         let script = format!(
-            "stty cols {columns} rows 20; exec '{}' backup -d d -o '{}' -U '{}' --scratchdir '{}' -l copy --disk-rate-limit 3M",
+            "stty cols {columns} rows 20; exec '{}' backup -d d -o '{}' -U '{}' --scratchdir '{}' -l copy --disk-rate-limit 12M",
             program().to_str().unwrap(),
             lab.fresh_directory().display(),
             lab.uri(),
@@ -47,8 +47,11 @@ fn bars_are_never_wider_than_the_terminal() {
         let lines = drawn(&String::from_utf8_lossy(&run.stdout));
         let bars: Vec<&String> = lines.iter().filter(|line| line.starts_with("vda ") && line.contains('%')).collect();
         assert!(!bars.is_empty(), "{lines:#?}");
-        assert!(bars.iter().all(|line| line.chars().count() < columns), "{bars:#?}");
-        assert_eq!(bars.iter().any(|line| line.contains("/4.0 MiB")), columns == 80, "{bars:#?}");
+        // The last line is filled up with blanks.
+        assert!(lines.iter().all(|line| line.chars().count() <= columns || !line.contains('%')), "{lines:#?}");
+        assert!(bars.iter().all(|line| line.trim_end().chars().count() < columns), "{bars:#?}");
+        assert_eq!(bars.iter().any(|line| line.contains("/12.0 MiB")), columns == 80, "{bars:#?}");
+        assert!(bars.iter().any(|line| line.contains('█')), "{bars:#?}");
     }
     // In a pipe there is none of it.
     let run = case.backup_to(&lab.fresh_directory(), &["-l", "copy"]).succeeds();
