@@ -57,13 +57,10 @@ fn draw_disk(body: &mut String, disk: &Disk, top: usize, short: &impl Fn(&str) -
     let mut y = top + 26;
     for row in &disk.rows {
         let name = escape(plain(short(&row.id), 15)).into_owned();
-        let _ = writeln!(
-            body,
-            r#"<g><text x="10" y="{}">{name} {} {}</text>"#,
-            y + 17,
-            escape(plain(&row.started, 20)),
-            escape(plain(&row.level, 10))
-        );
+        // A title is the first thing in its group.
+        let _ = writeln!(body, "<g><title>{name} {}</title>", told(row));
+        let (time, level) = (plain(&row.started, 20), plain(&row.level, 10));
+        let _ = writeln!(body, r#"<text x="10" y="{}">{name} {} {}</text>"#, y + 17, escape(time), escape(level));
         strip(body, row, &disk.scale, &name, y);
         body.push_str("</g>\n");
         y += HEIGHT + GAP;
@@ -73,23 +70,19 @@ fn draw_disk(body: &mut String, disk: &Disk, top: usize, short: &impl Fn(&str) -
     y + 44
 }
 
+/// What a run did to the disk, in words.
+fn told(row: &Row) -> String {
+    match &row.content {
+        Content::Cells { data, zero, .. } => format!("{} of data, {} zero", format_bytes(*data), format_bytes(*zero)),
+        Content::Absent => "not in this run".to_owned(),
+        Content::Damaged => "damaged".to_owned(),
+    }
+}
+
 fn strip(body: &mut String, row: &Row, scale: &Scale, name: &str, y: usize) {
-    let cells = match &row.content {
-        Content::Cells { cells, data, zero } => {
-            let _ = writeln!(
-                body,
-                "<title>{name} {}: {} of data, {} zero</title>",
-                escape(plain(&row.level, 10)),
-                format_bytes(*data),
-                format_bytes(*zero)
-            );
-            cells
-        }
-        other => {
-            let why = if matches!(other, Content::Absent) { "not in this run" } else { "damaged" };
-            let _ = writeln!(body, r#"<title>{name}: {why}</title><text x="{LEFT}" y="{}">({why})</text>"#, y + 17);
-            return;
-        }
+    let Content::Cells { cells, .. } = &row.content else {
+        let _ = writeln!(body, r#"<text x="{LEFT}" y="{}">({})</text>"#, y + 17, told(row));
+        return;
     };
     let looks: Vec<Look> = cells.iter().map(|cell| cell.look()).collect();
     let there = looks.iter().take_while(|look| **look != Look::Beyond).count();
