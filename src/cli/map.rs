@@ -140,15 +140,33 @@ pub struct Boot {
 
 /// End a map.
 #[derive(Debug, Args)]
+#[command(after_help = UNMAP_HELP)]
 pub struct Unmap {
     /// The map's Unix socket, or its process id.
     #[arg(value_name = "SOCKET|PID")]
     pub map: PathBuf,
 
+    /// Let the domain that runs from the map live on: copy its disks, while it runs, to new images in this
+    /// directory, with which it goes on; then the map ends. Ctrl-C and failures leave it running from the map.
+    #[arg(long, value_name = "DIR")]
+    pub copy_to: Option<PathBuf>,
+
+    /// Define the domain that goes on, so that it is still known when it ends.
+    #[arg(short = 'D', long, requires = "copy_to")]
+    pub define: bool,
+
     /// How much is said.
     #[command(flatten)]
     pub talk: Talk,
 }
+
+const UNMAP_HELP: &str = "Examples:
+  virtkeep unmap /run/web.sock
+  virtkeep unmap 4711 --copy-to /var/lib/libvirt/images --define
+
+QEMU's user makes the images, and must be able to write to the directory. Copies of the files of
+the domain's firmware (UEFI variables, kernel, initial ramdisk) are put beside them. Without
+--define a file NAME.xml is left there, with which `virsh define` keeps the domain.";
 
 const EXAMPLES: &str = "Examples:
   virtkeep map -i /backup/web -d vda                              URIs on standard output, until Ctrl-C

@@ -78,7 +78,7 @@ pub fn run(command: &Command, session: &Session) -> Result<Exit> {
         Command::Verify(args) => verify::run(args, session),
         Command::Dump(args) => dump::run(args, session),
         Command::Map(args) => map::run(args, session),
-        Command::Unmap(args) => map::unmap::run(args),
+        Command::Unmap(args) => map::unmap::run(args, session),
         Command::Ls(args) => files::ls::run(args, session),
         Command::Cp(args) => files::cp::run(args, session),
         Command::Status(args) => status::run(args),

@@ -92,6 +92,9 @@ fn use_disks(
     let user = User::start(args, uris, place, stop)?;
     if let Some(guest) = &guest {
         guest.tell();
+        if args.exec.is_none() && args.boot.copy_to.is_none() {
+            guest.tell_way_to_keep();
+        }
         if let Some(seconds) = args.boot.wait_agent {
             guest.wait_agent(Duration::from_secs(seconds), stop)?;
         }
@@ -101,7 +104,7 @@ fn use_disks(
         guest.hand_over(args.boot.define, session, stop)?;
         return Ok(Exit::Done);
     }
-    let exit = user.wait(uris, place, guest.as_ref(), stop)?;
+    let exit = user.wait(uris, place, guest.as_mut(), stop)?;
     if let Some(guest) = guest {
         guest.end()?;
     }

@@ -31,6 +31,13 @@ pub struct Orders {
     pub directory: Option<PathBuf>,
 }
 
+impl Orders {
+    /// The same, and these files to remove.
+    pub fn with(&self, files: &[PathBuf]) -> Self {
+        Self { files: [&self.files, files].concat(), ..self.clone() }
+    }
+}
+
 /// The map's side. Dropped, the guard does what it was told last.
 #[derive(Debug)]
 pub struct Guard(Minder);
