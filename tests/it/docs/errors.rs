@@ -7,6 +7,9 @@ use virtkeep::cli::errors;
 
 use super::sources::{hints, literals, normal, sources};
 
+/// Where the hint of another process of ours is passed on.
+const PASSED_ON: [&str; 1] = ["commands/map/boot/request.rs"];
+
 #[test]
 fn the_page_of_errors_is_current_and_has_every_hint() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -17,6 +20,9 @@ fn the_page_of_errors_is_current_and_has_every_hint() {
     let mut given = BTreeSet::new();
     let mut missing = Vec::new();
     for (file, texts) in hints(&sources) {
+        if texts.is_err() && PASSED_ON.iter().any(|passed| file.ends_with(passed)) {
+            continue;
+        }
         let texts = texts.unwrap_or_else(|argument| panic!("{}: no text is found for {argument}", file.display()));
         for text in texts {
             let text = normal(&text);

@@ -159,7 +159,8 @@ fn texts(sources: &[Source], source: &Source, argument: &str) -> Vec<String> {
         return constant(source).or_else(|| sources.iter().find_map(constant)).unwrap_or_default();
     }
     // What a variable is, whichever of that name.
-    for pattern in [format!("let {name} ="), format!(", {name}) ="), format!("Some({name}) ="), format!("fn {name}(")] {
+    for pattern in [format!("let {name} ="), format!(", {name}) = "), format!("Some({name}) ="), format!("fn {name}(")]
+    {
         for (at, _) in source.text.match_indices(&pattern) {
             let code = match pattern.starts_with("fn") {
                 true => body(&source.text, at),
