@@ -94,6 +94,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("ssh host", "another host"),
     ("/dev/vg0", "a device: tests/it/raw/device.rs"),
     ("--boot", "a guest that boots: tests/it/map/boot.rs"),
+    ("virtkeep unmap", "a map that runs: tests/it/map/boot.rs"),
     ("--fuse", "goes on until it is interrupted: tests/it/map/tools.rs"),
     ("--writable ", "goes on until it is interrupted: tests/it/map/writable.rs"),
     ("virtkeep map -i /backup/web -d vda    ", "goes on until it is interrupted: tests/it/map"),

@@ -197,6 +197,29 @@ fn at(line: &str, time: &str) -> String {
     found.map_or(line.to_owned(), |place| format!("{}{time}{}", &line[..place], &line[place + time.len()..]))
 }
 
+/// A set of virtnbdbackup in zip files; what was written stands in the fixture's make.sh.
+#[test]
+fn sets_of_virtnbdbackup_are_drawn() {
+    let zips = ["full", "inc1", "inc2"].map(|name| format!("tests/fixtures/zip-2.53/{name}.zip")).join(",");
+    let disk = |target: &str, size: u64, runs: [&[(u64, u64)]; 3]| {
+        let text = dump("66", &zips.clone().into(), &["--map", "--bytes", "-d", target]);
+        let cell = text.split("a column is ").nth(1).unwrap().split(' ').next().unwrap().parse::<u64>().unwrap();
+        for (number, written) in runs.into_iter().enumerate() {
+            let data = written.iter().map(|(offset, length)| *offset..offset + length).collect();
+            let zero = if number == 0 { vec![0..size] } else { vec![] };
+            let known = Known { data, zero, size };
+            let row = text.lines().find(|line| line.starts_with(&format!("virtnbdbackup.{number} "))).unwrap();
+            let drawn: Vec<Option<Look>> = row.chars().skip("virtnbdbackup.0 full ".len()).map(look).collect();
+            let expected = (0..size.div_ceil(cell)).map(|n| known.look(n * cell..((n + 1) * cell).min(size)));
+            assert_eq!(drawn, expected.collect::<Vec<_>>(), "{target}, run {number}:\n{text}");
+        }
+    };
+    disk("vda", 1 << 20, [&[(0, 8192), (524_288, 4096)], &[(4096, 8192)], &[(1_044_480, 4096)]]);
+    disk("vdb", 262_656, [&[(4096, 4096)], &[], &[(262_144, 512)]]);
+    let text = dump("80", &zips.into(), &["--tree"]);
+    assert!(text.starts_with("┌ virtnbdbackup.0 ") && text.contains("\n└ virtnbdbackup.2 "), "{text}");
+}
+
 /// The runs' ids, as JSON tells them.
 fn ids(set: &PathBuf) -> Vec<String> {
     let json = virtkeep(&[&"dump", &"-i", set, &"--json"]).succeeds().stdout;

@@ -24,11 +24,12 @@ fn drawn(output: &str) -> Vec<String> {
 #[test]
 fn bars_are_never_wider_than_the_terminal() {
     let lab = Lab::up();
-    let disk = random_disk(&lab, 12);
+    // Several times what its threads read at once, so that a bar is seen between begin and end.
+    let disk = random_disk(&lab, 32);
     let case = Case::new(&lab, "d", &[&disk]);
     for columns in [22, 80] {
         let script = format!(
-            "stty cols {columns} rows 20; exec '{}' backup -d d -o '{}' -U '{}' --scratchdir '{}' -l copy --disk-rate-limit 12M",
+            "stty cols {columns} rows 20; exec '{}' backup -d d -o '{}' -U '{}' --scratchdir '{}' -l copy --disk-rate-limit 24M",
             program().to_str().unwrap(),
             lab.fresh_directory().display(),
             lab.uri(),
@@ -50,7 +51,7 @@ fn bars_are_never_wider_than_the_terminal() {
         // The last line is filled up with blanks.
         assert!(lines.iter().all(|line| line.chars().count() <= columns || !line.contains('%')), "{lines:#?}");
         assert!(bars.iter().all(|line| line.trim_end().chars().count() < columns), "{bars:#?}");
-        assert_eq!(bars.iter().any(|line| line.contains("/12.0 MiB")), columns == 80, "{bars:#?}");
+        assert_eq!(bars.iter().any(|line| line.contains("/32.0 MiB")), columns == 80, "{bars:#?}");
         assert!(bars.iter().any(|line| line.contains('█')), "{bars:#?}");
     }
     // In a pipe there is none of it.
