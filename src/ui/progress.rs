@@ -92,8 +92,9 @@ fn bar_line(columns: usize, name: &str, done: u64, total: u64, rate: f64, left: 
     let percent = done.saturating_mul(100).checked_div(total).unwrap_or(100).min(100);
     let percent = format!("{percent:>3}%");
     let bytes = format!(" {}/{}", format_bytes(done), format_bytes(total));
-    let rate = format!(" {}/s", format_bytes(rate as u64));
-    let left = format!(" {} left", format_duration(left));
+    // Before anything is done nothing is known of these.
+    let rate = if done > 0 { format!(" {}/s", format_bytes(rate as u64)) } else { String::new() };
+    let left = if done > 0 { format!(" {} left", format_duration(left)) } else { String::new() };
     let name = plain(name, (room / 4).max(3));
     let bare = name.chars().count() + 2 + percent.len();
     for (rest, bar) in
@@ -226,10 +227,11 @@ mod tests {
         for columns in 1..200 {
             for (name, done, total) in [("vda", 1 << 30, 3 << 30), ("\u{1b}[31m evil", 5, 4), ("x", 0, 0)] {
                 let line = bar_line(columns, name, done, total, 1e300, Duration::MAX);
-                assert!(line.chars().count() <= columns.max(2) - 1, "{columns}: {line:?}");
+                assert!(line.chars().count() < columns.max(2), "{columns}: {line:?}");
                 assert!(!line.contains('\u{1b}'), "{line:?}");
             }
         }
+        assert!(line(80, 0).ends_with("  0% 0 B/36.0 GiB"), "{}", line(80, 0));
         assert!(line(12, 27 << 30).contains("75%"), "{}", line(12, 27 << 30));
     }
 

@@ -3,7 +3,7 @@
 mod picture;
 
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Command;
 
 use crate::support::{CACHE, CONFIG, Case, KIB, Lab, MIB, Operation, program, virtkeep};
@@ -79,12 +79,12 @@ fn chain<'lab>(lab: &'lab Lab, name: &str) -> (Case<'lab>, Vec<Known>) {
         (23 * MIB + 512 * KIB, 512 * KIB),
         (30 * MIB, MIB),
     ];
-    known.push(Known { data: clusters(&all), zero: vec![0..32 * MIB], size: 32 * MIB });
+    known.push(Known { data: clusters(&all), zero: clusters(&[(0, 32 * MIB)]), size: 32 * MIB });
     (case, known)
 }
 
 /// `dump` with these columns, in a terminal or not as ours is: not.
-fn dump(columns: &str, set: &PathBuf, options: &[&str]) -> String {
+fn dump(columns: &str, set: &Path, options: &[&str]) -> String {
     let output = Command::new(program())
         .args(["dump", "-i"])
         .arg(set)
@@ -202,11 +202,12 @@ fn at(line: &str, time: &str) -> String {
 fn sets_of_virtnbdbackup_are_drawn() {
     let zips = ["full", "inc1", "inc2"].map(|name| format!("tests/fixtures/zip-2.53/{name}.zip")).join(",");
     let disk = |target: &str, size: u64, runs: [&[(u64, u64)]; 3]| {
-        let text = dump("66", &zips.clone().into(), &["--map", "--bytes", "-d", target]);
+        let text = dump("66", Path::new(&zips), &["--map", "--bytes", "-d", target]);
         let cell = text.split("a column is ").nth(1).unwrap().split(' ').next().unwrap().parse::<u64>().unwrap();
         for (number, written) in runs.into_iter().enumerate() {
             let data = written.iter().map(|(offset, length)| *offset..offset + length).collect();
-            let zero = if number == 0 { vec![0..size] } else { vec![] };
+            let whole = 0..size;
+            let zero = if number == 0 { vec![whole] } else { vec![] };
             let known = Known { data, zero, size };
             let row = text.lines().find(|line| line.starts_with(&format!("virtnbdbackup.{number} "))).unwrap();
             let drawn: Vec<Option<Look>> = row.chars().skip("virtnbdbackup.0 full ".len()).map(look).collect();
@@ -216,12 +217,12 @@ fn sets_of_virtnbdbackup_are_drawn() {
     };
     disk("vda", 1 << 20, [&[(0, 8192), (524_288, 4096)], &[(4096, 8192)], &[(1_044_480, 4096)]]);
     disk("vdb", 262_656, [&[(4096, 4096)], &[], &[(262_144, 512)]]);
-    let text = dump("80", &zips.into(), &["--tree"]);
+    let text = dump("80", Path::new(&zips), &["--tree"]);
     assert!(text.starts_with("┌ virtnbdbackup.0 ") && text.contains("\n└ virtnbdbackup.2 "), "{text}");
 }
 
 /// The runs' ids, as JSON tells them.
-fn ids(set: &PathBuf) -> Vec<String> {
+fn ids(set: &Path) -> Vec<String> {
     let json = virtkeep(&[&"dump", &"-i", set, &"--json"]).succeeds().stdout;
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     json["restore_points"].as_array().unwrap().iter().map(|point| point["id"].as_str().unwrap().to_owned()).collect()
