@@ -5,14 +5,17 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 usage() {
-    echo "usage: tests/install.sh [--tests]"
-    echo "  Installs with apt what is missing to build and run virtkeep; --tests adds what its tests use."
+    echo "usage: tests/install.sh [--build|--tests]"
+    echo "  Installs with apt what is missing to build and run virtkeep; --tests adds what its tests use,"
+    echo "  --build leaves out what only running it needs."
 }
 
 tests=
+only_build=
 case ${1-} in
 '') ;;
 --tests) tests=yes ;;
+--build) only_build=yes ;;
 -h | --help) usage && exit ;;
 *) usage >&2 && exit 2 ;;
 esac
@@ -152,11 +155,12 @@ install_rust_tools() {
 command -v apt-get >/dev/null || die "this is not a Debian system" "install the equivalents of: ${build[*]} ${runtime[*]} ${qemu[*]}"
 packages=("${build[@]}" "${runtime[@]}")
 [ -z "$tests" ] || packages+=("${extra[@]}")
-install_qemu
+if [ -n "$only_build" ]; then packages=("${build[@]}"); else install_qemu; fi
 mapfile -t packages < <(missing "${packages[@]}")
 install "${packages[@]}"
 # supermin, which builds libguestfs's appliance, wants it even where the modules are elsewhere.
 if [ -n "$tests" ] && [ ! -d /lib/modules ]; then "${sudo[@]}" mkdir -p /lib/modules; fi
 install_rust
 [ -z "$tests" ] || install_rust_tools
+if [ -n "$only_build" ]; then say "all there: $(rustc --version)" && exit; fi
 say "all there: $(rustc --version), $(libvirtd --version), $(qemu-img --version | head -n 1)"

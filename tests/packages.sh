@@ -1,0 +1,106 @@
+#!/bin/bash
+# Builds the packages and takes them through their life in systems that have nothing else: installed, run, upgraded,
+# removed, purged. Needs root, debootstrap and a mirror of Debian.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PATH=$PATH:/usr/sbin:/sbin
+
+usage() {
+    cat <<'END'
+usage: tests/packages.sh [WHAT...]
+  WHAT: bookworm, trixie (Debian packages in chroots of that release, built with its own Rust), rpm (the RPM, in an
+  empty tree), image (the steps of packaging/Containerfile, in a chroot) [default: all]
+  VIRTKEEP_BIN        a program to pack instead of building one, for the packaging alone: seconds instead of minutes;
+                      it must run in the chroots
+  VIRTKEEP_MIRROR     where Debian comes from [default: http://deb.debian.org/debian]
+  VIRTKEEP_PACKAGES   directory for the chroots, which are kept for the next time, and for the packages
+                      [default: /var/tmp/virtkeep-packages]
+END
+}
+
+die() { echo "packages: error: $*" >&2 && exit 1; }
+
+what=()
+for argument; do
+    case $argument in
+    -h | --help) usage && exit ;;
+    bookworm | trixie | rpm | image) what+=("$argument") ;;
+    *) usage >&2 && exit 2 ;;
+    esac
+done
+[ ${#what[@]} -gt 0 ] || what=(bookworm trixie rpm image)
+[ "$(id -u)" = 0 ] || die "chroots need root"
+. tests/chroot.sh
+top=${VIRTKEEP_PACKAGES-/var/tmp/virtkeep-packages}
+mkdir -p "$top"
+
+say() { echo "== $*" >&2; }
+quiet() { "$@" >"$log" 2>&1 || { tail -n 30 "$log" >&2 && die "$what_now failed: see $log"; }; }
+step() { what_now=$1 log=$top/$2.log && say "$1" && shift 2 && quiet "$@"; }
+
+# The program of a release, in the file that is printed.
+build() { # RELEASE
+    local release=$1 root=$top/$1-build
+    step "$release: a system to build in" "$release-make" make_chroot "$release" "$root"
+    step "$release: the sources" "$release-sources" copy_sources "$root"
+    step "$release: what building needs" "$release-install" inside "$root" \
+        "tests/install.sh --build; apt-get install -y -q --no-install-recommends dpkg-dev lintian"
+    if [ -n "${VIRTKEEP_BIN-}" ]; then
+        install -D -m 755 "$VIRTKEEP_BIN" "$root/src/virtkeep/target/release/virtkeep"
+    else
+        step "$release: the program" "$release-build" inside "$root" "nice -n 10 cargo build --release --locked"
+    fi
+}
+
+debian() { # RELEASE
+    local release=$1 root=$top/$1-build run=$top/$1-run
+    build "$release"
+    # An older version, with another configuration file, to upgrade from.
+    # shellcheck disable=SC2016 # for the shell inside
+    step "$release: Debian packages, lintian" "$release-deb" inside "$root" '
+        export VIRTKEEP_BIN=target/release/virtkeep
+        rm -rf target/debian
+        packaging/deb.sh target/debian
+        lintian --allow-root --fail-on error,warning --tag-display-limit 0 target/debian/*.deb
+        VIRTKEEP_VERSION=0.0.9 packaging/deb.sh target/debian/old
+        cd target/debian/old
+        dpkg-deb -R virtkeep_0.0.9_*.deb tree
+        echo "# of the old version" >>tree/etc/virtkeep/virtkeep.toml
+        rm virtkeep_0.0.9_*.deb
+        dpkg-deb --root-owner-group -b tree "virtkeep_0.0.9_$(dpkg --print-architecture).deb"
+        rm -rf tree'
+    step "$release: a system of its own" "$release-clean" make_chroot "$release" "$top/$release-clean"
+    rm -rf "$run"
+    cp -a --reflink=auto "$top/$release-clean" "$run"
+    cp -r "$root/src/virtkeep/target/debian" "$run/packages"
+    cp tests/packages-life.sh "$run/packages/life.sh"
+    step "$release: installed, run, upgraded, removed, purged" "$release-life" inside "$run" "bash /packages/life.sh"
+    sed -n 's/^life: /   /p' "$log" >&2
+    rm -rf "$run"
+}
+
+rpm() {
+    local bin=${VIRTKEEP_BIN-$top/bookworm-build/src/virtkeep/target/release/virtkeep} version
+    [ -x "$bin" ] || build bookworm
+    step "rpm: built, installed in an empty tree, upgraded, removed" rpm env VIRTKEEP_BIN="$bin" tests/packages-rpm.sh "$top/rpm"
+    sed -n 's/^rpm: /   /p' "$log" >&2
+}
+
+image() {
+    local bin=${VIRTKEEP_BIN-$top/trixie-build/src/virtkeep/target/release/virtkeep}
+    [ -x "$bin" ] || build trixie
+    make_chroot trixie "$top/trixie-clean"
+    rm -rf "$top/image"
+    cp -a --reflink=auto "$top/trixie-clean" "$top/image"
+    step "image: the last stage of the Containerfile" image tests/packages-image.sh "$top/image" "$bin"
+    sed -n 's/^image: /   /p' "$log" >&2
+    rm -rf "$top/image"
+}
+
+for one in "${what[@]}"; do
+    case $one in
+    rpm | image) "$one" ;;
+    *) debian "$one" ;;
+    esac
+done
+say "all right: the packages are in $top"
