@@ -1,5 +1,5 @@
 #!/bin/bash
-# Builds the RPMs of virtkeep from the committed tree: virtkeep, and virtkeep-drop-in.
+# Builds the RPMs of virtkeep: virtkeep, and virtkeep-drop-in.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -26,11 +26,11 @@ if [ -n "${VIRTKEEP_BIN-}" ]; then
     [ -x "$VIRTKEEP_BIN" ] || die "the program is not there: $VIRTKEEP_BIN"
     defines+=(--define "ready $(realpath "$VIRTKEEP_BIN")")
 fi
-# Debian's rpm has /usr/share/doc and others elsewhere, or not compressed, without these.
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work/SOURCES"
-git archive --prefix "virtkeep-$version/" -o "$work/SOURCES/virtkeep-$version.tar.gz" HEAD
+tar -czf "$work/SOURCES/virtkeep-$version.tar.gz" --exclude-vcs --exclude=./target --exclude=./tests/fuzz/target \
+    --transform "s|^\.|virtkeep-$version|" .
 rpmbuild --quiet -bb --define "_topdir $work" --define "vk_version $version" --define "_rpmdir $out" \
     --define "_build_id_links none" "${defines[@]}" packaging/virtkeep.spec >"$work/log" 2>&1 ||
     { cat "$work/log" >&2 && die "rpmbuild failed"; }
