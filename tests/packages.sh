@@ -86,15 +86,39 @@ rpm() {
     sed -n 's/^rpm: /   /p' "$log" >&2
 }
 
+# The RUN lines of a stage of the Containerfile, one on a line.
+runs() { # STAGE
+    sed -e ':more' -e '/\\$/{N;s/\\\n */ /;bmore}' packaging/Containerfile |
+        awk -v stage="$1" '/^FROM/ { now++ } now == stage && sub(/^RUN /, "")'
+}
+
+# There may be no tool for images here: the stages' commands are run in chroots, by hand. What is not shown is what such a
+# tool does itself: FROM, COPY, ENTRYPOINT.
 image() {
-    local bin=${VIRTKEEP_BIN-$top/trixie-build/src/virtkeep/target/release/virtkeep}
-    [ -x "$bin" ] || build trixie
-    make_chroot trixie "$top/trixie-clean"
-    rm -rf "$top/image"
-    cp -a --reflink=auto "$top/trixie-clean" "$top/image"
-    step "image: the last stage of the Containerfile" image tests/packages-image.sh "$top/image" "$bin"
-    sed -n 's/^image: /   /p' "$log" >&2
-    rm -rf "$top/image"
+    local root=$top/trixie-build run=$top/image number=0 command
+    [ -n "${VIRTKEEP_BIN-}" ] || [ -x "$root/src/virtkeep/target/release/virtkeep" ] || build trixie
+    step "image: the sources" image-sources copy_sources "$root"
+    while read -r command; do
+        [[ $command != "cargo build"* ]] || [ -z "${VIRTKEEP_BIN-}" ] || continue
+        step "image: build: $command" "image-build-$((number += 1))" inside "$root" "$command"
+    done < <(runs 1)
+    step "image: a system of its own" image-clean make_chroot trixie "$top/trixie-clean"
+    rm -rf "$run"
+    cp -a --reflink=auto "$top/trixie-clean" "$run"
+    while read -r command; do
+        step "image: $command" "image-run-$((number += 1))" inside "$run" "$command"
+    done < <(runs 2)
+    cp -a "$root/out/." "$run/"
+    # shellcheck disable=SC2016 # for the shell inside
+    step "image: virtkeep in it" image-virtkeep inside "$run" '
+        virtkeep --version
+        virtkeep config check
+        virtkeep restore --help >/dev/null
+        ! ldd /usr/bin/virtkeep | grep "not found"
+        for tool in qemu-img qemu-nbd ssh; do command -v "$tool"; done
+        [ "$(readlink /usr/bin/virtnbdbackup)" = virtkeep ]
+        ! find / -xdev -name "virtkeep*.service" | grep .'
+    rm -rf "$run"
 }
 
 for one in "${what[@]}"; do
