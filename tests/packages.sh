@@ -35,7 +35,7 @@ top=${VIRTKEEP_PACKAGES-/var/tmp/virtkeep-packages}
 mkdir -p "$top"
 
 say() { echo "== $*" >&2; }
-quiet() { "$@" >"$log" 2>&1 || { tail -n 30 "$log" >&2 && die "$what_now failed: see $log"; }; }
+quiet() { "$@" >"$log" 2>&1 </dev/null || { tail -n 30 "$log" >&2 && die "$what_now failed: see $log"; }; }
 step() { what_now=$1 log=$top/$2.log && say "$1" && shift 2 && quiet "$@"; }
 
 # The program of a release, in the file that is printed.

@@ -19,6 +19,7 @@ mod lab;
 mod many;
 mod map;
 mod offline;
+mod packaging;
 mod random;
 mod raw;
 mod rebuild;
