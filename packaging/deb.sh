@@ -11,7 +11,7 @@ usage: packaging/deb.sh [DIR]
   DIR              where the packages go [default: target/debian]
   VIRTKEEP_BIN     the program [default: a release build, made first]
   DEBFULLNAME, DEBEMAIL   the packages' maintainer, as for Debian's own tools
-  VIRTKEEP_VERSION the packages' version [default: that of Cargo.toml]
+  VIRTKEEP_VERSION the packages' version [default: that of Cargo.toml, and ~deb13 on Debian 13]
 Needs dpkg-dev, and what tests/install.sh installs.
 END
 }
@@ -28,7 +28,9 @@ if [ -z "$bin" ]; then
     cargo build --release --locked
     bin=$(cargo metadata --format-version 1 --no-deps --offline | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release/virtkeep
 fi
-version=${VIRTKEEP_VERSION:-$(sed -n '/^\[package\]/,/^\[dep/s/^version = "\(.*\)"/\1/p' Cargo.toml)}
+# Each release of Debian has its own package, and the newer release's is the newer one.
+suffix=$(. /etc/os-release && echo "${VERSION_ID:+~deb$VERSION_ID}")
+version=${VIRTKEEP_VERSION:-$(sed -n '/^\[package\]/,/^\[dep/s/^version = "\(.*\)"/\1/p' Cargo.toml)$suffix}
 architecture=$(dpkg --print-architecture)
 maintainer="${DEBFULLNAME-virtkeep} <${DEBEMAIL-packages@virtkeep.invalid}>"
 date=$(date -R -d "@${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || date +%s)}")

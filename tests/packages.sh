@@ -9,7 +9,9 @@ usage() {
     cat <<'END'
 usage: tests/packages.sh [WHAT...]
   WHAT: bookworm, trixie (Debian packages in chroots of that release, built with its own Rust), rpm (the RPM, in an
-  empty tree), image (the steps of packaging/Containerfile, in a chroot) [default: all]
+  empty tree), image (the steps of packaging/Containerfile, in a chroot), booted-bookworm, booted-trixie (the units, with
+  a libvirtd, in a system that systemd-nspawn boots, and AppArmor's stock policy; a release's packages must have been
+  built before) [default: all]
   VIRTKEEP_BIN        a program to pack instead of building one, for the packaging alone: seconds instead of minutes;
                       it must run in the chroots
   VIRTKEEP_MIRROR     where Debian comes from [default: http://deb.debian.org/debian]
@@ -24,11 +26,11 @@ what=()
 for argument; do
     case $argument in
     -h | --help) usage && exit ;;
-    bookworm | trixie | rpm | image) what+=("$argument") ;;
+    bookworm | trixie | rpm | image | booted-bookworm | booted-trixie) what+=("$argument") ;;
     *) usage >&2 && exit 2 ;;
     esac
 done
-[ ${#what[@]} -gt 0 ] || what=(bookworm trixie rpm image)
+[ ${#what[@]} -gt 0 ] || what=(bookworm trixie rpm image booted-bookworm booted-trixie)
 [ "$(id -u)" = 0 ] || die "chroots need root"
 . tests/chroot.sh
 top=${VIRTKEEP_PACKAGES-/var/tmp/virtkeep-packages}
@@ -121,9 +123,58 @@ image() {
     rm -rf "$run"
 }
 
+# What the booted system has beside virtkeep; apparmor for its parser.
+beside=(systemd systemd-sysv dbus procps libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils apparmor python3)
+
+booted() { # RELEASE
+    local release=$1 base=$top/$1-system run=$top/$1-booted packages=$top/$1-build/src/virtkeep/target/debian
+    command -v systemd-nspawn >/dev/null || die "systemd-nspawn is missing: apt-get install systemd-container"
+    [ -d "$packages" ] || die "there are no packages of $release: tests/packages.sh $release builds them"
+    step "$release, booted: a system of its own" "$release-clean" make_chroot "$release" "$top/$release-clean"
+    if [ ! -e "$base/ready" ]; then
+        rm -rf "$base"
+        cp -a --reflink=auto "$top/$release-clean" "$base"
+        rm "$base/ready"
+        # Units are for the system that is booted.
+        printf '#!/bin/sh\nexit 101\n' >"$base/usr/sbin/policy-rc.d" && chmod 755 "$base/usr/sbin/policy-rc.d"
+        step "$release, booted: systemd, libvirt, QEMU" "$release-system" inside "$base" \
+            "apt-get update; DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends ${beside[*]}"
+        rm "$base/usr/sbin/policy-rc.d"
+        # Not the first boot, which enables every unit that there is.
+        systemd-machine-id-setup --root "$base" >/dev/null 2>&1 || echo 0123456789abcdef0123456789abcdef >"$base/etc/machine-id"
+        touch "$base/ready"
+    fi
+    rm -rf "$run"
+    cp -a --reflink=auto "$base" "$run"
+    cp -r "$packages" "$run/packages"
+    step "$release, booted: virtkeep" "$release-booted-install" inside "$run" "dpkg -i /packages/virtkeep_*.deb"
+    cp tests/packages-booted.sh tests/apparmor.py packaging/examples/apparmor-libvirt-qemu "$run/root/"
+    cat >"$run/etc/systemd/system/booted.service" <<'END'
+[Unit]
+After=multi-user.target
+[Service]
+Type=oneshot
+ExecStart=/bin/bash /root/packages-booted.sh
+StandardOutput=file:/root/booted.out
+StandardError=inherit
+END
+    mkdir -p "$run/etc/systemd/system/multi-user.target.wants"
+    ln -s ../booted.service "$run/etc/systemd/system/multi-user.target.wants/"
+    # libvirtd wants more than a container usually may do; its own seccomp filter would be in the way of QEMU.
+    if ! SYSTEMD_SECCOMP=0 SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 timeout -k 10 400 systemd-nspawn --register=no --keep-unit \
+        --quiet -D "$run" -M "virtkeep-$release" --boot --private-network --console=pipe --capability=all \
+        </dev/null >"$top/$release-booted.log" 2>&1; then
+        cat "$run/root/booted.out" >&2
+        die "$release, booted: it failed; see $run/root/booted.out and $top/$release-booted.log"
+    fi
+    sed -n 's/^booted: /   /p' "$run/root/booted.out" >&2
+    rm -rf "$run"
+}
+
 for one in "${what[@]}"; do
     case $one in
     rpm | image) "$one" ;;
+    booted-*) booted "${one#booted-}" ;;
     *) debian "$one" ;;
     esac
 done

@@ -1,6 +1,8 @@
 //! What packages install, and what it does where it is installed. tests/packages.sh takes the packages through their
 //! life in systems that have nothing else.
 
+mod crates;
+mod release;
 mod scheduled;
 
 use std::path::{Path, PathBuf};
