@@ -147,7 +147,7 @@ booted() { # RELEASE
     rm -rf "$run"
     cp -a --reflink=auto "$base" "$run"
     cp -r "$packages" "$run/packages"
-    step "$release, booted: virtkeep" "$release-booted-install" inside "$run" "dpkg -i /packages/virtkeep_*.deb"
+    step "$release, booted: virtkeep" "$release-booted-install" inside "$run" "apt-get install -y -q --no-install-recommends /packages/virtkeep_*.deb"
     cp tests/packages-booted.sh tests/apparmor.py packaging/examples/apparmor-libvirt-qemu "$run/root/"
     cat >"$run/etc/systemd/system/booted.service" <<'END'
 [Unit]
