@@ -19,7 +19,7 @@ use crate::libvirt::xml;
 const OF_DOMAINS: &str = "/var/lib/libvirt/qemu";
 /// Characters of the domain's name in that of its directory (libvirt's `virDomainDefGetShortName`).
 const SHORT_NAME: usize = 20;
-/// Where rules for every QEMU are added: the first by administrators, the second by packages (libvirt 9.2 and newer).
+/// Where rules for every QEMU are added: the first by administrators, the second by packages (Debian 13, not 12).
 const LOCAL_RULES: &str = "/etc/apparmor.d/local/abstractions/libvirt-qemu";
 const MORE_RULES: &str = "/etc/apparmor.d/abstractions/libvirt-qemu.d";
 /// More than anybody's rules.

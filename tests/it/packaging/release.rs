@@ -48,7 +48,8 @@ fn a_release_is_all_or_nothing() {
     let out = tree.join("target/release-99.0.0");
     assert_eq!(listing(&out), ["SHA256SUMS", "virtkeep-99.0.0.cdx.json", "virtkeep-99.0.0.tar.gz"]);
     shell(&out, "sha256sum -c SHA256SUMS && tar tzf *.tar.gz virtkeep-99.0.0/Cargo.lock").succeeds();
-    let sbom: Value = serde_json::from_str(&std::fs::read_to_string(out.join("virtkeep-99.0.0.cdx.json")).unwrap()).unwrap();
+    let sbom: Value =
+        serde_json::from_str(&std::fs::read_to_string(out.join("virtkeep-99.0.0.cdx.json")).unwrap()).unwrap();
     assert_eq!(sbom["metadata"]["component"]["purl"], "pkg:cargo/virtkeep@99.0.0");
     let names: Vec<&str> =
         sbom["components"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
