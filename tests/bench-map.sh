@@ -14,7 +14,7 @@ usage: tests/bench-map.sh
   BENCH_DATA_MIB   data on the disk of 2 GiB [768]
   BENCH_ROUNDS     rounds, of which medians are taken [5]
   BENCH_BIN        the program [a release build, made first]
-  BENCH_DIR        where disk and sets lie, 4 GiB [/dev/shm]
+  BENCH_DIR        where disks and sets lie, 9 GiB [/dev/shm]
   BENCH_SECONDS    of random reads, each [5]
 virtnbdmap is measured, too, as root: its nbdkit with its plugin, without the kernel's device.
 END
@@ -53,14 +53,26 @@ python3 - "$work/disk.raw" "$data_mib" <<'END'
 import os, random, sys
 path, mib = sys.argv[1], int(sys.argv[2])
 pieces = [os.urandom(300) + bytes(724) for _ in range(4096)]
-with open(path, "wb") as disk:
+with open(path, "wb") as disk, open(path.replace("disk", "pieces"), "wb") as scattered:
     disk.truncate(2 << 30)
+    scattered.truncate(2 << 30)
     for _ in range(mib):
-        disk.write(b"".join(random.choice(pieces) for _ in range(1024)))
+        block = b"".join(random.choice(pieces) for _ in range(1024))
+        disk.write(block)
+        # virtnbdmap answers reads of a whole extent of 64 KiB with an error.
+        for start in range(0, len(block), 256 << 10):
+            scattered.write(block[start:start + (256 << 10)])
+            scattered.seek(256 << 10, os.SEEK_CUR)
 END
-qemu-img convert -f raw -O qcow2 "$work/disk.raw" "$work/disk.qcow2"
-chmod 666 "$work/disk.qcow2"
-tests/lab.sh domain "$lab" bench "vda:0:path=$work/disk.qcow2" >/dev/null
+images() {
+    local name
+    for name in disk pieces; do
+        qemu-img convert -f raw -O qcow2 "$work/$name.raw" "$work/$name.qcow2"
+        chmod 666 "$work/$name.qcow2"
+    done
+}
+images
+tests/lab.sh domain "$lab" bench "vda:0:path=$work/disk.qcow2" "vdb:0:path=$work/pieces.qcow2" >/dev/null
 for kind in plain lz4; do
     options=()
     if [ $kind = lz4 ]; then options=(-z); fi
@@ -74,8 +86,8 @@ if [ "$(id -u)" = 0 ]; then
         { cat "$work/virtnbdbackup.out" >&2 && exit 1; }
 fi
 tests/lab.sh remove "$lab" bench
-# The image went with the domain.
-qemu-img convert -f raw -O qcow2 "$work/disk.raw" "$work/disk.qcow2"
+# The images went with the domain.
+images
 
 # virtnbdmap starts nbdkit and then has qemu-nbd attach the kernel's device to it. This one waits instead, so that
 # nbdkit serves just as it does there.
@@ -83,17 +95,17 @@ nbdkit_pid() {
     local entry
     for entry in /proc/[0-9]*; do
         [ "$(cat "$entry/comm" 2>/dev/null)" = nbdkit ] || continue
-        if tr '\0' '\n' <"$entry/cmdline" | grep -qxF "disk=$work/virtnbd/vda.copy.data"; then echo "${entry#/proc/}"; fi
+        if tr '\0' '\n' <"$entry/cmdline" | grep -qF "disk=$work/virtnbd/"; then echo "${entry#/proc/}"; fi
     done
 }
 
 serve_virtnbdmap() {
-    local round
+    local round disk=$1
     touch "$device"
     mkdir -p "$work/fake"
     printf '#!/bin/sh\nwhile [ -e "%s" ] && kill -0 "$(cat "%s")"; do sleep 0.2; done 2>/dev/null\n' "$device" "$work/nbdkit" >"$work/fake/qemu-nbd"
     chmod 755 "$work/fake/qemu-nbd"
-    (cd "$work" && TMPDIR=$work PATH=$work/fake:$PATH exec virtnbdmap -r -n -f "$work/virtnbd/vda.copy.data" -d "$device" -l 127.0.0.1 -p "$port" -L "$work/virtnbdmap.log") >"$work/virtnbdmap.out" 2>&1 &
+    (cd "$work" && TMPDIR=$work PATH=$work/fake:$PATH exec virtnbdmap -r -n -f "$work/virtnbd/$disk.copy.data" -d "$device" -l 127.0.0.1 -p "$port" -L "$work/virtnbdmap.log") >"$work/virtnbdmap.out" 2>&1 &
     starter=$!
     for round in {1..100}; do
         server=$(nbdkit_pid)
@@ -105,13 +117,15 @@ serve_virtnbdmap() {
     export="nbd://127.0.0.1:$port/sda"
 }
 
-# Serves the disk as KIND; the URI is in $export.
+# Serves the disk DISK-KIND; the URI is in $export.
 serve() {
+    local disk=${1%%-*} kind=${1#*-} target=vda
+    if [ "$disk" = pieces ]; then target=vdb; fi
     rm -f "$socket"
-    case $1 in
-    virtnbdmap) serve_virtnbdmap && return ;;
-    plain | lz4) "$bin" map -i "$work/$1" -d vda -s "$socket" --quiet >/dev/null & ;;
-    *) qemu-nbd -r -f "$1" -k "$socket" -e 16 --persistent "$work/disk.$1" & ;;
+    case $kind in
+    virtnbdmap) serve_virtnbdmap $target && return ;;
+    plain | lz4) "$bin" map -i "$work/$kind" -d $target -s "$socket" --quiet >/dev/null & ;;
+    *) qemu-nbd -r -f "$kind" -k "$socket" -e 16 --persistent "$work/$disk.$kind" & ;;
     esac
     server=$!
     until [ -S "$socket" ]; do sleep 0.05; done
@@ -122,34 +136,40 @@ sample() { echo "$2" >>"$work/samples.$1" && echo "bench: $1: $2" >&2; }
 
 for _ in $(seq "$rounds"); do
     for kind in raw plain lz4; do
-        serve $kind
+        serve disk-$kind
         begin=$(date +%s%N)
         nbdcopy "$export" null:
         sample "copy-$kind" "$((($(date +%s%N) - begin) / 1000000))"
         if [ $kind != raw ]; then sample "memory-$kind" "$(sed -n 's/^VmHWM:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$server/status")"; fi
         stop
     done
-    for kind in qcow2 plain lz4 "${compared[@]}"; do
-        serve $kind
-        # Once over everything, as a guest that has run for a while. It gains virtnbdmap nothing, and takes minutes.
-        if [ $kind != virtnbdmap ]; then nbdcopy "$export" null:; fi
-        sample "random-$kind" "$(fio --name=map --ioengine=nbd --rw=randread --bs=4k --iodepth=16 --time_based --runtime="$seconds" \
-            --size="${data_mib}M" --output-format=json --uri="$export" 2>/dev/null | sed -n '/^{/,$p' |
-            python3 -c 'import json, sys; print(int(json.load(sys.stdin)["jobs"][0]["read"]["iops"]))')"
-        stop
+    for disk in disk pieces; do
+        for kind in qcow2 plain lz4 "${compared[@]}"; do
+            serve $disk-$kind
+            # Once over everything, as a guest that has run for a while. It gains virtnbdmap nothing, and takes minutes.
+            if [ $kind != virtnbdmap ]; then nbdcopy "$export" null:; fi
+            size=$data_mib
+            if [ $disk = pieces ]; then size=$((data_mib * 2)); fi
+            sample "$disk-$kind" "$(fio --name=map --ioengine=nbd --rw=randread --bs=4k --iodepth=16 --time_based --runtime="$seconds" \
+                --size="${size}M" --output-format=json --uri="$export" 2>/dev/null | sed -n '/^{/,$p' |
+                python3 -c 'import json, sys; print(int(json.load(sys.stdin)["jobs"][0]["read"]["iops"]))')"
+            stop
+        done
     done
 done
 
 median() { sort -n "$work/samples.$1" | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
 times() { awk -v a="$(median "$1")" -v b="$(median "$2")" 'BEGIN { printf "%.2f", a / b }'; }
+random() { echo "$(median "$1-$2")/s ($(times "$1-$2" "$1-qcow2") x)"; }
 cat <<END
 $(nproc) cores, $data_mib MiB of data on a disk of 2 GiB, all in memory, median of $rounds interleaved rounds
 
 | what | qemu-nbd | map, plain | map, LZ4 |
 |---|---|---|---|
 | nbdcopy of the whole disk (qemu-nbd: raw) | $(median copy-raw) ms | $(median copy-plain) ms ($(times copy-raw copy-plain) x as fast) | $(median copy-lz4) ms ($(times copy-raw copy-lz4) x) |
-| random reads of 4 KiB, 16 at a time (qemu-nbd: qcow2) | $(median random-qcow2)/s | $(median random-plain)/s ($(times random-plain random-qcow2) x) | $(median random-lz4)/s ($(times random-lz4 random-qcow2) x) |
+| random reads of 4 KiB, 16 at a time (qemu-nbd: qcow2) | $(median disk-qcow2)/s | $(random disk plain) | $(random disk lz4) |
+| the same on a disk in $((data_mib * 4)) pieces of 256 KiB | $(median pieces-qcow2)/s | $(random pieces plain) | $(random pieces lz4) |
 | peak memory after the copy | | $(($(median memory-plain) / 1024)) MiB | $(($(median memory-lz4) / 1024)) MiB |
 END
-[ ${#compared[@]} = 0 ] || echo "
-virtnbdmap's nbdkit with its Python plugin: $(median random-virtnbdmap) random reads/s; map, plain: $(times random-plain random-virtnbdmap) x, LZ4: $(times random-lz4 random-virtnbdmap) x"
+[ ${#compared[@]} = 0 ] || for disk in disk pieces; do echo "
+virtnbdmap's nbdkit with its Python plugin, $disk: $(median $disk-virtnbdmap) random reads/s; map, plain: $(times $disk-plain $disk-virtnbdmap) x, LZ4: $(times $disk-lz4 $disk-virtnbdmap) x"; done

@@ -6,27 +6,14 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Talk;
+use super::chains::Chains;
 
 /// The restore point that is looked into.
 #[derive(Debug, Args)]
 pub struct Point {
-    /// Directory of the set, or its zip files: full.zip,inc1.zip; repeatable.
-    #[arg(short, long, value_name = "SET", required_unless_present = "file")]
-    pub input: Vec<PathBuf>,
-
-    /// Attach only these disks (target names such as vda); repeatable, or separated by commas [default: all]
-    #[arg(short, long, value_name = "DISK", value_delimiter = ',', conflicts_with = "file")]
-    pub disk: Vec<String>,
-
-    /// Restore point: a checkpoint, a run id (its first 4 characters will do), or a date in local time
-    /// (YYYY-MM-DD, or with HH:MM too), which means the newest run started by then [default: the
-    /// newest point]
-    #[arg(short, long, value_name = "POINT", conflicts_with = "file")]
-    pub until: Option<String>,
-
-    /// One disk from exactly these streams, the full first.
-    #[arg(short, long, value_name = "FILE", value_delimiter = ',')]
-    pub file: Vec<PathBuf>,
+    /// Whose disks.
+    #[command(flatten)]
+    pub chains: Chains,
 
     /// Open an encrypted volume (LUKS, BitLocker) such as vda3 or vg0/home with the passphrase that is the first
     /// line of this file; repeatable.

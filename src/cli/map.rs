@@ -5,29 +5,16 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::chains::Chains;
 use super::{Hypervisor, Talk};
 
 /// Serve a restore point's disks over NBD.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Map {
-    /// Directory of the set, or its zip files: full.zip,inc1.zip; repeatable.
-    #[arg(short, long, value_name = "SET", required_unless_present = "file")]
-    pub input: Vec<PathBuf>,
-
-    /// Only these disks (target names such as vda); repeatable, or separated by commas.
-    #[arg(short, long, value_name = "DISK", value_delimiter = ',', conflicts_with = "file")]
-    pub disk: Vec<String>,
-
-    /// Restore point: a checkpoint, a run id (its first 4 characters will do), or a date in local time
-    /// (YYYY-MM-DD, or with HH:MM too), which means the newest run started by then [default: the
-    /// newest point]
-    #[arg(short, long, value_name = "POINT", conflicts_with = "file")]
-    pub until: Option<String>,
-
-    /// One disk from exactly these streams, the full first.
-    #[arg(short, long, value_name = "FILE", value_delimiter = ',')]
-    pub file: Vec<PathBuf>,
+    /// Whose disks.
+    #[command(flatten)]
+    pub chains: Chains,
 
     /// Unix socket to listen on [default: one in the user's run directory]
     #[arg(short, long, value_name = "PATH", conflicts_with = "listen")]
@@ -153,15 +140,33 @@ pub struct Boot {
 
 /// End a map.
 #[derive(Debug, Args)]
+#[command(after_help = UNMAP_HELP)]
 pub struct Unmap {
     /// The map's Unix socket, or its process id.
     #[arg(value_name = "SOCKET|PID")]
     pub map: PathBuf,
 
+    /// Let the domain that runs from the map live on: copy its disks, while it runs, to new images in this
+    /// directory, with which it goes on; then the map ends. Ctrl-C and failures leave it running from the map.
+    #[arg(long, value_name = "DIR")]
+    pub copy_to: Option<PathBuf>,
+
+    /// Define the domain that goes on, so that it is still known when it ends.
+    #[arg(short = 'D', long, requires = "copy_to")]
+    pub define: bool,
+
     /// How much is said.
     #[command(flatten)]
     pub talk: Talk,
 }
+
+const UNMAP_HELP: &str = "Examples:
+  virtkeep unmap /run/web.sock
+  virtkeep unmap 4711 --copy-to /var/lib/libvirt/images --define
+
+QEMU's user makes the images, and must be able to write to the directory. Copies of the files of
+the domain's firmware (UEFI variables, kernel, initial ramdisk) are put beside them. Without
+--define a file NAME.xml is left there, with which `virsh define` keeps the domain.";
 
 const EXAMPLES: &str = "Examples:
   virtkeep map -i /backup/web -d vda                              URIs on standard output, until Ctrl-C

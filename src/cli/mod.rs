@@ -1,6 +1,7 @@
 //! The command line: exactly what was typed, in clap structs. Meaning comes in [`crate::commands`].
 
 pub mod backup;
+pub mod chains;
 pub mod complete;
 pub mod config;
 pub mod doctor;
@@ -206,7 +207,7 @@ pub enum LogFormat {
 }
 
 /// How the hypervisor is reached.
-#[derive(Debug, Clone, PartialEq, Eq, Args, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
 #[command(next_help_heading = "Hypervisor")]
 pub struct Hypervisor {
     /// libvirt connection URI [default: qemu:///system as root, qemu:///session otherwise]; that of another host

@@ -1,29 +1,15 @@
 //! The disks of a restore point, or of streams that are named, for those who read them as devices.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 
 use super::restore::sequence;
 use super::restore::source::{open_chain, open_set, tell_unproven};
 use super::{Session, whole};
 use crate::chain_device::ChainDevice;
+use crate::cli::chains::Chains;
 use crate::error::{self, Error, Kind};
 use crate::set::catalogue::{Catalogue, Run};
 use crate::set::chain;
-
-/// What is asked for.
-#[derive(Debug, Clone, Copy)]
-pub struct Wanted<'a> {
-    /// The set.
-    pub input: &'a [PathBuf],
-    /// These streams instead of a restore point.
-    pub file: &'a [PathBuf],
-    /// The restore point; none: the newest.
-    pub until: Option<&'a str>,
-    /// The disks; none: all.
-    pub disk: &'a [String],
-}
 
 /// The disks, and the restore point that they are of.
 pub type Opened = (Vec<ChainDevice>, Option<(Catalogue, Run)>);
@@ -32,13 +18,13 @@ pub type Opened = (Vec<ChainDevice>, Option<(Catalogue, Run)>);
 ///
 /// # Errors
 /// [`Kind::NotFound`] for a disk that the point does not have; of the set and its streams.
-pub fn open(wanted: Wanted<'_>, session: &Session) -> Result<Opened> {
-    let (chains, point) = if wanted.file.is_empty() {
-        let catalogue = open_set(wanted.input)?;
-        let point = chain::find_point(&catalogue, wanted.until)?.clone();
-        (of_point(&catalogue, &point, wanted.disk, session)?, Some((catalogue, point)))
+pub fn open(args: &Chains, session: &Session) -> Result<Opened> {
+    let (chains, point) = if args.file.is_empty() {
+        let catalogue = open_set(&args.input)?;
+        let point = chain::find_point(&catalogue, args.until.as_deref())?.clone();
+        (of_point(&catalogue, &point, &args.disk, session)?, Some((catalogue, point)))
     } else {
-        (vec![sequence::open(&sequence::files(wanted.input, wanted.file)?, session)?], None)
+        (vec![sequence::open(&sequence::files(&args.input, &args.file)?, session)?], None)
     };
     session.cancel.check()?;
     tell_unproven(&chains);

@@ -20,15 +20,8 @@ pub const SOURCES: Sources = Sources { domains, points, disks };
 
 fn domains(words: &[OsString]) -> Vec<String> {
     let uri = value_of(words, &["-U", "--uri"]).map(|uri| uri.to_string_lossy().into_owned());
-    let hypervisor = Hypervisor {
-        uri: uri.or_else(|| std::env::var("VIRTKEEP_URI").ok()),
-        user: None,
-        password: None,
-        password_file: None,
-        ssh_user: None,
-        ssh_port: None,
-        ssh_private_key: None,
-    };
+    let uri = uri.or_else(|| std::env::var("VIRTKEEP_URI").ok());
+    let hypervisor = Hypervisor { uri, ..Hypervisor::default() };
     // ssh may ask for a password.
     if connect::is_remote(&hypervisor) {
         return Vec::new();

@@ -1,15 +1,14 @@
 //! `virtkeep config`: a look at the configuration, and a file to begin with.
 
-use std::io::Write;
-
 use anyhow::Result;
 use serde_json::{Value, json};
 
+use super::print::print;
 use crate::cli::config::check::{self, InForce, Look};
 use crate::cli::config::merge::{Origin, Setting};
 use crate::cli::config::variables::Variables;
 use crate::cli::config::{Action, Config, EXAMPLE, SYSTEM};
-use crate::error::{self, Error};
+use crate::error;
 use crate::exit::Exit;
 
 /// Runs it.
@@ -18,7 +17,8 @@ use crate::exit::Exit;
 /// [`Kind::Io`](crate::error::Kind::Io) where standard output can't be written to.
 pub fn run(args: &Config) -> Result<Exit> {
     if args.action == Action::Example {
-        return print(EXAMPLE).map(|()| Exit::Done);
+        print(EXAMPLE)?;
+        return Ok(Exit::Done);
     }
     let look = check::look(args.file.clone(), &Variables::of(std::env::vars_os()), args.domain.as_deref());
     print(&if args.json { format!("{:#}\n", as_json(&look)) } else { as_text(&look) })?;
@@ -32,11 +32,6 @@ pub fn run(args: &Config) -> Result<Exit> {
         }
     }
     if look.errors.is_empty() { Ok(Exit::Done) } else { Ok(Exit::Usage) }
-}
-
-fn print(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).map_err(|error| Error::io("write to stdout", error).into())
 }
 
 fn as_text(look: &Look) -> String {

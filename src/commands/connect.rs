@@ -49,6 +49,14 @@ pub fn is_remote(args: &Hypervisor) -> bool {
     Address::parse(&uri(args)).is_some()
 }
 
+/// The same options with the URI and the password themselves. A password file can be a pipe, which is read once.
+///
+/// # Errors
+/// Where that can't be read.
+pub fn settled(args: &Hypervisor) -> Result<Hypervisor> {
+    Ok(Hypervisor { uri: Some(uri(args)), password: password(args)?, password_file: None, ..args.clone() })
+}
+
 /// What the options say about ssh.
 pub fn ssh(args: &Hypervisor) -> SshOptions {
     SshOptions { user: args.ssh_user.clone(), port: args.ssh_port, private_key: args.ssh_private_key.clone() }
@@ -66,7 +74,7 @@ pub fn uri(args: &Hypervisor) -> String {
 ///
 /// # Errors
 /// Where its file can't be read.
-pub fn password(args: &Hypervisor) -> Result<Option<String>> {
+fn password(args: &Hypervisor) -> Result<Option<String>> {
     if let Some(password) = &args.password {
         return Ok(Some(password.clone()));
     }

@@ -1,14 +1,13 @@
 //! `virtkeep dump`: the restore points of a set, from manifests and stream heads alone.
 
-use std::io::Write;
-
 use anyhow::Result;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
+use super::print::print;
 use super::{foreign_raw, whole};
 use crate::cli::read::Dump;
-use crate::error::{self, Error};
+use crate::error;
 use crate::exit::Exit;
 use crate::set::catalogue::{Catalogue, Problem, Run, Stream};
 use crate::set::chain;
@@ -20,11 +19,7 @@ use crate::units::format_bytes;
 pub fn run(args: &Dump) -> Result<Exit> {
     let catalogue = foreign_raw::open_set(Files::open(&args.input)?)?;
     let text = if args.json { format!("{:#}\n", to_json(&catalogue)) } else { to_table(&catalogue) };
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        // Nobody reads on: `dump | head` is no failure.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
-        other => other.map_err(|error| Error::io("write to stdout", error))?,
-    }
+    print(&text)?;
     for problem in &catalogue.problems {
         tracing::warn!("{}", error::report(&problem.error));
     }

@@ -1,25 +1,19 @@
 //! `virtkeep guard`, a process that a backup starts for itself: should the backup be killed while the guest
 //! is frozen, paused or started for it, this lets the guest go again.
 //!
-//! It reads what it is to undo from its standard input, a line of JSON whenever that changes, and acts on
-//! the last one when the input ends: at a pipe's end it makes no difference how the writer died. A backup
-//! that lives but was stopped (Ctrl-Z, a debugger, a hanging file server) while the guest stands still is
-//! not waited for longer than its time limit.
+//! What it is to undo it is told as [`minder`] says. A backup that lives but was stopped (Ctrl-Z, a debugger, a
+//! hanging file server) while the guest stands still is not waited for longer than its time limit.
 
-use std::io::{BufRead, Write};
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use uuid::Uuid;
 
 use super::link::Link;
+use super::minder;
 use crate::cli::Hypervisor;
 use crate::error::{self, Error};
 use crate::exit::Exit;
@@ -27,8 +21,8 @@ use crate::libvirt::agent;
 use crate::libvirt::domain::{Domain, PauseReason, State};
 use crate::set::intent::Held;
 
-/// What the guard says when it is ready.
-pub const READY: &str = "ready";
+/// The hidden command that it is.
+pub const NAME: &str = "guard";
 /// An agent that does not answer a thaw by then is asked again, and given up.
 const THAW_TIMEOUT: Duration = Duration::from_secs(10);
 /// A daemon that died together with the backup, or an agent that is busy, gets this long.
@@ -37,18 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// The first line: how the domain is reached. It holds a password, so it goes through the pipe alone.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Way {
-    /// libvirt's URI.
-    pub uri: String,
-    /// User name.
-    pub user: Option<String>,
-    /// Password.
-    pub password: Option<String>,
-    /// User name for ssh.
-    pub ssh_user: Option<String>,
-    /// Port for ssh.
-    pub ssh_port: Option<u16>,
-    /// Key for ssh.
-    pub ssh_private_key: Option<PathBuf>,
+    /// With the password itself.
+    pub hypervisor: Hypervisor,
     /// The domain.
     pub domain: Uuid,
     /// The guest stands still no longer than this, in seconds.
@@ -60,47 +44,17 @@ pub struct Way {
 /// # Errors
 /// Where it can't guard: the backup then does not freeze.
 pub fn run() -> Result<Exit> {
-    // They are for the backup, and reach us at a terminal's or a service's end.
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))
-            .map_err(|error| Error::io("set up signal handling", error))?;
-    }
-    let lines = lines();
-    let Ok(first) = lines.recv() else { return Ok(Exit::Done) };
-    let bad = |error| Error::usage("this command is for virtkeep's own use").caused_by(error);
-    let way: Way = serde_json::from_str(&first).map_err(bad)?;
-    let hypervisor = Hypervisor {
-        uri: Some(way.uri),
-        user: way.user,
-        password: way.password,
-        password_file: None,
-        ssh_user: way.ssh_user,
-        ssh_port: way.ssh_port,
-        ssh_private_key: way.ssh_private_key,
-    };
+    let lines = minder::lines()?;
+    let Some(way) = minder::first::<Way>(&lines)? else { return Ok(Exit::Done) };
     // Its connection is its own: the backup's login goes with the backup.
-    let link = Link::open_without_files(&hypervisor, &way.domain.to_string())?;
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{READY}").and_then(|()| out.flush()).map_err(|error| Error::io("write to stdout", error))?;
+    let link = Link::open_without_files(&way.hypervisor, &way.domain.to_string())?;
+    minder::say_ready()?;
     let held = follow(&link, &lines, Duration::from_secs(way.limit));
     if held != Held::default() {
         tracing::warn!("the backup of {} ended while it held the guest: letting it go", link.domain());
         persist(&link, held)?;
     }
     Ok(Exit::Done)
-}
-
-/// The lines of the standard input; it can't be read with a time limit but by a thread.
-fn lines() -> Receiver<String> {
-    let (send, receive) = mpsc::channel();
-    thread::spawn(move || {
-        for line in std::io::stdin().lock().lines().map_while(std::result::Result::ok) {
-            if send.send(line).is_err() {
-                break;
-            }
-        }
-    });
-    receive
 }
 
 /// What is held when the backup is gone. A guest that stands still for longer than `limit` is let go before.

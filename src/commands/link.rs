@@ -49,9 +49,7 @@ impl Link {
     /// # Errors
     /// Of the connection; [`Kind::NotFound`] for the domain.
     pub fn open(hypervisor: &Hypervisor, domain: &str) -> Result<Self> {
-        // A password file can be a pipe, which is read once.
-        let password = connect::password(hypervisor)?;
-        let hypervisor = Hypervisor { password, password_file: None, ..hypervisor.clone() };
+        let hypervisor = connect::settled(hypervisor)?;
         let reached = reach(&hypervisor, None, domain)?;
         let host = reached.connection.host().clone();
         Ok(Self { hypervisor, host, current: Arc::new(Mutex::new(Arc::new(reached))) })
@@ -67,7 +65,7 @@ impl Link {
         Ok(Self { hypervisor: hypervisor.clone(), host, current: Arc::new(Mutex::new(Arc::new(reached))) })
     }
 
-    /// How the hypervisor is reached, with the password itself.
+    /// How the hypervisor is reached, with URI and password themselves.
     pub fn hypervisor(&self) -> &Hypervisor {
         &self.hypervisor
     }

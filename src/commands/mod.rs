@@ -18,6 +18,9 @@ mod hooks;
 mod link;
 mod many;
 mod map;
+mod minder;
+mod print;
+mod published;
 mod restore;
 mod status;
 mod tpm;
@@ -76,7 +79,7 @@ pub fn run(command: &Command, session: &Session) -> Result<Exit> {
         Command::Verify(args) => verify::run(args, session),
         Command::Dump(args) => dump::run(args),
         Command::Map(args) => map::run(args, session),
-        Command::Unmap(args) => map::unmap::run(args),
+        Command::Unmap(args) => map::unmap::run(args, session),
         Command::Ls(args) => files::ls::run(args, session),
         Command::Cp(args) => files::cp::run(args, session),
         Command::Status(args) => status::run(args),

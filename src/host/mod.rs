@@ -13,13 +13,18 @@ mod trouble;
 mod write;
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use self::address::{Address, SshOptions};
 use self::ssh::Ssh;
 use crate::error::{Error, Result, report};
 use crate::set::layout;
+
+/// Where on this machine what may be large and is temporary lies: overlays, libguestfs' appliance.
+pub fn temporary() -> PathBuf {
+    std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from)
+}
 
 /// A domain's machine.
 #[derive(Debug, Clone, Default)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Host, remote};
 use crate::error::{Error, Kind, Result};
 use crate::qemu::lock;
-use crate::set::layout::{Layout, sync_directory};
+use crate::set::layout::{self, sync_directory};
 
 /// What is written may have to go to a disk that is busy.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -104,8 +104,7 @@ impl Host {
     /// [`Kind::Io`].
     pub fn write(&self, path: &Path, content: &[u8], mode: u32) -> Result<()> {
         if self.is_local() {
-            let directory = Layout::new(path.parent().unwrap_or(Path::new("."))).with_mode(mode);
-            return directory.write_atomically(path, content);
+            return layout::write_with_mode(path, content, mode);
         }
         let partial = with_ending(path, ".partial");
         let script = "umask 077; rm -f -- \"$1\" && cat >\"$1\" && chmod \"$2\" -- \"$1\" && exec sync -- \"$1\"";

@@ -58,6 +58,15 @@ impl Domain {
         let ended = self.during("change to the copy of a disk", self.sys.end_block_job(target, true));
         ended.map_err(|error| error.disk(target))
     }
+
+    /// Ends the copy of a disk, which goes on as it was.
+    ///
+    /// # Errors
+    /// By libvirt's code: there is no copy.
+    pub fn drop_copy(&self, target: &str) -> Result<()> {
+        let ended = self.during("end the copy of a disk", self.sys.end_block_job(target, false));
+        ended.map_err(|error| error.disk(target))
+    }
 }
 
 /// Whether the XML of a running domain says that the copy of a disk has all that the disk has.

@@ -1,21 +1,41 @@
-//! Blocks in memory: the least recently used ones go, and each is loaded by one thread while others wait.
+//! Parts of the disk in memory: the least recently used ones go, and each is loaded by one thread while others wait.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::error::Result;
-use crate::stream::BLOCK;
 use crate::stream::reader::Scratch;
+use crate::stream::{BLOCK, SLICE};
 
-/// Names a block: the id of its layer and its number in the disk.
+/// Names a cell: the id of its layer and its number in the disk.
 pub(super) type Key = (u64, u64);
 
-/// The bytes that a layer carries of one block, at their places; others are undefined.
+/// The bytes that a layer carries of one part of the disk, at their places; others are undefined.
 pub(super) type Cell = Arc<Vec<u8>>;
 
+/// What is kept in memory.
+#[derive(Debug)]
+pub(super) struct Memory {
+    /// Whole blocks: as they were proven.
+    pub(super) blocks: Cells,
+    /// Parts of compressed blocks that were proven before.
+    pub(super) slices: Cells,
+}
+
+impl Memory {
+    /// Room for `bytes`.
+    pub(super) fn new(bytes: usize) -> Self {
+        // Slices are for reads that come back seldom.
+        Self { blocks: Cells::new(bytes / 4 * 3, BLOCK), slices: Cells::new(bytes / 4, SLICE) }
+    }
+}
+
+/// Cells of one size.
 pub(super) struct Cells {
     state: Mutex<State>,
     loaded: Condvar,
+    /// Bytes of a cell.
+    unit: u64,
     /// Most cells kept.
     limit: usize,
     long: Mutex<Bench>,
@@ -60,9 +80,15 @@ pub(super) enum Claim<'c> {
 }
 
 impl Cells {
-    pub(super) fn new(bytes: usize) -> Self {
-        let limit = (bytes / BLOCK as usize).max(16);
-        Self { state: Mutex::default(), loaded: Condvar::new(), limit, long: Mutex::default() }
+    /// Room for `bytes` in cells of `unit`, or for a few.
+    pub(super) fn new(bytes: usize, unit: u64) -> Self {
+        let limit = (bytes / unit as usize).max(16);
+        Self { state: Mutex::default(), loaded: Condvar::new(), unit, limit, long: Mutex::default() }
+    }
+
+    /// Bytes of a cell, the last of a disk may have less.
+    pub(super) fn unit(&self) -> u64 {
+        self.unit
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

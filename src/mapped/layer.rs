@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::cells::{Bench, Cell, Cells, Claim, Key};
+use super::cells::{Bench, Cell, Cells, Claim, Key, Memory};
 use crate::error::{self, Error, Result};
 use crate::nbd::server::gate::Turn;
 use crate::stream::BLOCK;
@@ -21,6 +21,8 @@ pub(super) struct Layer {
     proven: Vec<AtomicU64>,
     /// Bytes of payloads can be read where they are.
     plain: bool,
+    /// A slice of a block can be decompressed for itself.
+    sliced: bool,
     told: Mutex<HashSet<u64>>,
 }
 
@@ -34,6 +36,7 @@ impl Layer {
         Self {
             proven: (0..words).map(|_| AtomicU64::new(known)).collect(),
             plain: !reader.meta().compression.is_lz4(),
+            sliced: reader.is_sliced(),
             told: Mutex::default(),
         }
     }
@@ -58,7 +61,7 @@ impl Layer {
         reader: &StreamReader,
         range: Range<u64>,
         place: &mut [u8],
-        cells: &Cells,
+        memory: &Memory,
         turn: Option<&Turn<'_>>,
     ) -> Result<bool> {
         let mut position = range.start;
@@ -73,17 +76,47 @@ impl Layer {
                 }
                 reader.read_again(position, &mut place[into(stop)])?;
             } else {
-                let cell = match turn {
-                    None => cells.get((reader.id(), block)),
-                    Some(turn) => Some(self.cell(reader, block, cells, turn)?),
+                let (cell, start) = match memory.blocks.get((reader.id(), block)) {
+                    Some(cell) => (Some(cell), block * BLOCK),
+                    None if self.sliced && self.is_proven(block) => {
+                        let unit = memory.slices.unit();
+                        let number = position / unit;
+                        stop = range.end.min((number + 1) * unit);
+                        let slice = match turn {
+                            None => memory.slices.get((reader.id(), number)),
+                            Some(turn) => Some(self.slice(reader, number, &memory.slices, turn)?),
+                        };
+                        (slice, number * unit)
+                    }
+                    None => match turn {
+                        None => (None, 0),
+                        Some(turn) => (Some(self.cell(reader, block, &memory.blocks, turn)?), block * BLOCK),
+                    },
                 };
                 let Some(cell) = cell else { return Ok(false) };
-                let first = (position - block * BLOCK) as usize;
+                let first = (position - start) as usize;
                 place[into(stop)].copy_from_slice(&cell[first..first + (stop - position) as usize]);
             }
             position = stop;
         }
         Ok(true)
+    }
+
+    /// A slice of a block that was proven.
+    fn slice(&self, reader: &StreamReader, number: u64, cells: &Cells, turn: &Turn<'_>) -> Result<Cell> {
+        let key = (reader.id(), number);
+        let loading = match cells.claim(key, &[key]) {
+            Claim::Ready(cell) => return Ok(cell),
+            Claim::Mine(loading) => loading,
+        };
+        let _pass = turn.take();
+        let unit = cells.unit();
+        let range = number * unit..((number + 1) * unit).min(reader.meta().virtual_size);
+        let start = range.start;
+        let mut cell = cells.buffer((range.end - range.start) as usize);
+        let read = cells.with_bench(|bench| reader.read_proven(range, &mut cell, &mut bench.scratch));
+        read.inspect_err(|error| self.tell(start / BLOCK, error))?;
+        loading.done(cell, Vec::new()).ok_or_else(|| lost(start))
     }
 
     /// The cell of `block`, proven.
@@ -116,8 +149,7 @@ impl Layer {
         let own = loaded.iter().position(|(other, _)| *other == key);
         let own = own.map(|own| loaded.swap_remove(own).1);
         let cell = own.and_then(|own| loading.done(own, loaded));
-        // The cache holds at least what was loaded last.
-        cell.ok_or_else(|| Error::new(error::Kind::Io, "a block was lost from memory").at(one.start))
+        cell.ok_or_else(|| lost(one.start))
     }
 
     /// Reads and proves the blocks of `range`.
@@ -130,14 +162,15 @@ impl Layer {
     ) -> Result<Vec<(Key, Vec<u8>)>> {
         let blocks = blocks(&range);
         let proven = blocks.clone().all(|block| self.is_proven(block));
+        let read = if proven { StreamReader::read_proven } else { StreamReader::read };
         let len = (range.end - range.start) as usize;
         let loaded = if blocks.end - blocks.start == 1 {
             let mut cell = cells.buffer(len);
-            reader.read_blocks(range, &mut cell, &mut bench.scratch, !proven)?;
+            read(reader, range, &mut cell, &mut bench.scratch)?;
             vec![((reader.id(), blocks.start), cell)]
         } else {
             bench.window.resize(len, 0);
-            reader.read_blocks(range, &mut bench.window, &mut bench.scratch, !proven)?;
+            read(reader, range, &mut bench.window, &mut bench.scratch)?;
             let parts = bench.window.chunks(BLOCK as usize).zip(blocks.clone());
             let cell = |part: &[u8]| {
                 let mut cell = cells.buffer(part.len());
@@ -157,6 +190,11 @@ impl Layer {
             tracing::error!("{}", error::report(error));
         }
     }
+}
+
+/// The memory holds at least what was loaded last.
+fn lost(start: u64) -> Error {
+    Error::new(error::Kind::Io, "a block was lost from memory").at(start)
 }
 
 /// The numbers of the blocks that `range` touches.

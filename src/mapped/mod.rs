@@ -3,13 +3,14 @@
 //! ```text
 //! request ─▶ parts of the chain ─▶ zeroes
 //!                               ├▶ plain stream, block proven before: read from the file
-//!                               └▶ else the cell of the block: from the cache, or loaded and proven
+//!                               ├▶ compressed, block proven before: a slice of it, from memory or decompressed
+//!                               └▶ else the whole block: from memory, or loaded and proven
 //! ```
 //!
 //! | module | owns |
 //! |---|---|
 //! | `layer` | one stream of the chain and what of it was proven |
-//! | `cells` | blocks in memory, bounded, each loaded by one thread at a time |
+//! | `cells` | blocks and slices of them in memory, bounded, each loaded by one thread at a time |
 //! | [`overlay`] | changes on top of it, for a map that can be written |
 
 mod cells;
@@ -20,7 +21,7 @@ pub mod overlay;
 use std::ops::Range;
 use std::sync::Arc;
 
-use self::cells::Cells;
+use self::cells::Memory;
 use self::layer::Layer;
 use crate::chain_device::{ChainDevice, Content};
 use crate::error::{Error, Kind, Result};
@@ -33,12 +34,12 @@ const STATUS_STEP: u64 = 64 << 20;
 
 /// Memory for blocks, shared by all disks that are served.
 #[derive(Debug, Clone)]
-pub struct Cache(Arc<Cells>);
+pub struct Cache(Arc<Memory>);
 
 impl Cache {
     /// Room for `bytes` of blocks.
     pub fn new(bytes: usize) -> Self {
-        Self(Arc::new(Cells::new(bytes)))
+        Self(Arc::new(Memory::new(bytes)))
     }
 }
 
@@ -46,14 +47,14 @@ impl Cache {
 pub struct MappedDisk {
     chain: ChainDevice,
     layers: Vec<Layer>,
-    cells: Arc<Cells>,
+    memory: Arc<Memory>,
 }
 
 impl MappedDisk {
     /// Serves `chain`.
     pub fn new(chain: ChainDevice, cache: &Cache) -> Self {
         let layers = chain.layers().iter().map(|reader| Layer::new(reader)).collect();
-        Self { chain, layers, cells: Arc::clone(&cache.0) }
+        Self { chain, layers, memory: Arc::clone(&cache.0) }
     }
 
     /// Names the content: of equal chains it is equal.
@@ -102,7 +103,7 @@ impl Export for MappedDisk {
                 continue;
             };
             let (layer, reader) = (&self.layers[layer], &self.chain.layers()[layer]);
-            let read = layer.read(reader, part, place, &self.cells, turn);
+            let read = layer.read(reader, part, place, &self.memory, turn);
             if !read.map_err(|error| error.disk(self.chain.target()))? {
                 return Ok(false);
             }

@@ -239,12 +239,12 @@ impl Layout {
         Ok(file)
     }
 
-    /// As [`write_atomically`], with the set's permissions.
+    /// [`write_with_mode`], with the set's permissions.
     ///
     /// # Errors
     /// [`Kind::Io`]: the old file is there, or none.
     pub fn write_atomically(&self, path: &Path, content: &[u8]) -> Result<()> {
-        write_with(path, content, self.mode)
+        write_with_mode(path, content, self.mode)
     }
 
     /// The names of the plain files in the set's directory, sorted.
@@ -263,13 +263,20 @@ impl Layout {
     }
 }
 
-/// Writes `content` as a whole, readable by its owner only: to a temporary name, synced, renamed, the
-/// directory synced. A crash leaves the old file or the new one.
+/// [`write_with_mode`], readable by its owner only.
+///
+/// # Errors
+/// [`Kind::Io`]: the old file is there, or none.
 pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
-    write_with(path, content, PRIVATE)
+    write_with_mode(path, content, PRIVATE)
 }
 
-fn write_with(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+/// Writes `content` as a whole, whatever the umask: to a temporary name, synced, renamed, the directory synced. A
+/// crash leaves the old file or the new one.
+///
+/// # Errors
+/// [`Kind::Io`]: the old file is there, or none.
+pub fn write_with_mode(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     use std::io::Write;
     let directory = parent(path);
     let place = |operation: &'static str| move |error: std::io::Error| Error::io(operation, error).path(path);
@@ -282,7 +289,7 @@ fn write_with(path: &Path, content: &[u8], mode: u32) -> Result<()> {
 }
 
 /// The directory that holds `path`; it may be named relative to the working directory.
-fn parent(path: &Path) -> &Path {
+pub fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 

@@ -1,5 +1,8 @@
 //! Payloads of compressed data frames: each is one LZ4 frame, with checksums, of known content
 //! length.
+//!
+//! Its blocks are short, so that a map can decompress little for a small read. Blocks of 64 KiB take about 1 % more
+//! than those of 1 MiB.
 
 use std::io::{Read, Write};
 
@@ -43,7 +46,7 @@ impl Compressor {
             Compression::Lz4 { level: 0..=2 } => {
                 let info = FrameInfo::new()
                     .block_mode(BlockMode::Independent)
-                    .block_size(BlockSize::Max1MB)
+                    .block_size(BlockSize::Max64KB)
                     .block_checksums(true)
                     .content_checksum(true);
                 Engine::Fast(Box::new(FrameEncoder::with_frame_info(info, Vec::new())))
@@ -68,7 +71,7 @@ impl Compressor {
                 let encoder = lz4::EncoderBuilder::new()
                     .level(*level)
                     .block_mode(lz4::BlockMode::Independent)
-                    .block_size(lz4::BlockSize::Max1MB)
+                    .block_size(lz4::BlockSize::Max64KB)
                     .block_checksum(lz4::liblz4::BlockChecksum::BlockChecksumEnabled)
                     .checksum(lz4::ContentChecksum::ChecksumEnabled)
                     .build(&mut *stored);

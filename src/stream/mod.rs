@@ -47,6 +47,9 @@ pub mod writer;
 /// Guest bytes per digest: a reader proves at least this much at a time.
 pub const BLOCK: u64 = crate::units::MIB;
 
+/// Guest bytes of a compressed stream that are decompressed each for themselves.
+pub const SLICE: u64 = 64 * crate::units::KIB;
+
 /// Frames start on multiples of this and end on one, or at the disk's end: virtnbdmap reads across
 /// other boundaries wrongly.
 pub const FRAME_ALIGNMENT: u64 = 4096;

@@ -10,6 +10,8 @@
 //! plain one is read in part. Each block's digest is over the bytes carried of it, so whole blocks
 //! are what can be proven, whichever frames they come from.
 
+mod part;
+
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,14 +21,13 @@ use crate::error::{Error, Result};
 use crate::extent::{self, Extent, Kind as ExtentKind};
 use crate::stored::StoredFile;
 use crate::stream::cache::Cache;
-use crate::stream::codec::{self, Blocks, Compression, Decompressor, FRAME_START};
+use crate::stream::codec::{Compression, Decompressor};
 use crate::stream::digest::{self, Digest};
-use crate::stream::frame::{HEADER_LEN, Header, Kind};
 use crate::stream::index::{HASH_LEN, Index, Piece};
 use crate::stream::meta::Meta;
 use crate::stream::raw::{self, RawImage};
 use crate::stream::source::{StreamFile, Sums, read_meta};
-use crate::stream::{BLOCK, cache, load};
+use crate::stream::{BLOCK, SLICE, cache, load};
 use crate::units::{align_down, align_up};
 
 /// How far the bytes of a stream can be proven.
@@ -63,6 +64,8 @@ pub struct Scratch {
     cached: Option<(u64, usize)>,
     /// Reader and piece whose header was checked last.
     checked: Option<(u64, usize)>,
+    /// Where an LZ4 block of a piece begins, in the content and in the file.
+    walked: Option<((u64, usize), u64, u64)>,
 }
 
 impl Scratch {
@@ -252,22 +255,28 @@ impl StreamReader {
     /// [`Kind::Io`](crate::error::Kind::Io); [`Kind::Usage`](crate::error::Kind::Usage) for another
     /// `range` or a `buffer` of other size.
     pub fn read(&self, range: Range<u64>, buffer: &mut [u8], scratch: &mut Scratch) -> Result<Vec<Extent>> {
-        self.read_blocks(range, buffer, scratch, true)
+        let ends_well = range.end % BLOCK == 0 || range.end == self.meta.virtual_size;
+        if range.start % BLOCK != 0 || !ends_well {
+            return Err(Error::usage(format!("guest range {range:?} is not made of whole blocks of the disk")));
+        }
+        let start = range.start;
+        let carried = self.read_proven(range, buffer, scratch)?;
+        if let Some(first) = carried.first().filter(|_| self.has_digests()) {
+            let number = self.index.pieces.partition_point(|piece| piece.end() <= first.offset);
+            let piece = &self.index.pieces[number];
+            let proven = self.prove(piece, start, buffer, &carried);
+            proven.map_err(|error| error.disk(&self.meta.disk_name).path(&self.file.path))?;
+        }
+        Ok(carried)
     }
 
-    /// [`StreamReader::read`] that compares digests only if told to `prove`: for blocks that this reader has
-    /// proven before. LZ4's own checksums are looked at all the same.
+    /// [`StreamReader::read`] of any range, which compares no digests: for blocks that this reader has proven
+    /// before. LZ4's own checksums are looked at where a whole frame is read.
     ///
     /// # Errors
     /// As for [`StreamReader::read`].
-    pub fn read_blocks(
-        &self,
-        range: Range<u64>,
-        buffer: &mut [u8],
-        scratch: &mut Scratch,
-        prove: bool,
-    ) -> Result<Vec<Extent>> {
-        let read = self.read_range(range, buffer, scratch, prove);
+    pub fn read_proven(&self, range: Range<u64>, buffer: &mut [u8], scratch: &mut Scratch) -> Result<Vec<Extent>> {
+        let read = self.read_range(range, buffer, scratch);
         read.map_err(|error| error.disk(&self.meta.disk_name).path(&self.file.path))
     }
 
@@ -294,6 +303,13 @@ impl StreamReader {
             number += 1;
         }
         Ok(())
+    }
+
+    /// Whether less than a block of a compressed stream can be decompressed for itself: [`SLICE`] bytes.
+    pub fn is_sliced(&self) -> bool {
+        let Some(piece) = self.index.pieces.first().filter(|_| self.index.own.is_some()) else { return false };
+        self.meta.compression.is_lz4()
+            && self.blocks_of(piece).is_ok_and(|blocks| blocks.is_some_and(|blocks| blocks.content <= SLICE))
     }
 
     /// The whole blocks that are best read together with `blocks`, as far as `limit` bytes allow: frames that
@@ -331,21 +347,10 @@ impl StreamReader {
         self.id
     }
 
-    fn read_range(
-        &self,
-        range: Range<u64>,
-        buffer: &mut [u8],
-        scratch: &mut Scratch,
-        prove: bool,
-    ) -> Result<Vec<Extent>> {
-        let ends_well = range.end % BLOCK == 0 || range.end == self.meta.virtual_size;
-        if range.start % BLOCK != 0
-            || !ends_well
-            || range.start > range.end
-            || range.end > self.meta.virtual_size
-            || buffer.len() as u64 != range.end - range.start
-        {
-            return Err(Error::usage(format!("guest range {range:?} is not made of whole blocks of the disk")));
+    fn read_range(&self, range: Range<u64>, buffer: &mut [u8], scratch: &mut Scratch) -> Result<Vec<Extent>> {
+        let is_within = range.start <= range.end && range.end <= self.meta.virtual_size;
+        if !is_within || buffer.len() as u64 != range.end - range.start {
+            return Err(Error::usage(format!("guest range {range:?} is not one of the disk, or not the buffer's")));
         }
         let pieces = &self.index.pieces;
         let first = pieces.partition_point(|piece| piece.end() <= range.start);
@@ -358,95 +363,7 @@ impl StreamReader {
                 .map_err(|error| self.locate(error, piece, part.range()))?;
             extent::push(&mut carried, part);
         }
-        if let (true, Some(piece), true) = (self.has_digests(), pieces.get(first), prove) {
-            self.prove(piece, range.start, buffer, &carried)?;
-        }
         Ok(carried)
-    }
-
-    /// Reads the bytes of piece `number` from guest offset `skip` within it.
-    fn read_part(&self, number: usize, skip: u64, buffer: &mut [u8], scratch: &mut Scratch) -> Result<()> {
-        let piece = &self.index.pieces[number];
-        let key = Some((self.id, number));
-        if self.index.own.is_some() && !self.raw && scratch.checked != key {
-            let header = self.file.header_at(piece.position - HEADER_LEN as u64)?;
-            if header != Header::new(Kind::Data, piece.offset, piece.length) {
-                return Err(Error::corrupt("frame header is not the one in the index"));
-            }
-            scratch.checked = key;
-        }
-        if !self.meta.compression.is_lz4() {
-            return self.file.read_at(buffer, piece.position + skip);
-        }
-        if scratch.cached != key {
-            // Bounded by the file and by what the guest bytes can take, when the index was made.
-            scratch.stored.resize(piece.stored as usize, 0);
-            self.file.read_at(&mut scratch.stored, piece.position)?;
-            if buffer.len() as u64 == piece.length {
-                return scratch.decompressor.decompress_exact(&mut scratch.stored, buffer);
-            }
-            if self.index.own.is_some() && self.read_part_of_frame(piece, skip, buffer, scratch)? {
-                return Ok(());
-            }
-            scratch.cached = None;
-            scratch.content.resize(piece.length as usize, 0);
-            scratch.decompressor.decompress_exact(&mut scratch.stored, &mut scratch.content)?;
-            scratch.cached = key;
-        }
-        let skip = skip as usize;
-        buffer.copy_from_slice(&scratch.content[skip..skip + buffer.len()]);
-        Ok(())
-    }
-
-    /// Decompresses only those LZ4 blocks of a frame that hold what is wanted; false where that can't be done:
-    /// then the whole frame is looked at, and tells what is wrong with it. The digests are what proves it.
-    fn read_part_of_frame(&self, piece: &Piece, skip: u64, buffer: &mut [u8], scratch: &mut Scratch) -> Result<bool> {
-        let mut start = [0; FRAME_START];
-        if piece.stored <= FRAME_START as u64 {
-            return Ok(false);
-        }
-        self.file.read_at(&mut start, piece.position)?;
-        let Some(blocks) = Blocks::of(&start) else { return Ok(false) };
-        let wanted = skip..skip + buffer.len() as u64;
-        let end = piece.position + piece.stored;
-        let mut position = piece.position + FRAME_START as u64;
-        let mut content = 0;
-        while content < wanted.end {
-            let mut size = [0; 4];
-            if end - position < size.len() as u64 {
-                return Ok(false);
-            }
-            self.file.read_at(&mut size, position)?;
-            let size = u32::from_le_bytes(size);
-            let (len, is_plain) = (u64::from(size & 0x7fff_ffff), size >> 31 == 1);
-            let (data, next) = (position + 4, position + 4 + len + blocks.trailer);
-            if len == 0 || len > blocks.content || next > end {
-                return Ok(false);
-            }
-            let stop = piece.length.min(content + blocks.content);
-            if stop > wanted.start {
-                // Both lengths are at most those of a block.
-                scratch.stored.resize(len as usize, 0);
-                self.file.read_at(&mut scratch.stored, data)?;
-                let (from, to) = (content.max(wanted.start), stop.min(wanted.end));
-                let place = (from - skip) as usize..(to - skip) as usize;
-                let whole = from == content && to == stop;
-                if !whole {
-                    scratch.cached = None;
-                    scratch.content.resize((stop - content) as usize, 0);
-                }
-                let output = if whole { &mut buffer[place.clone()] } else { &mut scratch.content[..] };
-                if !codec::decompress_block(&scratch.stored, is_plain, output) {
-                    return Ok(false);
-                }
-                if !whole {
-                    let part = (from - content) as usize..(to - content) as usize;
-                    buffer[place].copy_from_slice(&scratch.content[part]);
-                }
-            }
-            (content, position) = (stop, next);
-        }
-        Ok(true)
     }
 
     /// Compares the digests of all blocks in `buffer`, which begins at `start`; `piece` is the first

@@ -16,11 +16,11 @@ fn files_of_a_real_guest_survive_full_trim_and_incremental() {
     let random = guest.execute("sha256sum </mnt/random");
     let set = lab.fresh_directory().join("set");
 
-    back_up(&lab, &guest, &set, "full");
+    lab.back_up("g", &set, &["-l", "full", "--require-freeze"]).succeeds();
     assert_frozen_and_thawed(&guest, 1);
 
     guest.execute("rm /mnt/gone && sync && fstrim /mnt && echo second >/mnt/later && rm /mnt/kept");
-    back_up(&lab, &guest, &set, "inc");
+    lab.back_up("g", &set, &["-l", "inc", "--require-freeze"]).succeeds();
     assert_frozen_and_thawed(&guest, 2);
     let (full, increment) =
         (stored_size(&set, ".full.data"), stored_size(&set, ".data") - stored_size(&set, ".full.data"));
@@ -40,27 +40,6 @@ fn files_of_a_real_guest_survive_full_trim_and_incremental() {
         run("e2fsck", &[&"-fn", image]).succeeds();
         assert_eq!(sha256(&file(image, "/random")), random.split(' ').next().unwrap());
     }
-}
-
-fn back_up(lab: &Lab, guest: &TestDomain, set: &Path, level: &str) {
-    let (uri, scratch) = (lab.uri(), lab.scratch());
-    let name = guest.name().to_owned();
-    virtkeep(&[
-        &"backup",
-        &"-n",
-        &"-U",
-        &uri,
-        &"-d",
-        &name,
-        &"-o",
-        &set,
-        &"-l",
-        &level,
-        &"--scratchdir",
-        &scratch,
-        &"--require-freeze",
-    ])
-    .succeeds();
 }
 
 /// The guest's own hook was called in pairs, and it can write again.

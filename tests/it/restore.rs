@@ -12,14 +12,6 @@ use crate::support::{Lab, Run, TestDomain, compare, run, virtkeep};
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 
-#[track_caller]
-fn back_up(lab: &Lab, domain: &TestDomain, set: &Path, level: &str) {
-    let (uri, scratch, name) = (lab.uri(), lab.scratch(), domain.name().to_owned());
-    let mut arguments: Vec<&dyn AsRef<OsStr>> = vec![&"backup", &"-n", &"-U", &uri, &"-d", &name, &"-o", &set];
-    arguments.extend([&"-l" as &dyn AsRef<OsStr>, &level, &"--scratchdir", &scratch]);
-    virtkeep(&arguments).succeeds();
-}
-
 /// Two disks, one with a size of odd sectors, and their full backup.
 fn make(lab: &Lab) -> (TestDomain<'_>, PathBuf) {
     let domain = lab.domain("d", &["vda:17826304", "vdb:2M"]);
@@ -27,7 +19,7 @@ fn make(lab: &Lab) -> (TestDomain<'_>, PathBuf) {
     domain.write("vda", 0xab, 17 * MIB, 512);
     domain.write("vdb", 0xba, 512 * KIB, MIB);
     let set = lab.fresh_directory().join("set");
-    back_up(lab, &domain, &set, "full");
+    lab.back_up(domain.name(), &set, &["-l", "full"]).succeeds();
     (domain, set)
 }
 
@@ -164,10 +156,10 @@ fn sequences_are_proven_by_the_manifests_beside_them() {
     let lab = Lab::up();
     let (domain, first) = make(&lab);
     domain.write("vda", 0x71, MIB, MIB);
-    back_up(&lab, &domain, &first, "inc");
+    lab.back_up(domain.name(), &first, &["-l", "inc"]).succeeds();
     let reference = domain.snapshot_reference("vda");
     let second = lab.fresh_directory().join("set");
-    back_up(&lab, &domain, &second, "full");
+    lab.back_up(domain.name(), &second, &["-l", "full"]).succeeds();
     let (full, inc) = (first.join("vda.full.data"), first.join("vda.inc.virtnbdbackup.1.data"));
     let sequence = |streams: [&Path; 2]| {
         let list = streams.map(|path| path.to_str().unwrap()).join(",");

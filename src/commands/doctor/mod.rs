@@ -18,7 +18,6 @@ mod repair;
 mod scratch;
 mod set;
 
-use std::io::Write;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -28,6 +27,7 @@ use self::facts::Facts;
 use self::finding::Finding;
 use super::backup::locks::Locks;
 use super::connect;
+use super::print::print;
 use crate::cancel::Cancel;
 use crate::cli::doctor::Doctor;
 use crate::error::Error;
@@ -106,10 +106,6 @@ fn tell(args: &Doctor, domain: &Domain, findings: &[Finding]) -> Result<()> {
     } else {
         finding::to_table(findings, args.repair)
     };
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        // Nobody reads on: `doctor | head` is no failure.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
-        other => other.map_err(|error| Error::io("write to stdout", error))?,
-    }
+    print(&text)?;
     Ok(())
 }

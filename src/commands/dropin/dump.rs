@@ -1,6 +1,5 @@
 //! `virtnbdrestore -o dump`: the heads of the data files, as virtnbdrestore prints them.
 
-use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -8,6 +7,7 @@ use serde::Serialize;
 use serde_json::ser::{PrettyFormatter, Serializer};
 
 use crate::commands::foreign_raw;
+use crate::commands::print::print;
 use crate::error::{self, Error};
 use crate::exit::Exit;
 use crate::phrases::CLASSIC;
@@ -46,9 +46,6 @@ pub fn run(input: &PathBuf) -> Result<Exit> {
     let mut serializer = Serializer::with_formatter(&mut text, PrettyFormatter::with_indent(b"    "));
     heads.serialize(&mut serializer).map_err(|error| Error::usage("write JSON").caused_by(error))?;
     text.push(b'\n');
-    match std::io::stdout().lock().write_all(&text) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
-        other => other.map_err(|error| Error::io("write to stdout", error))?,
-    }
+    print(&text)?;
     Ok(if damaged { Exit::Damage } else { Exit::Done })
 }

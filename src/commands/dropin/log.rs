@@ -7,6 +7,7 @@ use super::backup::STDOUT;
 use super::void::TARGET;
 use crate::cli::dropin::{Dropin, Tool, VERSION};
 use crate::commands::Session;
+use crate::set::layout;
 
 /// Opens the log file; and the way to syslog, where that is asked for. Without them the command works all the same.
 pub fn open(dropin: &Dropin, session: &Session) {
@@ -51,8 +52,6 @@ fn in_home(tool: Tool) -> Option<PathBuf> {
 }
 
 fn file(path: &Path) -> std::io::Result<File> {
-    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-        std::fs::create_dir_all(directory)?;
-    }
+    std::fs::create_dir_all(layout::parent(path))?;
     OpenOptions::new().create(true).append(true).open(path)
 }

@@ -51,7 +51,7 @@ mod tests {
     #[test]
     fn its_options_are_translated() {
         let args = map(&["-f", "a.full.data,a.inc.1.data", "-t", "4", "-b", "512", "-e", "vda"]).unwrap();
-        assert_eq!(args.file.len(), 2);
+        assert_eq!(args.chains.file.len(), 2);
         assert!(args.writable && args.device.as_deref() == Some(std::path::Path::new("/dev/nbd0")));
         assert_eq!(args.listen.unwrap().to_string(), "127.0.0.1:10809");
         let args = map(&["-f", "a", "-r", "-d", "/dev/nbd7", "-l", "::1", "-p", "1"]).unwrap();

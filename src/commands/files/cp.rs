@@ -23,6 +23,7 @@ use crate::guestfs;
 use crate::guestfs::files::{self, Kinds, Stat};
 use crate::guestfs::shell::Output;
 use crate::pipeline::Progress;
+use crate::set::layout;
 use crate::units::{KIB, format_bytes};
 
 /// Names of what was left out that a message has.
@@ -100,7 +101,7 @@ impl Copier<'_> {
     }
 
     fn file(&self, guest: &mut Guest, place: &Place, stat: &Stat, path: &Path) -> error::Result<()> {
-        let parent = destination::parent(path);
+        let parent = layout::parent(path);
         let mut file = tempfile::Builder::new()
             .prefix(".virtkeep.")
             .tempfile_in(parent)
@@ -160,7 +161,7 @@ impl Copier<'_> {
 
 /// A directory beside `path`, removed when dropped.
 fn temporary(path: &Path) -> error::Result<tempfile::TempDir> {
-    let parent = destination::parent(path);
+    let parent = layout::parent(path);
     let made = tempfile::Builder::new().prefix(".virtkeep.").tempdir_in(parent);
     made.map_err(|error| Error::io("create a directory", error).path(parent))
 }

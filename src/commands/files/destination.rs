@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use super::place::Place;
 use crate::cli::files::Cp;
 use crate::error::{Error, Kind, Result};
+use crate::set::layout;
 
 /// Where copies go.
 #[derive(Debug, PartialEq, Eq)]
@@ -65,7 +66,7 @@ fn check(path: &Path, force: bool) -> Result<()> {
     if let Ok(found) = path.symlink_metadata() {
         refuse(path, found.is_dir(), force)?;
     }
-    let parent = parent(path);
+    let parent = layout::parent(path);
     access(parent, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| Error::io("write to", error).path(parent))
 }
 
@@ -76,11 +77,6 @@ fn refuse(path: &Path, is_directory: bool, force: bool) -> Result<()> {
         (false, false) => Err(exists().hint("--force overwrites it")),
         (false, true) => Ok(()),
     }
-}
-
-/// The directory that a path is in.
-pub fn parent(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Gives what is complete its name.

@@ -11,10 +11,11 @@ use crate::cancel::Cancel;
 use crate::chain_device::ChainDevice;
 use crate::cli::files::Point;
 use crate::commands::Session;
-use crate::commands::chains::{self, Wanted};
+use crate::commands::chains;
 use crate::error::{self, Error, Kind};
-use crate::guestfs::shell::{Shell, temporary};
+use crate::guestfs::shell::Shell;
 use crate::guestfs::volumes::{self, Keys, System, Volume};
+use crate::host::temporary;
 use crate::mapped::{Cache, MappedDisk};
 use crate::nbd::server::export::{Exports, Named};
 use crate::nbd::server::listener::{self, Listener};
@@ -45,8 +46,7 @@ pub struct Guest {
 /// the appliance; what `work` returns.
 pub fn with<T>(args: &Point, session: &Session, work: impl FnOnce(&mut Guest) -> Result<T>) -> Result<T> {
     let keys = read_keys(args)?;
-    let wanted = Wanted { input: &args.input, file: &args.file, until: args.until.as_deref(), disk: &args.disk };
-    let (chains, _) = chains::open(wanted, session)?;
+    let (chains, _) = chains::open(&args.chains, session)?;
     let targets: Vec<String> = chains.iter().map(|chain| chain.target().to_owned()).collect();
     let directory = tempfile::Builder::new()
         .prefix("virtkeep.")

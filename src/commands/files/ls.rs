@@ -1,7 +1,5 @@
 //! `virtkeep ls`.
 
-use std::io::Write;
-
 use anyhow::Result;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -13,6 +11,7 @@ use super::place::Place;
 use super::text::shown;
 use crate::cli::files::Ls;
 use crate::commands::Session;
+use crate::commands::print::print;
 use crate::error::{self, Error, Kind};
 use crate::exit::Exit;
 use crate::guestfs;
@@ -30,11 +29,7 @@ pub fn run(args: &Ls, session: &Session) -> Result<Exit> {
             None => overview(guest, args.json)?,
         })
     })?;
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        // Nobody reads on: `ls | head` is no failure.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
-        other => other.map_err(|error| Error::io("write to stdout", error))?,
-    }
+    print(&text)?;
     Ok(Exit::Done)
 }
 

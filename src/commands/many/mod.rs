@@ -99,9 +99,7 @@ fn resolved(args: &Backup) -> Result<Backup> {
     }
     let mut args = args.clone();
     args.output = directory::of_each(&args.output);
-    // A password file can be a pipe, which is read once.
-    args.hypervisor.password = connect::password(&args.hypervisor)?;
-    args.hypervisor.password_file = None;
+    args.hypervisor = connect::settled(&args.hypervisor)?;
     Ok(args)
 }
 

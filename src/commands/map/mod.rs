@@ -28,6 +28,7 @@ use crate::chain_device::ChainDevice;
 use crate::cli::map::Map;
 use crate::error::{self, Error};
 use crate::exit::Exit;
+use crate::host::temporary;
 use crate::mapped::dumped::Dumped;
 use crate::mapped::overlay::Overlay;
 use crate::mapped::{Cache, MappedDisk};
@@ -91,6 +92,9 @@ fn use_disks(
     let user = User::start(args, uris, place, stop)?;
     if let Some(guest) = &guest {
         guest.tell();
+        if args.exec.is_none() && args.boot.copy_to.is_none() {
+            guest.tell_way_to_keep();
+        }
         if let Some(seconds) = args.boot.wait_agent {
             guest.wait_agent(Duration::from_secs(seconds), stop)?;
         }
@@ -100,7 +104,7 @@ fn use_disks(
         guest.hand_over(args.boot.define, session, stop)?;
         return Ok(Exit::Done);
     }
-    let exit = user.wait(uris, place, guest.as_ref(), stop)?;
+    let exit = user.wait(uris, place, guest.as_mut(), stop)?;
     if let Some(guest) = guest {
         guest.end()?;
     }
@@ -161,8 +165,7 @@ fn disks(args: &Map, chains: Vec<ChainDevice>) -> error::Result<Disks> {
 }
 
 fn overlay_directory(args: &Map) -> PathBuf {
-    let default = || std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
-    args.overlay_dir.clone().unwrap_or_else(default)
+    args.overlay_dir.clone().unwrap_or_else(temporary)
 }
 
 /// A file among backups could be taken for part of the set.
@@ -171,7 +174,7 @@ fn refuse_set(args: &Map, path: &Path) -> error::Result<()> {
     let directory = absolute.parent().and_then(|parent| parent.canonicalize().ok());
     let is_set = |input: &PathBuf| input.canonicalize().ok().filter(|input| input.is_dir()) == directory;
     match directory {
-        Some(_) if args.input.iter().any(is_set) => {
+        Some(_) if args.chains.input.iter().any(is_set) => {
             Err(Error::usage("the overlay must not lie in the set").path(path).hint("choose another directory"))
         }
         _ => Ok(()),

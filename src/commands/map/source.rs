@@ -5,13 +5,12 @@ use anyhow::Result;
 use crate::chain_device::ChainDevice;
 use crate::cli::map::Map;
 use crate::commands::Session;
-use crate::commands::chains::{self, Wanted};
+use crate::commands::chains;
 use crate::commands::restore::source::Source;
 
 /// Opens them, and where the machine is to run, what there is beside its disks.
 pub fn open(args: &Map, session: &Session) -> Result<(Vec<ChainDevice>, Option<Source>)> {
-    let wanted = Wanted { input: &args.input, file: &args.file, until: args.until.as_deref(), disk: &args.disk };
-    let (chains, point) = chains::open(wanted, session)?;
+    let (chains, point) = chains::open(&args.chains, session)?;
     let source = match point.filter(|_| args.boot.boot) {
         Some((catalogue, point)) => Some(Source::of_point(catalogue, point)?),
         None => None,

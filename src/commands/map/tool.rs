@@ -84,11 +84,11 @@ impl User {
         mut self,
         uris: &[(String, String)],
         place: &Place,
-        guest: Option<&Guest>,
+        guest: Option<&mut Guest>,
         stop: &Cancel,
     ) -> Result<Exit> {
         if let Self::Command(command) = &self {
-            return exec(command, uris, place, guest, stop);
+            return exec(command, uris, place, guest.as_deref(), stop);
         }
         if let Some(guest) = guest {
             guest.wait(stop);

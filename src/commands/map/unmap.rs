@@ -9,18 +9,28 @@ use rustix::io::Errno;
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
+use super::boot::request::{self, Order};
 use crate::cli::map::Unmap;
+use crate::commands::Session;
 use crate::error::{Error, Kind};
 use crate::exit::Exit;
 
 /// Time for a map to answer what is in flight, and to write what it must.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Ends a map and waits until it has ended.
-pub fn run(args: &Unmap) -> Result<Exit> {
+/// Ends a map and waits until it has ended. Before, the domain that runs from it gets disks of its own, if that is asked
+/// for.
+pub fn run(args: &Unmap, session: &Session) -> Result<Exit> {
     let process = process_of(&args.map)?;
     check(process)?;
-    kill_process(process, Signal::TERM).map_err(|error| Error::io("end the map", error))?;
+    match &args.copy_to {
+        Some(place) => {
+            let copy_to = std::path::absolute(place).map_err(|error| Error::io("find", error).path(place))?;
+            // It ends by itself then.
+            request::ask(process, &Order { copy_to, define: args.define }, session)?;
+        }
+        None => kill_process(process, Signal::TERM).map_err(|error| Error::io("end the map", error))?,
+    }
     let begin = Instant::now();
     while begin.elapsed() < PATIENCE {
         match test_kill_process(process) {

@@ -1,24 +1,18 @@
 //! The figures in Prometheus' text format, for the node exporter's directory of such files.
-//!
-//! Source: "Exposition formats" of Prometheus' documentation.
 
 use std::fmt::Write;
 use std::path::Path;
 
 use super::health::{Condition, Health, point_in_time};
+use crate::commands::published::{self, escape, gauge};
 use crate::error::Result;
-use crate::set::layout::Layout;
-
-/// The exporter runs as another user.
-const MODE: u32 = 0o644;
 
 /// Writes the figures of all sets, as a whole or not at all.
 ///
 /// # Errors
 /// [`Kind::Io`](crate::error::Kind::Io): the old file is there, or none.
 pub fn write(path: &Path, sets: &[Health]) -> Result<()> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Layout::new(directory).with_mode(MODE).write_atomically(path, text(sets).as_bytes())
+    published::write(path, &text(sets))
 }
 
 /// A figure of a set: its name, what it is, its value.
@@ -46,7 +40,7 @@ fn text(sets: &[Health]) -> String {
     let mut text = String::new();
     // Writing to a string can't fail.
     for (name, help, value) in OF_SET {
-        head(&mut text, name, help);
+        gauge(&mut text, name, help);
         for set in sets {
             if let Some(value) = value(set) {
                 let _ = writeln!(text, "{name}{{{}}} {value}", labels(set));
@@ -54,7 +48,7 @@ fn text(sets: &[Health]) -> String {
         }
     }
     let name = "virtkeep_last_backup_bytes";
-    head(&mut text, name, "Bytes of a disk in the newest backup: kind is the disk's size, the data read, the file.");
+    gauge(&mut text, name, "Bytes of a disk in the newest backup: kind is the disk's size, the data read, the file.");
     for set in sets {
         for stream in set.newest.iter().flat_map(|run| &run.streams) {
             for (kind, bytes) in
@@ -68,16 +62,8 @@ fn text(sets: &[Health]) -> String {
     text
 }
 
-fn head(text: &mut String, name: &str, help: &str) {
-    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
-}
-
 fn labels(set: &Health) -> String {
     format!("domain=\"{}\",set=\"{}\"", escape(&set.name), escape(&set.directory.to_string_lossy()))
-}
-
-fn escape(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 #[cfg(test)]

@@ -1,16 +1,15 @@
 //! The figures of runs in Prometheus' text format, for the node exporter's directory of such files. What a run that
 //! failed can't tell is taken over from the file as it was, or from the set.
 //!
-//! The names are none of those that `virtkeep status --metrics` writes, so that both can be collected. Source:
-//! "Exposition formats" of Prometheus' documentation.
+//! The names are none of those that `virtkeep status --metrics` writes, so that both can be collected.
 
 use std::collections::BTreeSet;
-use std::fmt::Write;
 use std::path::Path;
 
 use jiff::{Timestamp, Zoned};
 
 use super::record::Record;
+use crate::commands::published::{escape, gauge};
 
 /// A family of figures: its name, what it is, whether it is of the last run that succeeded.
 struct Family {
@@ -115,10 +114,10 @@ pub fn text(old: &[Sample], output: &str, named: &[String], records: &[Record], 
     }
     let mut text = String::new();
     for Family { name, help, .. } in &FAMILIES {
-        // Writing to a string can't fail.
-        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+        gauge(&mut text, name, help);
         for sample in samples.iter().filter(|sample| sample.name == *name) {
-            let _ = writeln!(text, "{}", sample.line());
+            text.push_str(&sample.line());
+            text.push('\n');
         }
     }
     text
@@ -182,10 +181,6 @@ fn committed(output: &str, record: &Record) -> Vec<Sample> {
 /// The seconds of a moment that this program wrote.
 fn unix(moment: &str) -> f64 {
     moment.parse::<Timestamp>().map_or(0.0, |time| time.as_second() as f64)
-}
-
-fn escape(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 /// The value up to its closing quote, and what is behind that.

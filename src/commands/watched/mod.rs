@@ -19,19 +19,18 @@ use self::record::{Failure, Status, seconds};
 use super::Session;
 use super::backup::facts::{Facts, Known};
 use super::hooks::Hook;
+use super::published;
 use crate::cancel::Cancel;
 use crate::cli::backup::Backup;
 use crate::commands::backup;
 use crate::error::{self, Error, Kind};
 use crate::exit::Exit;
-use crate::set::layout::Layout;
+use crate::set::layout::parent;
 use crate::set::moment;
 use crate::signals;
 
 /// Version of the report's structure.
 const VERSION: u32 = 1;
-/// Others read it: a monitoring agent, the node exporter.
-const MODE: u32 = 0o644;
 /// All that hooks after an interrupted run get: the process has to leave within seconds.
 const INTERRUPTED: Duration = Duration::from_secs(1);
 
@@ -54,8 +53,7 @@ pub fn run(args: &Backup, session: &Session) -> Result<Exit> {
 pub fn check(args: &Backup) -> Result<()> {
     for (option, path) in [("--report", &args.watched.report), ("--metrics", &args.watched.metrics)] {
         let Some(path) = path else { continue };
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        if path.is_dir() || path == Path::new("-") || !directory.is_dir() {
+        if path.is_dir() || path == Path::new("-") || !parent(path).is_dir() {
             return Err(Error::usage(format!("{option} names a file in a directory that is there"))
                 .path(path)
                 .hint("make the directory, or choose another place")
@@ -181,7 +179,7 @@ pub fn write(
             error: error.map(|error| Failure::of(error, None)),
         };
         written.push(match serde_json::to_string_pretty(&report) {
-            Ok(text) => put(path, &format!("{text}\n")),
+            Ok(text) => published::write(path, &format!("{text}\n")),
             Err(error) => Err(Error::corrupt("the report can't be encoded").caused_by(error)),
         });
     }
@@ -189,7 +187,7 @@ pub fn write(
         let output = args.output.to_string_lossy();
         let named: &[String] = if args.many.all { &[] } else { &args.domain };
         let text = metrics::text(&metrics::read(path), &output, named, domains, exit, &end);
-        written.push(put(path, &text));
+        written.push(published::write(path, &text));
     }
     for error in written.iter().filter_map(|result| result.as_ref().err()) {
         tracing::error!("the backup is not concerned, but it can't be told of: {}", error::report(error));
@@ -198,9 +196,4 @@ pub fn write(
         }
     }
     written.iter().all(error::Result::is_ok)
-}
-
-fn put(path: &Path, text: &str) -> error::Result<()> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Layout::new(directory).with_mode(MODE).write_atomically(path, text.as_bytes())
 }

@@ -16,7 +16,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,7 @@ use self::said::{complaint, failure, keep};
 use super::{PROGRAM, quote};
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
+use crate::host::temporary;
 
 /// How libguestfs starts QEMU.
 const BACKEND: &str = "LIBGUESTFS_BACKEND";
@@ -56,11 +57,6 @@ pub struct Shell {
     errors: Vec<u8>,
     /// Every command so far was answered.
     in_order: bool,
-}
-
-/// Where QEMU and libguestfs have what may be large and is temporary.
-pub fn temporary() -> PathBuf {
-    std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from)
 }
 
 impl Shell {

@@ -7,12 +7,14 @@ mod adjust;
 mod boot;
 mod boot_devices;
 mod disk;
+mod moved;
 
 use std::path::PathBuf;
 
 pub use adjust::{Adjusted, Adjustment, NewSource, adjust};
 pub use boot::{Boot, Connect, NbdServer, boot, plainer};
 pub use disk::{Device, Disk, Skip, Source};
+pub use moved::moved;
 
 use super::xml::{self, Element};
 use crate::error::{Error, Kind, Result};

@@ -1,21 +1,13 @@
 //! `--boot`: machines that run from their backups.
 
 use std::ffi::OsStr;
+use std::io::Write;
+use std::os::linux::net::SocketAddrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::Map;
 use crate::support::{Case, Lab, MIB, Run, TestDomain, files, run, virtkeep};
-
-/// A set in which a backup of `name` lies.
-#[track_caller]
-fn back_up(lab: &Lab, name: &str, set: &Path, options: &[&str]) {
-    let (uri, scratch) = (lab.uri(), lab.scratch());
-    let mut all: Vec<&dyn AsRef<OsStr>> = vec![&"backup", &"-n", &"-U", &uri, &"-d", &name, &"-o", &set];
-    all.extend([&"--scratchdir" as &dyn AsRef<OsStr>, &scratch]);
-    all.extend(options.iter().map(|option| option as &dyn AsRef<OsStr>));
-    virtkeep(&all).succeeds();
-}
 
 /// Boots in the foreground.
 #[track_caller]
@@ -83,9 +75,9 @@ fn a_guest_runs_from_its_backup_beside_itself() {
     guest.execute("dd if=/dev/urandom of=/mnt/random bs=1M count=5 2>&1 && echo second disk >/dev/vdb && sync");
     let sum = guest.execute("sha256sum </mnt/random");
     let set = lab.fresh_directory().join("set");
-    back_up(&lab, "g", &set, &["-l", "full"]);
+    lab.back_up("g", &set, &["-l", "full"]).succeeds();
     guest.execute("echo second >/mnt/file && sync");
-    back_up(&lab, "g", &set, &["-l", "inc"]);
+    lab.back_up("g", &set, &["-l", "inc"]).succeeds();
     let before = sums(&set);
 
     // A restore test: what the command finds, and its status.
@@ -123,7 +115,7 @@ fn a_running_copy_becomes_a_machine_of_its_own() {
     let guest = lab.guest("g", &["vda:64M"]);
     guest.execute("mkfs.ext4 -q /dev/vda && mount /dev/vda /mnt && echo first >/mnt/file && sync");
     let set = lab.fresh_directory().join("set");
-    back_up(&lab, "g", &set, &[]);
+    lab.back_up("g", &set, &[]).succeeds();
     guest.stop();
     // What it wrote in an earlier map is kept, and copied as well.
     let overlay = lab.fresh_directory().join("overlay");
@@ -145,7 +137,7 @@ fn a_running_copy_becomes_a_machine_of_its_own() {
     let compare = format!("qemu-img compare -U -f qcow2 -F raw '{}' \"$uri\"", image.display());
     virtkeep(&[&"map", &"-n", &"-i", &set, &kept[0], &kept[1], &"-e", &compare]).succeeds();
     new.execute("mount /dev/vda /mnt && cat /mnt/file && echo later >/mnt/later && sync");
-    back_up(&lab, "new", &lab.fresh_directory().join("set"), &["--require-freeze"]);
+    lab.back_up("new", &lab.fresh_directory().join("set"), &["--require-freeze"]).succeeds();
     new.stop();
     new.start();
     lab.virsh(&[&"resume", &"new"]);
@@ -163,6 +155,84 @@ fn a_running_copy_becomes_a_machine_of_its_own() {
     boot(&lab, &set, &["--copy-to", closed.to_str().unwrap()]).ends_with(1).says(&["disk vda", "g-boot-vda.qcow2"]);
     assert_eq!(std::fs::read_dir(closed).unwrap().count(), 0);
     assert_eq!(running(&lab), ["new"]);
+}
+
+#[test]
+fn a_machine_of_its_own_is_asked_for_later() {
+    let lab = Lab::up();
+    let guest = lab.guest("g", &["vda:64M"]);
+    guest.execute("mkfs.ext4 -q /dev/vda && mount /dev/vda /mnt && echo first >/mnt/file && sync");
+    let set = lab.fresh_directory().join("set");
+    lab.back_up("g", &set, &[]).succeeds();
+    guest.stop();
+    let directory_of_qemu = |mode: &str| {
+        let directory = lab.fresh_directory();
+        run("chmod", &[&mode, &directory]).succeeds();
+        if mode == "700" {
+            run("chown", &[&"--reference", &lab.scratch(), &directory]).succeeds();
+        }
+        directory
+    };
+    let map = boot_on(&lab, &set, &["--wait-agent", "120"]);
+    let copy = TestDomain::known(&lab, "g-boot");
+    copy.execute("mount /dev/vda /mnt && echo second >/mnt/second && sync");
+    let id = map.id().to_string();
+
+    // Who can't have what he asks for has changed nothing.
+    let closed = directory_of_qemu("755");
+    let ask = |place: &Path, options: &[&'static str]| {
+        let mut words: Vec<&dyn AsRef<OsStr>> = vec![&"unmap", &id, &"--copy-to", &place];
+        words.extend(options.iter().map(|option| option as &dyn AsRef<OsStr>));
+        virtkeep(&words)
+    };
+    ask(&closed, &[]).ends_with(1).says(&["disk vda", "g-boot-vda.qcow2"]);
+    assert_eq!(std::fs::read_dir(&closed).unwrap().count(), 0);
+    ask(&set, &[]).ends_with(1).says(&["must not lie in the set"]);
+    ask(&closed.join("none"), &[]).ends_with(1).says(&["none", "No such file"]);
+    let taken = directory_of_qemu("700");
+    std::fs::write(taken.join("vmlinux"), "another").unwrap();
+    ask(&taken, &[]).ends_with(1).says(&["vmlinux", "exists already"]);
+    assert_eq!(std::fs::read(taken.join("vmlinux")).unwrap(), b"another");
+    for words in [&b"no order\n"[..], b""] {
+        let address = format!("virtkeep-boot.{id}");
+        let address = std::os::unix::net::SocketAddr::from_abstract_name(address).unwrap();
+        let mut stream = std::os::unix::net::UnixStream::connect_addr(&address).unwrap();
+        stream.write_all(words).unwrap();
+    }
+    assert_eq!(copy.execute("cat /mnt/second"), "second\n");
+
+    let out = directory_of_qemu("700");
+    ask(&out, &["--define"]).succeeds().says(&["g-boot-vda.qcow2", "is defined"]);
+    ends(map).succeeds().says(&["asked to copy", "still runs from the map", "is defined"]);
+    assert_eq!(copy.image("vda"), out.join("g-boot-vda.qcow2"));
+    assert_eq!(copy.execute("echo third >/mnt/third && sync && cat /mnt/file"), "first\n");
+    // With the kernel beside its image.
+    copy.stop();
+    copy.start();
+    lab.virsh(&[&"resume", &"g-boot"]);
+    until("it does not boot again", || {
+        let read = "mount /dev/vda /mnt && cat /mnt/second /mnt/third";
+        lab.command("exec", &[&"g-boot", &read]).stdout == "second\nthird\n"
+    });
+
+    // In the background, and not defined at once; two of one name there can't be.
+    let detached = boot(&lab, &set, &["--detach", "--name", "far"]).succeeds();
+    assert_eq!(detached.stdout, "far\n");
+    let socket = directory(&lab, "far").join("nbd.sock");
+    let out = directory_of_qemu("700");
+    virtkeep(&[&"unmap", &socket, &"--copy-to", &out]).succeeds().says(&["far-vda.qcow2", "virsh define"]);
+    assert!(!socket.exists());
+    assert!(running(&lab).contains(&"far".to_owned()));
+    lab.virsh(&[&"define", &out.join("far.xml")]);
+    lab.virsh(&[&"destroy", &"far"]);
+    lab.virsh(&[&"start", &"far"]);
+
+    // A map that nothing runs from.
+    let plain = Map::start(&["-n", "-i", set.to_str().unwrap()]);
+    let id = plain.id().to_string();
+    virtkeep(&[&"unmap", &id, &"--copy-to", &out]).ends_with(1).says(&["no domain runs from map", "--boot"]);
+    virtkeep(&[&"unmap", &id]).succeeds();
+    ends(plain).succeeds();
 }
 
 #[test]

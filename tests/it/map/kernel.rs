@@ -1,7 +1,7 @@
 //! The kernel's own client, in a guest: the machines that build this have no nbd module.
 
 use super::Map;
-use crate::support::{Lab, virtkeep};
+use crate::support::Lab;
 
 const CARD: &str = "<interface type='user'><model type='virtio'/></interface>";
 
@@ -12,24 +12,9 @@ fn a_kernel_mounts_a_file_system_of_the_map() {
     guest.execute("mkfs.ext4 -q /dev/vda && mount /dev/vda /mnt && echo first >/mnt/file");
     guest.execute("dd if=/dev/urandom of=/mnt/random bs=1M count=9 2>&1 && sync");
     let sum = guest.execute("sha256sum </mnt/random");
-    let (set, uri, scratch) = (lab.fresh_directory().join("set"), lab.uri(), lab.scratch());
+    let set = lab.fresh_directory().join("set");
     for level in ["full", "inc"] {
-        virtkeep(&[
-            &"backup",
-            &"-n",
-            &"-U",
-            &uri,
-            &"-d",
-            &"g",
-            &"-o",
-            &set,
-            &"-l",
-            &level,
-            &"-z",
-            &"--scratchdir",
-            &scratch,
-        ])
-        .succeeds();
+        lab.back_up("g", &set, &["-l", level, "-z"]).succeeds();
         guest.execute("echo second >/mnt/file && sync");
     }
     guest.execute("umount /mnt && ip link set eth0 up && ip address add 10.0.2.15/24 dev eth0");

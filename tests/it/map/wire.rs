@@ -6,6 +6,8 @@ use std::time::Instant;
 use super::Map;
 use super::chain::{Chain, piece_of};
 use super::client::{BLOCK_STATUS, Client, READ};
+use virtkeep::stream::codec::Compression;
+
 use crate::support::Random;
 
 /// Offsets and lengths of all kinds: within a block, over its end, long, of one byte.
@@ -54,6 +56,33 @@ fn reads_of_any_range_equal_a_naive_overlay() {
             }
         }
         check_extents(&mut chunks, &chain.content, &mut random);
+        assert_eq!(map.end("TERM").status, 0);
+    }
+}
+
+#[test]
+fn parts_of_compressed_blocks_are_read_for_themselves() {
+    // More than is kept in memory: what was proven is decompressed again, by the slice.
+    let mut random = Random::new(77);
+    let mut byte = |at: u32| if at >> 15 & 3 == 0 { 0 } else { random.below(9) as u8 };
+    let content: Vec<u8> = (0..(40 << 20) + 4096).map(&mut byte).collect();
+    for level in [1, 9] {
+        let chain = Chain::full(content.clone(), Compression::Lz4 { level });
+        let map = Map::start(&["-f", &chain.list(), "--cache", "1M"]);
+        let mut client = Client::connect(&map.socket, "vda", true);
+        let mut check = |offset: u64, length: u32| {
+            let expected = &content[offset as usize..offset as usize + length as usize];
+            let answer = client.ask(0, READ, offset, length);
+            assert!(answer.error == 0 && answer.data == expected, "{length} at {offset}, {}", answer.error);
+        };
+        let size = content.len() as u64;
+        for offset in (0..size).step_by(1 << 20) {
+            check(offset, (size - offset).min(1 << 20) as u32);
+        }
+        for _ in 0..400 {
+            let (offset, length) = range(&mut random, size);
+            check(offset, length);
+        }
         assert_eq!(map.end("TERM").status, 0);
     }
 }

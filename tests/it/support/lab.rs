@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::{Run, TestDomain, run};
+use super::{Run, TestDomain, run, virtkeep};
 
 /// A running libvirtd of its own directory. Dropped, it goes with all its domains and files; it
 /// goes as well when this process is killed.
@@ -24,6 +24,16 @@ impl Lab {
         let lab = Lab { directory: std::env::temp_dir().join(name), owned: true };
         lab.command("up", &[&"--owner", &std::process::id().to_string()]).succeeds();
         lab
+    }
+
+    /// Backs up a domain into `set`.
+    #[track_caller]
+    pub fn back_up(&self, domain: &str, set: &Path, options: &[&str]) -> Run {
+        let (uri, scratch) = (self.uri(), self.scratch());
+        let mut words: Vec<&dyn AsRef<OsStr>> = vec![&"backup", &"-n", &"-U", &uri, &"-d", &domain, &"-o", &set];
+        words.extend([&"--scratchdir" as &dyn AsRef<OsStr>, &scratch]);
+        words.extend(options.iter().map(|option| option as &dyn AsRef<OsStr>));
+        virtkeep(&words)
     }
 
     /// One that somebody else has made, and ends.

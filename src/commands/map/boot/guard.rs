@@ -1,34 +1,24 @@
 //! `virtkeep boot-guard`, a process that a map starts for itself: should the map be killed while a domain runs from
 //! it, this ends the domain and removes its files. Both sides of it.
-//!
-//! Lines of JSON on its standard input say what to do, and its end when: at a pipe's end it makes no difference how
-//! the writer died.
 
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::cli::Hypervisor;
 use crate::commands::connect;
-use crate::error::{self, Error, Kind};
+use crate::commands::minder::{self, Minder};
+use crate::error::{self, Kind};
 use crate::exit::Exit;
 use crate::libvirt::connection::Connection;
 
-/// What it says when it is ready.
-const READY: &str = "ready";
+/// The hidden command that it is.
+const NAME: &str = "boot-guard";
 /// A daemon that died together with the map gets this long to come back.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// How long the end of a map waits for the guard's.
-const GOODBYE: Duration = Duration::from_secs(5);
 
 /// What to do when the map is gone.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -41,13 +31,16 @@ pub struct Orders {
     pub directory: Option<PathBuf>,
 }
 
+impl Orders {
+    /// The same, and these files to remove.
+    pub fn with(&self, files: &[PathBuf]) -> Self {
+        Self { files: [&self.files, files].concat(), ..self.clone() }
+    }
+}
+
 /// The map's side. Dropped, the guard does what it was told last.
 #[derive(Debug)]
-pub struct Guard {
-    child: Child,
-    /// None only while dropping.
-    pipe: Option<ChildStdin>,
-}
+pub struct Guard(Minder);
 
 impl Guard {
     /// Starts it and waits until it has a connection of its own. `hypervisor` has the password itself. One of a map
@@ -56,21 +49,7 @@ impl Guard {
     /// # Errors
     /// Where it can't be started or can't connect; it has said why.
     pub fn start(hypervisor: &Hypervisor, detached: bool) -> error::Result<Self> {
-        let mut command = Command::new("/proc/self/exe");
-        command.arg0("virtkeep").arg("boot-guard").stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
-        if detached {
-            command.stderr(Stdio::null());
-        }
-        let mut child = command.spawn().map_err(|error| Error::io("start the guard", error))?;
-        let (pipe, answers) = (child.stdin.take(), child.stdout.take());
-        let mut guard = Self { child, pipe };
-        guard.send(hypervisor)?;
-        let mut answer = String::new();
-        let read = answers.map(|pipe| BufReader::new(pipe).read_line(&mut answer));
-        match read {
-            Some(Ok(_)) if answer.trim_end() == READY => Ok(guard),
-            _ => Err(Error::new(Kind::Io, "the guard did not start")),
-        }
+        Minder::start(NAME, hypervisor, detached).map(Self)
     }
 
     /// Says what to do from now on: before it is there to be undone.
@@ -78,26 +57,7 @@ impl Guard {
     /// # Errors
     /// [`Kind::Io`] if the guard is gone.
     pub fn order(&mut self, orders: &Orders) -> error::Result<()> {
-        self.send(orders)
-    }
-
-    fn send(&mut self, message: &impl Serialize) -> error::Result<()> {
-        let failed = |error: std::io::Error| Error::io("tell the guard", error);
-        let mut line = serde_json::to_vec(message).map_err(|error| failed(error.into()))?;
-        line.push(b'\n');
-        // A child without the pipe that was asked for does not happen.
-        self.pipe.as_mut().map_or(Ok(()), |pipe| pipe.write_all(&line)).map_err(failed)
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        drop(self.pipe.take());
-        // One that still tries is left to itself: it says on stderr how that ends.
-        let deadline = Instant::now() + GOODBYE;
-        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
-            thread::sleep(Duration::from_millis(2));
-        }
+        self.0.tell(orders)
     }
 }
 
@@ -106,18 +66,10 @@ impl Drop for Guard {
 /// # Errors
 /// Where it can't guard: no domain is started then.
 pub fn run() -> Result<Exit> {
-    // They are for the map, and reach us at a terminal's or a service's end.
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))
-            .map_err(|error| Error::io("set up signal handling", error))?;
-    }
-    let mut lines = std::io::stdin().lock().lines().map_while(std::result::Result::ok);
-    let Some(first) = lines.next() else { return Ok(Exit::Done) };
-    let bad = |error| Error::usage("this command is for virtkeep's own use").caused_by(error);
-    let hypervisor: Hypervisor = serde_json::from_str(&first).map_err(bad)?;
+    let lines = minder::lines()?;
+    let Some(hypervisor) = minder::first::<Hypervisor>(&lines)? else { return Ok(Exit::Done) };
     let connection = connect::open(&hypervisor)?;
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{READY}").and_then(|()| out.flush()).map_err(|error| Error::io("write to stdout", error))?;
+    minder::say_ready()?;
     let mut orders = Orders::default();
     for line in lines {
         // A line cut off by the writer's death says nothing new.

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::Prepared;
 use super::files::Removed;
 use super::guard::{Guard, Orders};
-use super::{Prepared, copy};
+use super::request::Requests;
 use crate::cancel::Cancel;
-use crate::commands::Session;
 use crate::commands::link::Link;
 use crate::error::{self, Error, Kind, Result};
 use crate::libvirt::domain::{PauseReason, State};
@@ -24,40 +24,53 @@ const TICK: Duration = Duration::from_millis(200);
 /// Time for the agent to answer once.
 const PING: Duration = Duration::from_secs(5);
 /// Time for a daemon to come back at the end.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A domain that runs from a map. Dropped, it is ended, and its files are removed.
 pub struct Guest {
-    link: Link,
+    pub(super) link: Link,
     /// None once there is nothing to guard.
-    guard: Option<Guard>,
-    name: String,
+    pub(super) guard: Option<Guard>,
+    /// What the guard was told first.
+    pub(super) orders: Orders,
+    pub(super) name: String,
     uri: String,
     /// The restore point in words.
     describe: String,
     network: Connect,
-    /// Copies to make of the disks.
-    images: Vec<(String, PathBuf)>,
+    /// The set.
+    pub(super) sets: Vec<PathBuf>,
+    pub(super) disks: Vec<String>,
+    /// Copies to make of the disks at once.
+    pub(super) images: Vec<(String, PathBuf)>,
+    /// The files of its firmware.
+    pub(super) firmware: Vec<PathBuf>,
     /// What goes with the domain.
-    files: Removed,
-    is_over: bool,
+    pub(super) files: Removed,
+    /// It is not ours to end any more.
+    pub(super) is_over: bool,
     /// The map's socket is in it.
     _directory: TempDir,
 }
 
 impl Guest {
     /// The domain of `prepared`, which has been started.
-    pub(super) fn new(prepared: Prepared, link: Link, guard: Guard) -> Self {
+    pub(super) fn new(prepared: Prepared, link: Link, guard: Guard, orders: Orders) -> Self {
         let mut files = prepared.files;
+        let firmware = files.0.clone();
         files.0.extend(prepared.images.iter().map(|(_, path)| path.clone()));
         Self {
             link,
             guard: Some(guard),
+            orders,
             name: prepared.plan.name,
             uri: prepared.hypervisor.uri.unwrap_or_default(),
             describe: prepared.describe,
             network: prepared.plan.network,
+            sets: prepared.sets,
+            disks: prepared.plan.disks.into_iter().collect(),
             images: prepared.images,
+            firmware,
             files,
             is_over: false,
             _directory: prepared.directory,
@@ -72,6 +85,14 @@ impl Guest {
     /// What a command finds in its environment.
     pub fn environment(&self) -> [(&'static str, &str); 2] {
         [("domain", &self.name), ("LIBVIRT_DEFAULT_URI", &self.uri)]
+    }
+
+    /// Says how it can become a machine of its own.
+    pub fn tell_way_to_keep(&self) {
+        let id = std::process::id();
+        tracing::info!(
+            "it is gone when the map ends; `virtkeep unmap {id} --copy-to DIR` copies its disks and lets it go on"
+        );
     }
 
     /// Says what runs, and how it is seen.
@@ -119,10 +140,15 @@ impl Guest {
         }
     }
 
-    /// Waits until the domain ends, or `stop`.
-    pub fn wait(&self, stop: &Cancel) {
+    /// Waits until the domain ends, has become a machine of its own, or `stop`.
+    pub fn wait(&mut self, stop: &Cancel) {
         let mut told = false;
+        let requests = Requests::listen().inspect_err(|error| tracing::debug!("{}", error::report(error))).ok();
         while !stop.is_cancelled() && !self.is_gone() {
+            let request = requests.as_ref().and_then(Requests::next);
+            if request.is_some_and(|request| self.obey(request, stop)) {
+                return;
+            }
             let state = self.link.reach().and_then(|reached| reached.state());
             if matches!(state, Ok(State::Paused(PauseReason::IoError))) && !told {
                 tracing::warn!(
@@ -138,44 +164,6 @@ impl Guest {
         if !stop.is_cancelled() {
             tracing::info!("domain {} has ended", self.name);
         }
-    }
-
-    /// Copies the disks, lets the domain go on with the copies, and, with `define`, defines it.
-    ///
-    /// # Errors
-    /// Where a copy fails, or the domain ends before: the copies are removed with the domain. Once it runs from
-    /// them alone it stays, also where it can't be defined.
-    pub fn hand_over(&mut self, define: bool, session: &Session, stop: &Cancel) -> Result<()> {
-        let copied = copy::copy(&self.link, &self.images, session, stop);
-        copied.map_err(|error| if self.is_gone() { self.ended_early() } else { error })?;
-        // From here on it needs nothing of ours.
-        if let Some(mut guard) = self.guard.take() {
-            guard.order(&Orders { domain: None, files: Vec::new(), directory: None })?;
-        }
-        self.is_over = true;
-        self.files.keep();
-        for (target, path) in &self.images {
-            tracing::info!("{target}: {}", path.display());
-        }
-        if define {
-            let reached = self.link.reach_within(PATIENCE, stop)?;
-            let text = reached.xml(true)?;
-            reached.connection.define(&text).map_err(|error| {
-                error.hint(format!(
-                    "domain {} runs from its images: `virsh dumpxml --inactive` and define it by hand",
-                    self.name
-                ))
-            })?;
-            tracing::info!("domain {} runs from these images, and is defined", self.name);
-        } else {
-            tracing::info!(
-                "domain {} runs from these images, and is forgotten when it ends: `virsh dumpxml --inactive {} >x.xml; \
-                 virsh define x.xml` keeps it",
-                self.name,
-                self.name
-            );
-        }
-        Ok(())
     }
 
     /// Ends the domain, if it has not ended.
@@ -202,7 +190,7 @@ impl Guest {
 
     /// Whether the domain has ended: told twice, for a daemon that has just been started may not have found all of
     /// its domains again.
-    fn is_gone(&self) -> bool {
+    pub(super) fn is_gone(&self) -> bool {
         self.looks_gone() && {
             thread::sleep(SETTLED);
             self.looks_gone()
@@ -219,11 +207,6 @@ impl Guest {
                 false
             }
         }
-    }
-
-    fn ended_early(&self) -> Error {
-        Error::new(Kind::NotFound, format!("domain {} ended before its disks were copied", self.name))
-            .hint("the copies are removed; boot it again")
     }
 }
 

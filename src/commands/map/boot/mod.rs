@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! may it be called that? -> who is QEMU? -> files of the domain -> (the map listens) -> guard -> domain
-//!   -> its agent, if that is waited for -> its disks are copied, if that is asked for, and it is let go
+//!   -> its agent, if that is waited for -> its disks are copied, when that is asked for, and it is let go
 //!   -> else: until it shuts down, the command of --exec ends, or a signal -> the domain is ended
 //! ```
 
@@ -10,6 +10,8 @@ mod copy;
 pub(super) mod files;
 pub mod guard;
 mod guest;
+mod keep;
+pub(super) mod request;
 
 use std::path::{Path, PathBuf};
 
@@ -56,7 +58,9 @@ pub struct Prepared {
     directory: TempDir,
     /// The files that are the domain's, and go with it.
     files: Removed,
-    /// Where the disks will be copied.
+    /// The set.
+    sets: Vec<PathBuf>,
+    /// Where the disks will be copied at once.
     images: Vec<(String, PathBuf)>,
     describe: String,
     detached: bool,
@@ -70,13 +74,7 @@ impl Prepared {
     /// XML; of the connection.
     pub fn new(args: &Map, source: &Source, disks: &[String]) -> Result<Self> {
         let (text, config) = source.domain()?.ok_or_else(no_xml)?;
-        let password = connect::password(&args.boot.hypervisor)?;
-        let hypervisor = Hypervisor {
-            uri: Some(connect::uri(&args.boot.hypervisor)),
-            password,
-            password_file: None,
-            ..args.boot.hypervisor.clone()
-        };
+        let hypervisor = connect::settled(&args.boot.hypervisor)?;
         let connection = connect::open(&hypervisor)?;
         let name = args.boot.name.clone().unwrap_or_else(|| format!("{}-boot", config.name));
         let replaces = name == config.name;
@@ -89,7 +87,14 @@ impl Prepared {
             Some(place) => place_of(place)?,
             None => directory.path().to_owned(),
         };
-        let images = images(args, &place, &name, disks)?;
+        let sets: Vec<PathBuf> = args.chains.input.iter().filter_map(|input| input.canonicalize().ok()).collect();
+        let images = match &args.boot.copy_to {
+            Some(_) => {
+                refuse_set(&sets, &place)?;
+                images(&place, &name, disks)?
+            }
+            None => Vec::new(),
+        };
         let firmware = Firmware::plan(source, &config, &place, &name);
         let plan = Boot {
             uuid: kept.is_none().then(|| Uuid::new_v4().to_string()),
@@ -125,6 +130,7 @@ impl Prepared {
             user,
             directory,
             files,
+            sets,
             images,
             describe: source.describe(),
             detached: args.detach,
@@ -156,14 +162,15 @@ impl Prepared {
         }
         let mut guard = Guard::start(&self.hypervisor, self.detached)?;
         let images = self.images.iter().map(|(_, path)| path);
-        guard.order(&Orders {
+        let orders = Orders {
             domain: Some(self.uuid.clone()),
             files: self.files.0.iter().chain(images).cloned().collect(),
             directory: Some(self.directory.path().to_owned()),
-        })?;
+        };
+        guard.order(&orders)?;
         let domain = self.create(&adjusted.xml)?;
         let link = Link::open_without_files(&self.hypervisor, domain.uuid())?;
-        Ok(Guest::new(self, link, guard))
+        Ok(Guest::new(self, link, guard, orders))
     }
 
     /// Starts it as it is; if that fails, without what the host may lack.
@@ -226,14 +233,16 @@ fn place_of(directory: &Path) -> Result<PathBuf> {
     }
 }
 
-/// The images of the copies.
-fn images(args: &Map, place: &Path, name: &str, disks: &[String]) -> Result<Vec<(String, PathBuf)>> {
-    if args.boot.copy_to.is_none() {
-        return Ok(Vec::new());
-    }
-    if args.input.iter().any(|input| input.canonicalize().is_ok_and(|input| input == place)) {
+/// Refuses a directory that is the set.
+fn refuse_set(sets: &[PathBuf], place: &Path) -> Result<()> {
+    if sets.iter().any(|set| set == place) {
         return Err(Error::usage("the copies must not lie in the set").path(place).hint("choose another directory"));
     }
+    Ok(())
+}
+
+/// The images of the copies of the domain's disks.
+fn images(place: &Path, name: &str, disks: &[String]) -> Result<Vec<(String, PathBuf)>> {
     let image = |disk: &String| {
         let path = place.join(format!("{}-{disk}.qcow2", name.replace('/', "_")));
         match path.symlink_metadata() {
