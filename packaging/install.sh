@@ -44,31 +44,33 @@ config=${VIRTKEEP_SYSCONF-/etc}/virtkeep/virtkeep.toml
 zsh=${VIRTKEEP_ZSH-$prefix/share/zsh/site-functions}
 bin=${VIRTKEEP_BIN-target/release/virtkeep}
 
-# What is installed, in lines "MODE SOURCE TARGET"; a link's mode is "link".
+line() { printf '%s\t%s\t%s\n' "$@"; }
+
+# What is installed: mode, source, target; a link's mode is "link".
 files() {
     if [ -n "$main" ]; then
-        echo "755 $bin $prefix/bin/virtkeep"
+        line 755 "$bin" "$prefix/bin/virtkeep"
         local file
-        for file in packaging/man/virtkeep*.1; do echo "644 $file $prefix/share/man/man1/${file##*/}"; done
-        echo "644 packaging/completions/virtkeep.bash $prefix/share/bash-completion/completions/virtkeep"
-        echo "644 packaging/completions/_virtkeep $zsh/_virtkeep"
-        echo "644 packaging/completions/virtkeep.fish $prefix/share/fish/vendor_completions.d/virtkeep.fish"
-        for file in README.md docs/*.md; do echo "644 $file $prefix/share/doc/virtkeep/${file##*/}"; done
+        for file in packaging/man/virtkeep*.1; do line 644 "$file" "$prefix/share/man/man1/${file##*/}"; done
+        line 644 "packaging/completions/virtkeep.bash" "$prefix/share/bash-completion/completions/virtkeep"
+        line 644 "packaging/completions/_virtkeep" "$zsh/_virtkeep"
+        line 644 "packaging/completions/virtkeep.fish" "$prefix/share/fish/vendor_completions.d/virtkeep.fish"
+        for file in README.md docs/*.md; do line 644 "$file" "$prefix/share/doc/virtkeep/${file##*/}"; done
         for file in packaging/examples/* packaging/virtkeep.toml; do
-            echo "644 $file $prefix/share/doc/virtkeep/examples/${file##*/}"
+            line 644 "$file" "$prefix/share/doc/virtkeep/examples/${file##*/}"
         done
         if [ -n "$systemd" ]; then
             for file in packaging/systemd/*.service packaging/systemd/*.timer; do
-                echo "644 $file $prefix/lib/systemd/system/${file##*/}"
+                line 644 "$file" "$prefix/lib/systemd/system/${file##*/}"
             done
-            echo "755 packaging/systemd/failed $prefix/libexec/virtkeep/failed"
+            line 755 "packaging/systemd/failed" "$prefix/libexec/virtkeep/failed"
         fi
     fi
     if [ -n "$dropin" ]; then
         local name
         for name in virtnbdbackup virtnbdrestore virtnbdmap; do
-            echo "link virtkeep $prefix/bin/$name"
-            echo "644 packaging/man/$name.1 $prefix/share/man/man1/$name.1"
+            line link "virtkeep" "$prefix/bin/$name"
+            line 644 "packaging/man/$name.1" "$prefix/share/man/man1/$name.1"
         done
     fi
 }
@@ -94,11 +96,11 @@ put_config() {
 }
 
 # Directories that are nobody else's.
-own_directories="$prefix/share/doc/virtkeep/examples $prefix/share/doc/virtkeep $prefix/libexec/virtkeep"
+own_directories=("$prefix/share/doc/virtkeep/examples" "$prefix/share/doc/virtkeep" "$prefix/libexec/virtkeep")
 
 if [ -n "$uninstall" ]; then
-    while read -r _ _ target; do rm -f "$destination$target" "$destination$target.gz"; done < <(files)
-    for directory in $own_directories; do
+    while IFS=$'\t' read -r _ _ target; do rm -f "$destination$target" "$destination$target.gz"; done < <(files)
+    for directory in "${own_directories[@]}"; do
         [ ! -d "$destination$directory" ] || rmdir "$destination$directory" 2>/dev/null || true
     done
     [ -z "$main" ] || [ ! -e "$destination$config" ] || echo "install: the configuration stays: $destination$config" >&2
@@ -106,7 +108,7 @@ if [ -n "$uninstall" ]; then
 fi
 
 [ -z "$main" ] || [ -x "$bin" ] || die "the program is not there: $bin" "cargo build --release --locked, or VIRTKEEP_BIN"
-while read -r mode source target; do put "$mode" "$source" "$target"; done < <(files)
+while IFS=$'\t' read -r mode source target; do put "$mode" "$source" "$target"; done < <(files)
 [ -z "$main" ] || put_config
 if [ -n "$main" ] && [ -n "$systemd" ] && [ -z "$destination" ]; then
     case $prefix in
