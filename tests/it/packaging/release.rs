@@ -32,7 +32,7 @@ fn a_release_is_all_or_nothing() {
     release("99.0.0").ends_with(1).says(&["the tree has changes"]);
     shell(&tree, "git checkout -q README.md").succeeds();
     // It fails on the way.
-    shell(&tree, "echo 'exit(1)' >packaging/sbom.py && git commit -qam broken").succeeds();
+    shell(&tree, "printf '#!/bin/sh\\nexit 1\\n' >packaging/sbom.py && git commit -qam broken").succeeds();
     let broken = head();
     release("99.0.0").ends_with(1).says(&["the tree is as before"]);
     assert_eq!(head(), broken);
@@ -44,7 +44,7 @@ fn a_release_is_all_or_nothing() {
     let text = |name: &str| std::fs::read_to_string(tree.join(name)).unwrap();
     assert!(text("Cargo.toml").contains("version = \"99.0.0\""));
     assert!(text("docs/changelog.md").contains("\n## 99.0.0 (20") && !text("docs/changelog.md").contains("Unreleased"));
-    assert!(text("packaging/man/virtkeep-backup.1").contains("\"virtkeep 99.0.0\""));
+    assert!(text("packaging/man/virtkeep.1").contains("\"virtkeep 99.0.0\""));
     let out = tree.join("target/release-99.0.0");
     assert_eq!(listing(&out), ["SHA256SUMS", "virtkeep-99.0.0.cdx.json", "virtkeep-99.0.0.tar.gz"]);
     shell(&out, "sha256sum -c SHA256SUMS && tar tzf *.tar.gz virtkeep-99.0.0/Cargo.lock").succeeds();
