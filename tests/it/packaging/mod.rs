@@ -14,7 +14,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// Runs a script of packaging/ or tests/ with the program under test.
 #[track_caller]
 fn script(name: &str, variables: &[(&str, &Path)], arguments: &[&str]) -> Run {
-    let mut words: Vec<std::ffi::OsString> = vec![format!("VIRTKEEP_BIN={}", program().display()).into()];
+    let mut words: Vec<std::ffi::OsString> = vec![format!("VIRTKEEP_BIN={}", Path::new(&program()).display()).into()];
     words.extend(variables.iter().map(|(name, value)| format!("{name}={}", value.display()).into()));
     words.push(format!("{ROOT}/{name}").into());
     words.extend(arguments.iter().map(Into::into));
