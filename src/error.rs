@@ -36,6 +36,36 @@ pub enum Kind {
     Cancelled,
 }
 
+impl Kind {
+    /// All kinds.
+    pub const ALL: [Self; 9] = [
+        Self::Usage,
+        Self::NotFound,
+        Self::Unsupported,
+        Self::Busy,
+        Self::Io,
+        Self::Protocol,
+        Self::Corrupt,
+        Self::Incomplete,
+        Self::Cancelled,
+    ];
+
+    /// Its name in reports.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Usage => "usage",
+            Self::NotFound => "not-found",
+            Self::Unsupported => "unsupported",
+            Self::Busy => "busy",
+            Self::Io => "io",
+            Self::Protocol => "protocol",
+            Self::Corrupt => "corrupt",
+            Self::Incomplete => "incomplete",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
 /// An error with its kind, its place and its cause.
 #[derive(Debug)]
 pub struct Error {
@@ -234,6 +264,18 @@ pub fn report(error: &(dyn StdError + 'static)) -> String {
         next = cause.source();
     }
     line
+}
+
+/// The first disk named along the cause chain.
+pub fn disk<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e str> {
+    let mut next = Some(error);
+    while let Some(current) = next {
+        if let Some(disk) = current.downcast_ref::<Error>().and_then(Error::disk_name) {
+            return Some(disk);
+        }
+        next = current.source();
+    }
+    None
 }
 
 /// The first hint found along the cause chain.

@@ -13,10 +13,10 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use virtkeep::cancel::Cancel;
 use virtkeep::cli::complete::completing;
-use virtkeep::cli::config;
 use virtkeep::cli::config::read::{Failure, Read};
 use virtkeep::cli::config::variables::Variables;
 use virtkeep::cli::dropin::{self, Dropin, Tool};
+use virtkeep::cli::{self, config};
 use virtkeep::cli::{Cli, LogFormat, Talk};
 use virtkeep::commands::{self, Session, complete};
 use virtkeep::error;
@@ -24,6 +24,7 @@ use virtkeep::exit::Exit;
 use virtkeep::signals;
 use virtkeep::ui::log::{Log, Manner};
 use virtkeep::ui::progress::Display;
+use virtkeep::units;
 
 fn main() {
     let words: Vec<OsString> = std::env::args_os().collect();
@@ -47,8 +48,14 @@ fn own() -> i32 {
             return report(None, &error.into()).code();
         }
     };
+    if cli.command.talk().bytes {
+        units::show_exact();
+    }
     let display = Display::new(cli.command.talk());
-    let log = Log::install(cli.command.talk(), display.bars());
+    let log = match cli.command {
+        cli::Command::BackupOne(_) => Log::install_relayed(cli.command.talk(), display.bars()),
+        _ => Log::install(cli.command.talk(), display.bars()),
+    };
     if let Err(error) = log.append_to(cli.command.talk()) {
         return report(None, &error.into()).code();
     }
@@ -74,9 +81,11 @@ fn drop_in(tool: Tool, words: &[OsString]) -> i32 {
         noprogress: logging.noprogress || quiet || logging.json,
         quiet,
         nocolor: logging.nocolor,
+        bytes: false,
         verbose: 0,
         log_file: None,
         log_format: LogFormat::Text,
+        log_to: None,
     };
     let display = Display::new(&talk);
     let manner = Manner::Classic { tool: tool.name(), json: logging.json, quiet };
@@ -167,11 +176,13 @@ fn run(session: &Session, tool: Option<Tool>, command: impl FnOnce() -> anyhow::
 
 /// Prints the error with its causes, and what to do about it.
 fn report(tool: Option<Tool>, error: &anyhow::Error) -> Exit {
-    tracing::error!("{}", error::report(error.as_ref()));
+    // In virtnbdbackup's lines this would be the name of a thread.
+    let disk = error::disk(error.as_ref()).filter(|_| tool.is_none());
+    tracing::error!(disk, "{}", error::report(error.as_ref()));
     if let Some(hint) = error::hint(error.as_ref()) {
         match tool {
             Some(tool) => tracing::error!("hint: {}", commands::dropin::hint(tool, hint)),
-            None => tracing::error!("hint: {hint}"),
+            None => tracing::error!(disk, "hint: {hint}"),
         }
     }
     Exit::of(error)

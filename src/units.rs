@@ -1,5 +1,7 @@
 //! Byte sizes: constants, parsing of what users type, formatting of what they read.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::error::{Error, Result};
 
 /// 1024 bytes.
@@ -11,9 +13,19 @@ pub const GIB: u64 = 1 << 30;
 /// 1024 GiB.
 pub const TIB: u64 = 1 << 40;
 
-/// Formats a byte count for people: `0 B`, `512 B`, `1.5 GiB`. Binary units, one decimal.
+/// `--bytes`: of the process, as is everything that it says.
+static EXACT: AtomicBool = AtomicBool::new(false);
+
+/// From here on [`format_bytes`] gives every size to the byte.
+pub fn show_exact() {
+    EXACT.store(true, Ordering::Relaxed);
+}
+
+/// Formats a byte count for people: `0 B`, `512 B`, `1.5 GiB`. Binary units, one decimal; after [`show_exact`]
+/// `1610612736 B`.
 pub fn format_bytes(bytes: u64) -> String {
     let (unit, name) = match bytes {
+        _ if EXACT.load(Ordering::Relaxed) => return format!("{bytes} B"),
         TIB.. => (TIB, "TiB"),
         GIB.. => (GIB, "GiB"),
         MIB.. => (MIB, "MiB"),

@@ -34,7 +34,7 @@ qemu=(qemu-system-x86 qemu-utils)
 # nbdkit-plugin-python: virtnbdbackup's own restore of compressed sets and its map.
 # openssh-*, netcat-openbsd, iproute2, gnutls-bin, sasl2-bin, libsasl2-modules*: another host, in a network namespace.
 # prometheus: promtool, which checks metrics.
-# dpkg-dev, lintian, rpm, rpmlint: the packages. systemd: systemd-analyze looks at the units.
+# dpkg-dev, lintian, rpm, rpmlint: the packages. systemd: its journal, and systemd-analyze.
 # man-db, groff-base: the manual pages render. guestfish and what its appliance makes file systems with; kmod: indexes of the appliance's modules.
 extra=(virtnbdbackup nbdkit-plugin-python busybox-static e2fsprogs cpio lz4 xz-utils zstd unzip util-linux python3 strace time procps
     libxml2-utils swtpm swtpm-tools seabios

@@ -6,6 +6,7 @@ pub mod complete;
 pub mod config;
 pub mod doctor;
 pub mod dropin;
+pub mod errors;
 pub mod files;
 pub mod manual;
 pub mod map;
@@ -78,7 +79,7 @@ pub enum Command {
     /// Lets a guest go when the backup that holds it dies; started by backup itself.
     #[command(hide = true)]
     Guard,
-    /// Writes the manual pages into a directory, for packages.
+    /// Writes the manual pages into a directory, for packages, and the page of errors.
     #[command(hide = true)]
     Manual(Generate),
     /// Ends a domain that runs from a map when the map dies; started by map itself.
@@ -92,8 +93,13 @@ pub enum Command {
 /// Where to write.
 #[derive(Debug, Args)]
 pub struct Generate {
-    /// Directory for the files.
-    pub directory: PathBuf,
+    /// Directory for the manual pages.
+    #[arg(required_unless_present = "errors")]
+    pub directory: Option<PathBuf>,
+
+    /// File for the page of errors, Markdown.
+    #[arg(long, value_name = "FILE")]
+    pub errors: Option<PathBuf>,
 }
 
 /// A program to become.
@@ -134,6 +140,7 @@ impl Command {
         match self {
             Self::Restore(args) => args.cache_dir.as_deref(),
             Self::Verify(args) => args.cache_dir.as_deref(),
+            Self::Dump(args) => args.cache_dir.as_deref(),
             Self::Map(args) => args.cache_dir.as_deref(),
             _ => None,
         }
@@ -145,9 +152,11 @@ impl Command {
             noprogress: true,
             quiet: false,
             nocolor: false,
+            bytes: false,
             verbose: 0,
             log_file: None,
             log_format: LogFormat::Text,
+            log_to: None,
         };
         match self {
             Self::Backup(args) => &args.talk,
@@ -183,6 +192,10 @@ pub struct Talk {
     #[arg(long)]
     pub nocolor: bool,
 
+    /// All sizes to the byte: 1610612736 B instead of 1.5 GiB.
+    #[arg(long)]
+    pub bytes: bool,
+
     /// Say more; twice: everything.
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
@@ -194,6 +207,20 @@ pub struct Talk {
     /// How lines of --log-file look: text, or an object of JSON each.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text, requires = "log_file")]
     pub log_format: LogFormat,
+
+    /// Send messages to this log of the system's, too, whatever --quiet shows. Without it, where stderr is systemd's
+    /// journal, what would be shown goes there with fields: domain, disk, run.
+    #[arg(long, value_name = "LOG", value_enum)]
+    pub log_to: Option<LogTo>,
+}
+
+/// What `--log-to` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+pub enum LogTo {
+    /// systemd's journal, with fields.
+    Journal,
+    /// syslog, at /dev/log.
+    Syslog,
 }
 
 /// What `--log-format` takes.

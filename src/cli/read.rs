@@ -214,8 +214,30 @@ pub struct Dump {
     pub input: Vec<PathBuf>,
 
     /// JSON for scripts instead of a table.
-    #[arg(long)]
+    #[arg(long, group = "view")]
     pub json: bool,
+
+    /// A tree of what builds on what, with a bar for the size of each run.
+    #[arg(long, group = "view")]
+    pub tree: bool,
+
+    /// A map of each disk: a strip for each run, of what the run has data of, what it says is zero, and what it left
+    /// as it was. It is as wide as the terminal (or $COLUMNS), 80 columns elsewhere.
+    #[arg(long, groups = ["view", "drawn"])]
+    pub map: bool,
+
+    /// The map as a picture (SVG), written to this file, or with - to standard output.
+    #[arg(long, value_name = "FILE", groups = ["view", "drawn"])]
+    pub svg: Option<PathBuf>,
+
+    /// With --map or --svg: only these disks (target names such as vda); repeatable, or separated by commas.
+    #[arg(short, long, value_name = "DISK", value_delimiter = ',', requires = "drawn")]
+    pub disk: Vec<String>,
+
+    /// Directory in which the tables of virtnbdbackup's streams are kept, so that those are read as a whole only
+    /// the first time [default: $VIRTKEEP_CACHE_DIR; /var/cache/virtkeep as root, ~/.cache/virtkeep otherwise]
+    #[arg(long, value_name = "DIR", requires = "drawn")]
+    pub cache_dir: Option<PathBuf>,
 
     /// How much is said.
     #[command(flatten)]
@@ -250,4 +272,7 @@ was written there since; 3 where it differs and nothing tells what was written."
 const DUMP_EXAMPLES: &str = "Examples:
   virtkeep dump -i /backup/web
   virtkeep dump -i full.zip,inc1.zip
+  virtkeep dump -i /backup/web --tree
+  virtkeep dump -i /backup/web --map
+  virtkeep dump -i /backup/web --svg web.svg --disk vda
   virtkeep dump -i /backup/web --json | jq -r '.restore_points[-1].id'";

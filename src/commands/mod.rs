@@ -77,7 +77,7 @@ pub fn run(command: &Command, session: &Session) -> Result<Exit> {
         Command::BackupOne(_) => many::one::run(session),
         Command::Restore(args) => restore::run(args, session),
         Command::Verify(args) => verify::run(args, session),
-        Command::Dump(args) => dump::run(args),
+        Command::Dump(args) => dump::run(args, session),
         Command::Map(args) => map::run(args, session),
         Command::Unmap(args) => map::unmap::run(args, session),
         Command::Ls(args) => files::ls::run(args, session),

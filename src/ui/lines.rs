@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use serde::Deserialize;
 use serde_json::json;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level};
@@ -12,7 +13,10 @@ pub struct Said {
     /// The message, then `name=value` for its other fields.
     pub message: String,
     at: Option<String>,
-    disk: Option<String>,
+    /// The disk that it is about, where the message was given one.
+    pub disk: Option<String>,
+    /// The domain, where the message was given one (`whose`).
+    pub domain: Option<String>,
 }
 
 impl Said {
@@ -56,18 +60,49 @@ impl Said {
 }
 
 /// What a message is about.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct About {
     /// The domain.
     pub domain: Option<String>,
+    /// The disk's target name.
+    pub disk: Option<String>,
     /// The run.
     pub run: Option<String>,
 }
 
-/// A message as an object on one line: `time`, `level`, `domain` and `run` where they are known, `message`.
+/// A message that another process of ours wrote as [`line_as_json`].
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Heard {
+    level: String,
+    /// What it says.
+    pub message: String,
+    /// What it is about.
+    #[serde(flatten)]
+    pub about: About,
+}
+
+impl Heard {
+    /// What that is; a line that nobody of ours wrote is a message as it stands.
+    pub fn of(line: &str) -> Self {
+        serde_json::from_str(line).unwrap_or_else(|_| Self {
+            level: level_word(Level::INFO).to_owned(),
+            message: line.to_owned(),
+            about: About::default(),
+        })
+    }
+
+    /// Its level.
+    pub fn level(&self) -> Level {
+        let levels = [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG];
+        levels.into_iter().find(|level| level_word(*level) == self.level).unwrap_or(Level::INFO)
+    }
+}
+
+/// A message as an object on one line: `time`, `level`, `domain`, `disk` and `run` where they are known, `message`.
 pub fn line_as_json(time: &str, level: Level, message: &str, about: &About) -> String {
     let mut fields = vec![("time", time), ("level", level_word(level))];
     fields.extend(about.domain.as_deref().map(|domain| ("domain", domain)));
+    fields.extend(about.disk.as_deref().map(|disk| ("disk", disk)));
     fields.extend(about.run.as_deref().map(|run| ("run", run)));
     fields.push(("message", message));
     let fields: Vec<String> = fields.iter().map(|(name, value)| format!("{}:{}", json!(name), json!(value))).collect();
@@ -105,6 +140,7 @@ impl Visit for Said {
         match field.name() {
             "at" => self.at = Some(value.to_owned()),
             "disk" => self.disk = Some(value.to_owned()),
+            "whose" => self.domain = Some(value.to_owned()),
             _ => self.record_debug(field, &value),
         }
     }
@@ -127,6 +163,7 @@ mod tests {
             message: "Got \"2\"".to_owned(),
             at: Some("root disk - backup".to_owned()),
             disk: Some("vda".to_owned()),
+            domain: None,
         }
     }
 
@@ -138,6 +175,17 @@ mod tests {
         assert_eq!(rest, " WARNING root disk - backup [vda]: Got \"2\"");
         let plain = Said { message: "x".to_owned(), ..Said::default() };
         assert!(plain.classic("virtnbdmap", Level::INFO).ends_with(" INFO root virtnbdmap - main [main]: x"));
+    }
+
+    #[test]
+    fn what_another_process_says_is_heard() {
+        let about = About { domain: Some("a \"b\"".into()), disk: Some("vda".into()), run: Some("x".into()) };
+        for level in [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG] {
+            let heard = Heard::of(&line_as_json("now", level, "two\nlines", &about));
+            assert_eq!((heard.level(), heard.message.as_str(), &heard.about), (level, "two\nlines", &about));
+        }
+        let other = Heard::of("thread panicked");
+        assert_eq!((other.level(), other.message.as_str()), (Level::INFO, "thread panicked"));
     }
 
     #[test]

@@ -9,13 +9,16 @@ use std::io::{IsTerminal, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use indicatif::MultiProgress;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, EnteredSpan, Id};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::lines::{About, Said, line_as_json};
+use super::journal::{self, Journal};
+use super::lines::{About, Heard, Said, line_as_json};
 use super::syslog::Syslog;
-use crate::cli::{LogFormat, Talk};
+use crate::cli::{LogFormat, LogTo, Talk};
 use crate::error::{Error, Result};
 use crate::phrases;
 
@@ -30,6 +33,8 @@ pub struct Log {
 pub enum Manner {
     /// virtkeep's own.
     Own,
+    /// virtkeep's own, as lines for [`Log::relay`] of the process that started this one.
+    Relayed,
     /// virtnbdbackup's, of this program.
     Classic {
         /// Its name.
@@ -47,6 +52,8 @@ struct Shared {
     stderr_level: Level,
     colour: bool,
     bars: MultiProgress,
+    /// Where stderr is systemd's journal: what would go there, with fields.
+    journal: Option<Journal>,
     state: Mutex<State>,
 }
 
@@ -56,11 +63,20 @@ struct State {
     early: String,
     file: Option<File>,
     syslog: Option<Syslog>,
+    /// Where `--log-to` says.
+    system: Option<System>,
     /// The file of `--log-file`.
     own: Option<(File, LogFormat)>,
     /// What the messages are about.
     about: About,
     warnings: Vec<String>,
+}
+
+/// A log of the system's.
+#[derive(Debug)]
+enum System {
+    Journal(Journal),
+    Syslog(Syslog),
 }
 
 /// Lines kept for a log file that is never opened are dropped beyond this.
@@ -69,39 +85,63 @@ const MAX_EARLY: usize = 1 << 20;
 impl Log {
     /// Makes this the receiver of all messages of the process. `bars` are drawn on the same stderr.
     pub fn install(talk: &Talk, bars: MultiProgress) -> Self {
+        Self::install_own(Manner::Own, talk, bars)
+    }
+
+    /// [`Log::install`] in a process whose messages another one relays.
+    pub fn install_relayed(talk: &Talk, bars: MultiProgress) -> Self {
+        Self::install_own(Manner::Relayed, talk, bars)
+    }
+
+    fn install_own(manner: Manner, talk: &Talk, bars: MultiProgress) -> Self {
         let stderr_level = match (talk.quiet, talk.verbose) {
             (true, _) => Level::WARN,
             (false, 0) => Level::INFO,
             (false, 1) => Level::DEBUG,
             (false, _) => Level::TRACE,
         };
-        Self::install_as(Manner::Own, stderr_level, talk.nocolor, bars)
+        Self::install_as(manner, stderr_level, talk.nocolor, bars)
     }
 
     /// The same in another manner, with everything down to `stderr_level`.
     pub fn install_as(manner: Manner, stderr_level: Level, nocolor: bool, bars: MultiProgress) -> Self {
         let colour = !nocolor && std::env::var_os("NO_COLOR").is_none() && std::io::stderr().is_terminal();
-        let log = Self { shared: Arc::new(Shared { manner, stderr_level, colour, bars, state: Mutex::default() }) };
+        let journal = if manner == Manner::Own && journal::is_stderr() { Journal::open().ok() } else { None };
+        let state = Mutex::default();
+        let log = Self { shared: Arc::new(Shared { manner, stderr_level, colour, bars, journal, state }) };
         // Only fails where a subscriber is set already: then that one stays.
         let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(log.clone()));
         log
     }
 
-    /// From here on messages go to the file of `--log-file`, too, where one is asked for.
+    /// From here on messages go where `--log-file` and `--log-to` say, too.
     ///
     /// # Errors
-    /// [`Kind::Io`](crate::error::Kind::Io) where it can't be opened.
+    /// [`Kind::Io`](crate::error::Kind::Io) where the file can't be opened. A log of the system's that is not there is
+    /// a warning.
     pub fn append_to(&self, talk: &Talk) -> Result<()> {
-        let Some(path) = &talk.log_file else { return Ok(()) };
-        let file = File::options().create(true).append(true).open(path);
-        let file = file.map_err(|error| Error::io("write to the log", error).path(path).hint("--log-file names it"))?;
-        self.state().own = Some((file, talk.log_format));
+        if let Some(path) = &talk.log_file {
+            let file = File::options().create(true).append(true).open(path);
+            let file =
+                file.map_err(|error| Error::io("write to the log", error).path(path).hint("--log-file names it"))?;
+            self.state().own = Some((file, talk.log_format));
+        }
+        let system = match talk.log_to {
+            None => return Ok(()),
+            Some(LogTo::Journal) => Journal::open().map(System::Journal),
+            Some(LogTo::Syslog) => Syslog::open().map(System::Syslog),
+        };
+        match system {
+            Ok(system) => self.state().system = Some(system),
+            Err(error) => tracing::warn!("--log-to: nothing takes messages there: {error}"),
+        }
         Ok(())
     }
 
     /// From here on messages are about this domain, and this run, as far as it is known.
     pub fn about(&self, domain: &str, run: Option<uuid::Uuid>) {
-        self.state().about = About { domain: Some(domain.to_owned()), run: run.map(|run| run.to_string()) };
+        let (domain, run) = (Some(domain.to_owned()), run.map(|run| run.to_string()));
+        self.state().about = About { domain, disk: None, run };
     }
 
     /// From here on messages go to `file`, too, and those given so far.
@@ -135,24 +175,43 @@ impl Log {
         self.state().warnings.clone()
     }
 
-    /// Prints a line that another process of ours said about `whose` work, after its own choice of what to say.
-    pub fn relay(&self, whose: &str, line: &str) {
-        let level = match line {
-            _ if line.starts_with("error: ") => Level::ERROR,
-            _ if line.starts_with("warning: ") => Level::WARN,
-            _ => Level::INFO,
-        };
-        let text = line.strip_prefix("error: ").or_else(|| line.strip_prefix("warning: ")).unwrap_or(line);
-        let about = About { domain: Some(whose.to_owned()), run: None };
-        self.state().append(level, &format!("{whose}: {text}"), text, &about);
-        match text.strip_prefix("hint: ") {
-            Some(hint) => self.to_stderr(level, &format!("hint: {whose}: {hint}")),
-            None => self.to_stderr(level, &format!("{whose}: {text}")),
-        }
+    /// Prints a line that another process of ours ([`Log::install_relayed`]) said about `whose` work, after its own
+    /// choice of what to say. Returns it, if it is an error.
+    pub fn relay(&self, whose: &str, line: &str) -> Option<String> {
+        let heard = Heard::of(line);
+        let (level, text) = (heard.level(), heard.message);
+        let about = About { domain: Some(whose.to_owned()), ..heard.about };
+        self.state().append(level, &format!("{whose}: {text}"), &text, &about);
+        self.to_system(level, &text, &about, true);
+        let hint = text.strip_prefix("hint: ");
+        self.show(level, &hint.map_or(format!("{whose}: {text}"), |hint| format!("hint: {whose}: {hint}")), &about);
+        (level == Level::ERROR && hint.is_none()).then_some(text)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says a message to whom the program was started by: people, the journal, another process.
+    fn show(&self, level: Level, message: &str, about: &About) {
+        if self.shared.manner == Manner::Relayed {
+            let line = line_as_json(&now(), level, message, about);
+            // Whoever relayed is gone: then this process is about to be, too.
+            let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
+        } else if !self.shared.journal.as_ref().is_some_and(|journal| journal.send(level, message, about)) {
+            self.to_stderr(level, message);
+        }
+    }
+
+    /// Sends a message to the log of `--log-to`, unless that is where it was `shown`.
+    fn to_system(&self, level: Level, message: &str, about: &About, shown: bool) {
+        match &self.state().system {
+            Some(System::Journal(journal)) if !(shown && self.shared.journal.is_some()) => {
+                journal.send(level, message, about);
+            }
+            Some(System::Syslog(syslog)) => syslog.send_message(level, message, about.domain.as_deref()),
+            _ => {}
+        }
     }
 
     fn to_stderr(&self, level: Level, message: &str) {
@@ -170,12 +229,10 @@ impl Log {
         });
     }
 
-    fn to_file(&self, level: Level, message: &str) {
+    fn to_file(&self, level: Level, message: &str, about: &About) {
         let now = now();
         self.keep(level, message, &format!("{now} {level:5} {message}"));
-        let mut state = self.state();
-        let about = state.about.clone();
-        state.append(level, message, message, &about);
+        self.state().append(level, message, message, about);
     }
 
     /// The line goes to the file; of a warning the message is remembered.
@@ -237,7 +294,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Log {
         let target = metadata.target();
         let ours = target.starts_with("virtkeep");
         let (is_meant, lowest) = match self.shared.manner {
-            Manner::Own => (ours, Level::DEBUG.max(self.shared.stderr_level)),
+            Manner::Own | Manner::Relayed => (ours, Level::DEBUG.max(self.shared.stderr_level)),
             Manner::Classic { .. } => {
                 ((ours && target != phrases::OWN) || target == phrases::CLASSIC, self.shared.stderr_level)
             }
@@ -245,17 +302,55 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Log {
         is_meant && *metadata.level() <= lowest
     }
 
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let mut disk = OfDisk::default();
+        attributes.record(&mut disk);
+        if let (Some(span), true) = (context.span(id), disk.0.is_some()) {
+            span.extensions_mut().insert(disk);
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let said = Said::of(event);
         let level = *event.metadata().level();
         if let Manner::Classic { tool, json, quiet } = self.shared.manner {
             return self.classic(tool, json, quiet, level, &said);
         }
-        if level <= self.shared.stderr_level {
-            self.to_stderr(level, &said.message);
+        let of_span = || {
+            let mut around = context.event_scope(event)?;
+            around.find_map(|span| span.extensions().get::<OfDisk>().and_then(|disk| disk.0.clone()))
+        };
+        let disk = said.disk.clone().or_else(of_span);
+        let mut about = About { disk, ..self.state().about.clone() };
+        about.domain = said.domain.clone().or(about.domain);
+        let is_shown = level <= self.shared.stderr_level;
+        if is_shown {
+            self.show(level, &said.message, &about);
+        }
+        if level <= Level::INFO.max(self.shared.stderr_level) {
+            self.to_system(level, &said.message, &about, is_shown);
         }
         if level <= Level::DEBUG {
-            self.to_file(level, &said.message);
+            self.to_file(level, &said.message, &about);
         }
     }
+}
+
+/// The disk of a span.
+#[derive(Debug, Default)]
+struct OfDisk(Option<String>);
+
+impl Visit for OfDisk {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "disk" {
+            self.0 = Some(value.to_owned());
+        }
+    }
+
+    fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
+}
+
+/// Until what is returned is dropped, this thread's messages are about that disk.
+pub fn on_disk(target: &str) -> EnteredSpan {
+    tracing::info_span!("disk", disk = target).entered()
 }

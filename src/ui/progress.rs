@@ -1,21 +1,21 @@
-//! Progress of long work: a bar for each disk on a terminal, a line every half minute elsewhere.
+//! Progress of long work: a bar for each disk on a terminal, as wide as that is at the time, a line every half minute
+//! elsewhere.
 
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use rustix::termios::tcgetwinsize;
 
+use super::screen::plain;
 use crate::cli::Talk;
 use crate::pipeline::Progress;
 use crate::units::format_bytes;
 
 /// Between two plain lines: often enough to see that it moves, seldom enough for a cron mail.
 const LINE_INTERVAL: Duration = Duration::from_secs(30);
-
-const STYLE: &str =
-    "{prefix:>8} {wide_bar} {percent:>3}% {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}";
 
 /// Where progress is shown.
 #[derive(Debug, Clone)]
@@ -59,9 +59,8 @@ impl Display {
             wake: (Mutex::new(()), Condvar::new()),
         });
         let bar = (self.kind == Kind::Bars).then(|| {
-            let bar = self.bars.add(ProgressBar::new(total).with_prefix(name.to_owned()));
-            // The template is a constant that a test renders.
-            bar.set_style(ProgressStyle::with_template(STYLE).unwrap_or_else(|_| ProgressStyle::default_bar()));
+            let bar = self.bars.add(ProgressBar::new(total));
+            bar.set_style(style(name));
             bar.enable_steady_tick(Duration::from_millis(250));
             bar
         });
@@ -71,6 +70,56 @@ impl Display {
         });
         Meter { state, bar, printer }
     }
+}
+
+/// A style that draws the whole line itself.
+fn style(name: &str) -> ProgressStyle {
+    let name = name.to_owned();
+    let draw = move |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+        let columns = tcgetwinsize(std::io::stderr()).map_or(80, |size| usize::from(size.ws_col));
+        let total = state.len().unwrap_or(0);
+        // Writing to a line in memory cannot fail.
+        let _ = out.write_str(&bar_line(columns, &name, state.pos(), total, state.per_sec(), state.eta()));
+    };
+    // The template is a constant that a test renders.
+    let style = ProgressStyle::with_template("{line}").unwrap_or_else(|_| ProgressStyle::default_bar());
+    style.with_key("line", draw)
+}
+
+/// Name, bar, share, and as much of the rest as there is room for; always shorter than `columns`.
+fn bar_line(columns: usize, name: &str, done: u64, total: u64, rate: f64, left: Duration) -> String {
+    let room = columns.saturating_sub(1);
+    let percent = done.saturating_mul(100).checked_div(total).unwrap_or(100).min(100);
+    let percent = format!("{percent:>3}%");
+    let bytes = format!(" {}/{}", format_bytes(done), format_bytes(total));
+    // Before anything is done nothing is known of these.
+    let rate = if done > 0 { format!(" {}/s", format_bytes(rate as u64)) } else { String::new() };
+    let left = if done > 0 { format!(" {} left", format_duration(left)) } else { String::new() };
+    let name = plain(name, (room / 4).max(3));
+    let bare = name.chars().count() + 2 + percent.len();
+    for (rest, bar) in
+        [(format!("{bytes}{rate}{left}"), 16), (format!("{bytes}{rate}"), 12), (bytes, 8), (String::new(), 3)]
+    {
+        let taken = bare + rest.len();
+        if taken + bar <= room {
+            return format!("{name} {} {percent}{rest}", bar_of(room - taken, done, total));
+        }
+    }
+    // What matters most.
+    plain(&format!("{name} {}", percent.trim_start()), room)
+}
+
+/// A bar of exactly `room` columns.
+fn bar_of(room: usize, done: u64, total: u64) -> String {
+    const EIGHTHS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
+    let all = room as u128 * 8;
+    let eighths = (u128::from(done) * all).checked_div(u128::from(total)).unwrap_or(all).min(all) as usize;
+    let mut bar = "█".repeat(eighths / 8);
+    if eighths / 8 < room {
+        bar.push(EIGHTHS[eighths % 8]);
+        bar.push_str(&" ".repeat(room - eighths / 8 - 1));
+    }
+    bar
 }
 
 /// Progress of one disk.
@@ -168,8 +217,22 @@ mod tests {
     }
 
     #[test]
-    fn the_bar_template_is_sound() {
-        ProgressStyle::with_template(STYLE).unwrap();
+    fn bars_fit_any_window_and_are_as_documented() {
+        ProgressStyle::with_template("{line}").unwrap();
+        let line = |columns, done| bar_line(columns, "vda", done, 36 << 30, 412e6, Duration::from_secs(83));
+        let page = include_str!("../../docs/first-backup.md");
+        for (columns, done) in [(80, 3 << 30), (80, 27 << 30), (48, 27 << 30), (24, 27 << 30)] {
+            assert!(page.contains(&line(columns, done)), "not in docs/first-backup.md:\n{}", line(columns, done));
+        }
+        for columns in 1..200 {
+            for (name, done, total) in [("vda", 1 << 30, 3 << 30), ("\u{1b}[31m evil", 5, 4), ("x", 0, 0)] {
+                let line = bar_line(columns, name, done, total, 1e300, Duration::MAX);
+                assert!(line.chars().count() < columns.max(2), "{columns}: {line:?}");
+                assert!(!line.contains('\u{1b}'), "{line:?}");
+            }
+        }
+        assert!(line(80, 0).ends_with("  0% 0 B/36.0 GiB"), "{}", line(80, 0));
+        assert!(line(12, 27 << 30).contains("75%"), "{}", line(12, 27 << 30));
     }
 
     #[test]

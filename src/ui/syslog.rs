@@ -13,6 +13,16 @@ const FACILITY: u8 = 1 << 3;
 #[derive(Debug)]
 pub struct Syslog(UnixDatagram);
 
+/// syslog's number for a level.
+pub fn severity(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 3,
+        Level::WARN => 4,
+        Level::INFO => 6,
+        _ => 7,
+    }
+}
+
 impl Syslog {
     /// Opens it.
     ///
@@ -26,14 +36,18 @@ impl Syslog {
         Ok(Self(socket))
     }
 
-    /// Sends a line; what does not get through is lost.
+    /// Sends a line as it is; what does not get through is lost.
     pub fn send(&self, level: Level, line: &str) {
-        let severity = match level {
-            Level::ERROR => 3,
-            Level::WARN => 4,
-            Level::INFO => 6,
-            _ => 7,
-        };
-        let _ = self.0.send(format!("<{}>{line}\0", FACILITY | severity).as_bytes());
+        let _ = self.0.send(format!("<{}>{line}\0", FACILITY | severity(level)).as_bytes());
+    }
+
+    /// Sends a message as other programs do: time, program, process, and the domain that it is about.
+    pub fn send_message(&self, level: Level, message: &str, domain: Option<&str>) {
+        let time = jiff::Zoned::now().strftime("%b %e %H:%M:%S");
+        let whose = domain.map(|domain| format!("{domain}: ")).unwrap_or_default();
+        let _ = self.0.send(
+            format!("<{}>{time} virtkeep[{}]: {whose}{message}", FACILITY | severity(level), std::process::id())
+                .as_bytes(),
+        );
     }
 }

@@ -1,5 +1,11 @@
 //! What the documents say of the tests is true, and the manual is of this program.
 
+mod book;
+mod commands;
+mod errors;
+mod shell;
+mod sources;
+
 use crate::support::{Case, Lab};
 
 /// All `word::word` in backquotes.

@@ -11,6 +11,7 @@ mod docs;
 mod doctor;
 mod drift;
 mod dropin;
+mod dump;
 mod files;
 mod fuzz;
 mod guest;

@@ -20,6 +20,7 @@ use crate::set::config::MAX_SIZE;
 use crate::set::layout::checkpoint_position;
 use crate::set::{Level, chain, dropped};
 use crate::stored::StoredFile;
+use crate::ui::log::on_disk;
 
 /// What one disk's stream builds on.
 #[derive(Debug, Clone)]
@@ -158,6 +159,7 @@ impl Bases {
         image: &Path,
         size: u64,
     ) -> Result<Option<Base>> {
+        let _messages = on_disk(target);
         let mut reason = None;
         let is_after = |run: &&Run| self.from.as_ref().is_some_and(|from| run.id != *from);
         for run in catalogue.runs.iter().rev().skip_while(is_after).filter(|run| run.is_base()) {

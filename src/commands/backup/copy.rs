@@ -31,6 +31,7 @@ use crate::stream::codec::Compression;
 use crate::stream::meta::{Meta, Own};
 use crate::stream::raw::Unseekable;
 use crate::stream::writer::Finished;
+use crate::ui::log::on_disk;
 use crate::units::format_bytes;
 
 /// Connections for one disk where none are asked for, each with a thread that reads, digests and compresses: while
@@ -134,6 +135,7 @@ fn one(
     pace: Option<&Pace>,
     cancel: &Cancel,
 ) -> error::Result<CopiedDisk> {
+    let _messages = on_disk(&disk.target);
     let layout = run.layout;
     let Export { uri, bitmap } = export;
     let contexts: Vec<&str> = [ALLOCATION].into_iter().chain(bitmap.as_deref()).collect();

@@ -71,6 +71,7 @@ use crate::set::catalogue::Catalogue;
 use crate::set::layout::Layout;
 use crate::set::records;
 use crate::target::ZipTarget;
+use crate::ui::log::on_disk;
 use crate::ui::progress::format_duration;
 use crate::units::format_bytes;
 
@@ -184,6 +185,7 @@ fn perform(run: &Context<'_>, mut plan: Plan, hold: &mut Hold<'_>) -> Result<Out
 fn tell(outcome: &Outcome, begin: Instant) {
     let manifest = &outcome.manifest;
     for disk in &manifest.disks {
+        let _messages = on_disk(&disk.target);
         let zeroed = match disk.zeroed_size {
             0 => String::new(),
             bytes => format!(", {} zeroed", format_bytes(bytes)),

@@ -29,6 +29,7 @@ use crate::set::job_files;
 use crate::set::layout::{checkpoint_name, data_name};
 use crate::set::manifest::{Skipped, data_files};
 use crate::set::moment;
+use crate::ui::log::on_disk;
 
 /// Begin of the description of our checkpoints; the run and its directory follow.
 pub const DESCRIPTION: &str = "virtkeep run ";
@@ -273,6 +274,7 @@ impl Plan {
     pub fn tell(&self) {
         tracing::info!(target: OWN, "Backup level: [{}], run {}", self.level, self.run);
         for disk in &self.disks {
+            let _messages = on_disk(&disk.target);
             match &disk.base {
                 Some(base) => tracing::info!("{}: {} since {}", disk.target, disk.level, base.checkpoint),
                 None if disk.verbatim => tracing::info!("{}: {}, as a raw image", disk.target, disk.level),

@@ -88,6 +88,7 @@ fn words(talk: &Talk) -> Vec<&'static str> {
     let mut words = vec!["--verbose"; talk.verbose.into()];
     words.extend(talk.noprogress.then_some("--noprogress"));
     words.extend(talk.quiet.then_some("--quiet"));
+    words.extend(talk.bytes.then_some("--bytes"));
     words
 }
 
@@ -128,12 +129,9 @@ fn relay(
     let (log, domain, errors) = (log.clone(), domain.to_owned(), Arc::clone(errors));
     thread::spawn(move || {
         for line in BufReader::new(pipe).split(b'\n').map_while(std::result::Result::ok) {
-            let line = String::from_utf8_lossy(&line);
-            let line = line.strip_prefix("virtkeep: ").unwrap_or(&line);
-            if let Some(error) = line.strip_prefix("error: ") {
-                errors.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.to_owned());
+            if let Some(error) = log.relay(&domain, &String::from_utf8_lossy(&line)) {
+                errors.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
             }
-            log.relay(&domain, line);
         }
     })
 }

@@ -141,9 +141,9 @@ fn each(args: &Backup, session: &Session, chosen: &Chosen) -> Row {
     let ended = match &chosen.directory {
         Ok(output) => child::run(args, session, &chosen.name, output),
         Err(error) => {
-            tracing::error!("{}: {}", chosen.name, error::report(error));
+            tracing::error!(whose = chosen.name, "{}: {}", chosen.name, error::report(error));
             if let Some(hint) = error.hint_text() {
-                tracing::error!("hint: {hint}");
+                tracing::error!(whose = chosen.name, "hint: {hint}");
             }
             child::Ended::failed(error)
         }

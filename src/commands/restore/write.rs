@@ -15,12 +15,14 @@ use crate::host::Host;
 use crate::pipeline::restore::copy;
 use crate::qemu::img::{self, CreateOptions};
 use crate::qemu::nbd::{QemuNbd, ServeOptions};
+use crate::ui::log::on_disk;
 
 /// Threads for one disk, each with a window in memory; with qcow2 a connection to qemu-nbd each.
 pub(super) const THREADS: usize = 4;
 
 /// Writes one disk.
 pub fn write(args: &Restore, session: &Session, host: &Host, chain: &ChainDevice, target: &Target) -> Result<()> {
+    let _messages = on_disk(chain.target());
     let partial = target.partial();
     let result = match target {
         _ if !host.is_local() => there::write(args, session, host, chain, target),

@@ -18,6 +18,7 @@ use crate::stored::StoredFile;
 use crate::stream::raw::{self, RawImage};
 use crate::stream::reader::Proof;
 use crate::stream::verify::{Expected, Report, verify};
+use crate::ui::log::on_disk;
 use crate::ui::progress::Meter;
 
 /// A sum has ten digits.
@@ -81,6 +82,7 @@ fn check_stream(
     meter: &Meter,
     shared: &Mutex<&mut Verdict>,
 ) -> error::Result<()> {
+    let _messages = on_disk(&stream.target);
     let path = stream.file.path();
     let (expected, progress) = (stream.expected.as_ref(), |bytes| meter.advance(bytes));
     let result = if stream.raw {

@@ -112,7 +112,7 @@ impl Failure {
     pub fn of(error: &anyhow::Error, phase: Option<Phase>) -> Self {
         let kind = error.chain().find_map(|cause| cause.downcast_ref::<Error>()).map_or(Kind::Io, Error::kind);
         let hint = error::hint(error.as_ref()).map(str::to_owned);
-        Self { kind: word(kind).to_owned(), message: error::report(error.as_ref()), hint, phase }
+        Self { kind: kind.word().to_owned(), message: error::report(error.as_ref()), hint, phase }
     }
 }
 
@@ -136,7 +136,7 @@ impl Record {
     /// Of a run whose process could not tell more than this.
     pub fn died(domain: &str, exit: Exit, start: &Zoned, message: String) -> Self {
         let mut record = Self::blank(domain, exit, start);
-        record.error = Some(Failure { kind: word(Kind::Io).to_owned(), message, hint: None, phase: None });
+        record.error = Some(Failure { kind: Kind::Io.word().to_owned(), message, hint: None, phase: None });
         record
     }
 
@@ -214,18 +214,4 @@ fn chain(set: &Path, run: Uuid) -> Option<usize> {
     let run =
         catalogue.runs.iter().find(|other| other.manifest.as_ref().is_some_and(|manifest| manifest.run == run))?;
     chain_length(&catalogue, run).ok()
-}
-
-fn word(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Usage => "usage",
-        Kind::NotFound => "not-found",
-        Kind::Unsupported => "unsupported",
-        Kind::Busy => "busy",
-        Kind::Io => "io",
-        Kind::Protocol => "protocol",
-        Kind::Corrupt => "corrupt",
-        Kind::Incomplete => "incomplete",
-        Kind::Cancelled => "cancelled",
-    }
 }

@@ -38,6 +38,8 @@ fn messages_are_appended_to_a_file() {
     assert_eq!((&last["level"], &last["domain"]), (&Value::from("info"), &Value::from("d")));
     let run = last["run"].as_str().unwrap();
     assert!(last["message"].as_str().unwrap().contains(run) && last["time"].is_string());
+    let of_disk: Vec<_> = lines.iter().filter(|line| line["disk"] == "vda").collect();
+    assert!(!of_disk.is_empty() && of_disk.iter().all(|line| line["run"] == run), "{lines:#?}");
 
     // Of several domains each line says whose it is; every command has the option.
     let output = lab.fresh_directory();
@@ -66,6 +68,9 @@ fn messages_are_appended_to_a_file() {
         lines.iter().any(|line| line["domain"] == domain && line["message"].as_str().unwrap().starts_with(words))
     };
     assert!(says("d", "Finished successfully") && lines.iter().any(|line| line["level"] == "error"));
+    // Its own process knew the run.
+    let finished = lines.iter().rfind(|line| line["message"].as_str().unwrap().starts_with("Finished")).unwrap();
+    assert!(finished["domain"] == "d" && finished["run"].is_string(), "{finished}");
     let before = objects(&json).len();
     virtkeep(&[&"verify", &"-n", &"-i", &"/nowhere", &options[0], &options[1], &options[2], &options[3]]);
     assert!(objects(&json).len() > before);

@@ -1,8 +1,10 @@
 //! What a backup leaves for those who watch it, and what it calls.
 
 mod hooks;
+mod journal;
 mod log;
 mod metrics;
+mod progress;
 mod report;
 
 use std::path::Path;

@@ -16,6 +16,7 @@ use crate::nbd::block_status::{self, ALLOCATION};
 use crate::nbd::client::Client;
 use crate::pipeline::Progress;
 use crate::pipeline::work::{Item, Queue};
+use crate::ui::log::on_disk;
 use crate::units::{align_down, align_up};
 
 /// Bytes that are equal or not: disks are written in pages.
@@ -38,6 +39,7 @@ pub struct Held<'h> {
 /// Of the chain where it is damaged; of the connection.
 pub fn compare(run: &Context<'_>, plan: &Plan, held: Held<'_>, export: &Export, cancel: &Cancel) -> Result<Compared> {
     let Held { chain, since } = held;
+    let _messages = on_disk(chain.target());
     let contexts: Vec<&str> = [ALLOCATION].into_iter().chain(export.bitmap.as_deref()).collect();
     let mut first = Client::connect(&export.uri, &contexts, cancel).map_err(|error| plan.channel.explain(error))?;
     let live = block_status::allocation(&mut first)?;

@@ -21,6 +21,7 @@ use crate::pipeline::work::WINDOW;
 use crate::set::catalogue::{Catalogue, Run};
 use crate::stream::reader::{Proof, Scratch, StreamReader};
 use crate::stream::{BLOCK, COMPRESSED_LIMIT};
+use crate::ui::log::on_disk;
 use crate::ui::progress::Meter;
 
 /// Damaged blocks that are told of a disk.
@@ -59,6 +60,7 @@ pub fn check(
     content: &mut Content,
     verdict: &mut Verdict,
 ) -> Result<()> {
+    let _messages = on_disk(target);
     let points = open(session, catalogue, runs, target, content, verdict)?;
     let streams: HashMap<u64, &Arc<StreamReader>> =
         points.iter().flat_map(|point| point.chain.layers()).map(|reader| (reader.id(), reader)).collect();

@@ -1,45 +1,117 @@
-//! `virtkeep dump`: the restore points of a set, from manifests and stream heads alone.
+//! `virtkeep dump`: the restore points of a set. Table, tree and JSON come from manifests and stream heads alone; for
+//! a map the streams' tables are read.
+
+mod cells;
+mod layers;
+mod map;
+mod svg;
+mod tree;
+
+use std::path::Path;
 
 use anyhow::Result;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
+use self::cells::Scale;
+use self::layers::Disk;
+use self::map::Page;
 use super::print::print;
-use super::{foreign_raw, whole};
+use super::{Session, foreign_raw, published, whole};
 use crate::cli::read::Dump;
-use crate::error;
+use crate::error::{self, Error, Kind};
 use crate::exit::Exit;
 use crate::set::catalogue::{Catalogue, Problem, Run, Stream};
 use crate::set::chain;
 use crate::set::files::Files;
 use crate::set::moment;
+use crate::ui::screen;
 use crate::units::format_bytes;
 
-/// Prints the restore points.
-pub fn run(args: &Dump) -> Result<Exit> {
+/// Prints the restore points, or draws them.
+pub fn run(args: &Dump, session: &Session) -> Result<Exit> {
     let catalogue = foreign_raw::open_set(Files::open(&args.input)?)?;
-    let text = if args.json { format!("{:#}\n", to_json(&catalogue)) } else { to_table(&catalogue) };
-    print(&text)?;
+    let is_drawn = args.map || args.svg.is_some();
+    let catalogue = if is_drawn { catalogue.with_data()? } else { catalogue };
+    let mut is_damaged = show(args, session, &catalogue)?;
     for problem in &catalogue.problems {
         tracing::warn!("{}", error::report(&problem.error));
     }
     for name in &catalogue.partial {
         tracing::warn!("{name}: left by a run that did not finish; the next backup clears what is virtkeep's");
     }
-    let broken = catalogue.runs.iter().any(|run| chain_length(&catalogue, run).is_err());
-    Ok(if broken || catalogue.problems.iter().any(Problem::is_damage) { Exit::Damage } else { Exit::Done })
+    is_damaged |= catalogue.runs.iter().any(|run| chain_length(&catalogue, run).is_err());
+    Ok(if is_damaged || catalogue.problems.iter().any(Problem::is_damage) { Exit::Damage } else { Exit::Done })
+}
+
+/// Prints or draws what is asked for; true where a stream that is needed for that can't be read, which was said.
+fn show(args: &Dump, session: &Session, catalogue: &Catalogue) -> Result<bool> {
+    let (colour, columns) = (screen::has_colour(args.talk.nocolor), screen::columns());
+    if args.map {
+        let page = Page::new(columns, colour, catalogue.runs.iter().map(|run| short_id(&run.id)));
+        let disks = layers::read(session, catalogue, &args.disk, |size| page.scale(size))?;
+        print(if disks.is_empty() { NOTHING.to_owned() } else { page.draw(&disks, short_id) })?;
+        return Ok(disks.iter().any(Disk::is_damaged));
+    }
+    if let Some(file) = &args.svg {
+        let is_stdout = file == Path::new("-");
+        if !is_stdout {
+            refuse_special(file)?;
+        }
+        let disks = layers::read(session, catalogue, &args.disk, |size| Scale::fine(size, svg::CELLS))?;
+        let picture = svg::draw(&disks, &title(catalogue), short_id);
+        match is_stdout {
+            true => print(&picture)?,
+            false => published::write(file, &picture)?,
+        }
+        return Ok(disks.iter().any(Disk::is_damaged));
+    }
+    print(if args.json {
+        format!("{:#}\n", to_json(catalogue))
+    } else if args.tree && !catalogue.runs.is_empty() {
+        tree::draw(catalogue, columns, colour, |run| short_id(&run.id), |run| broken(catalogue, run))
+    } else {
+        to_table(catalogue)
+    })?;
+    Ok(false)
+}
+
+const NOTHING: &str = "No restore points.\n";
+
+/// A file is replaced as a whole: a device or a directory must not be.
+fn refuse_special(path: &Path) -> error::Result<()> {
+    match path.symlink_metadata() {
+        Ok(known) if !known.is_file() => Err(Error::new(Kind::Busy, "is no plain file")
+            .path(path)
+            .hint("--svg takes a new file, or - for standard output")),
+        _ => Ok(()),
+    }
+}
+
+fn title(catalogue: &Catalogue) -> String {
+    let domain = catalogue.runs.iter().rev().find_map(|run| Some(run.manifest.as_ref()?.domain.clone()));
+    let place = catalogue.files.place().display().to_string();
+    match domain {
+        Some(domain) => format!("{domain}: {place}"),
+        None => place,
+    }
+}
+
+/// Why a run can't be restored.
+fn broken(catalogue: &Catalogue, run: &Run) -> Option<String> {
+    chain_length(catalogue, run).err().map(str::to_owned)
 }
 
 fn to_table(catalogue: &Catalogue) -> String {
     if catalogue.runs.is_empty() {
-        return "No restore points.\n".to_owned();
+        return NOTHING.to_owned();
     }
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(["ID", "STARTED", "LEVEL", "CHECKPOINT", "DISKS", "SIZE", "GUEST BYTES", "STORED", "NEEDS"]);
     for run in &catalogue.runs {
         table.add_row([
-            short_id(&run.id),
+            short_id(&run.id).to_owned(),
             run.started.strftime("%Y-%m-%d %H:%M:%S").to_string(),
             run.level.to_string(),
             run.checkpoint.clone().unwrap_or_else(|| "-".to_owned()),
@@ -59,10 +131,10 @@ fn to_table(catalogue: &Catalogue) -> String {
 }
 
 /// The first group of a UUID is enough for `--until`; other ids are short already.
-fn short_id(id: &str) -> String {
+fn short_id(id: &str) -> &str {
     match uuid::Uuid::parse_str(id) {
-        Ok(_) => id.chars().take(8).collect(),
-        Err(_) => id.to_owned(),
+        Ok(_) => id.get(..8).unwrap_or(id),
+        Err(_) => id,
     }
 }
 

@@ -1,0 +1,64 @@
+//! What is known of the terminal that standard output may be.
+
+use std::io::IsTerminal;
+
+use rustix::termios::tcgetwinsize;
+
+/// Columns where nothing tells how many there are: a pipe, a file.
+const USUAL: usize = 80;
+
+/// Narrower than this nothing is drawn; wider lines are no easier to read.
+const LIMITS: std::ops::RangeInclusive<usize> = 16..=400;
+
+/// How many columns there are on standard output: $COLUMNS, else what its terminal says, else 80.
+pub fn columns() -> usize {
+    let asked = std::env::var("COLUMNS").ok().and_then(|text| text.trim().parse().ok());
+    let terminal = || tcgetwinsize(std::io::stdout()).ok().map(|size| usize::from(size.ws_col));
+    let columns = asked.filter(|&columns| columns > 0).or_else(terminal).filter(|&columns| columns > 0);
+    columns.unwrap_or(USUAL).clamp(*LIMITS.start(), *LIMITS.end())
+}
+
+/// Whether what goes to standard output may have colours.
+pub fn has_colour(nocolor: bool) -> bool {
+    !nocolor && std::env::var_os("NO_COLOR").is_none() && std::io::stdout().is_terminal()
+}
+
+/// A name that may be anybody's, in printable ASCII, each character one column wide, and at most `width` of them.
+pub fn plain(name: &str, width: usize) -> String {
+    let mut text = String::new();
+    let mut used = 0;
+    for character in name.chars() {
+        let shown: String = match character {
+            ' '..='~' => character.into(),
+            _ => character.escape_default().collect(),
+        };
+        if used + shown.len() > width {
+            // What is cut is said to be.
+            while used + 1 > width && text.pop().is_some() {
+                used -= 1;
+            }
+            text.push('…');
+            break;
+        }
+        used += shown.len();
+        text.push_str(&shown);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_harmless_and_fit() {
+        assert_eq!(plain("virtnbdbackup.0", 15), "virtnbdbackup.0");
+        assert_eq!(plain("virtnbdbackup.10", 15), "virtnbdbackup.…");
+        assert_eq!(plain("a\x1b[31m\n", 40), "a\\u{1b}[31m\\n");
+        assert_eq!(plain("\u{202e}gpj", 40), "\\u{202e}gpj");
+        assert_eq!(plain("ab\n", 3), "ab…");
+        for width in 1..20 {
+            assert!(plain("x\u{1b}yé\u{4e00}", width).chars().count() <= width, "{width}");
+        }
+    }
+}
