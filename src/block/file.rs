@@ -18,6 +18,7 @@ use rustix::io::Errno;
 
 use crate::block::BlockSink;
 use crate::error::{Error, Kind, Result};
+use crate::one_writer::OneWriter;
 use crate::units::{GIB, MIB};
 
 /// Zero bytes written at once when nothing better works.
@@ -33,7 +34,7 @@ const FAST_WAYS: [FallocateFlags; 2] =
 /// A raw file or block device that is written as a disk.
 #[derive(Debug)]
 pub struct FileSink {
-    file: File,
+    writer: OneWriter,
     path: PathBuf,
     size: u64,
     zeroed: bool,
@@ -53,7 +54,7 @@ impl FileSink {
                 }
             })?;
         file.set_len(size).map_err(|error| Error::io("set the size", error).path(path))?;
-        Ok(Self { file, path: path.to_owned(), size, zeroed: true })
+        Ok(Self { writer: OneWriter::new(file), path: path.to_owned(), size, zeroed: true })
     }
 
     /// An existing file, which becomes `size` bytes long, or a block device, which has at least as
@@ -88,7 +89,7 @@ impl FileSink {
                 return Err(Error::usage(message).path(path));
             }
         }
-        Ok(Self { file, path: path.to_owned(), size, zeroed: false })
+        Ok(Self { writer: OneWriter::new(file), path: path.to_owned(), size, zeroed: false })
     }
 
     /// Sets all of the space aside, so that it can't run out later. The content stays.
@@ -96,7 +97,7 @@ impl FileSink {
     /// # Errors
     /// [`Kind::Io`] if there is not enough, or the file system can't do it.
     pub fn allocate(&self) -> Result<()> {
-        fallocate(&self.file, FallocateFlags::empty(), 0, self.size)
+        fallocate(self.writer.file(), FallocateFlags::empty(), 0, self.size)
             .map_err(|error| Error::io("allocate", error).path(&self.path))
     }
 
@@ -115,7 +116,7 @@ impl BlockSink for FileSink {
 
     fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
         self.check(offset, data.len() as u64)?;
-        self.file.write_all_at(data, offset).map_err(|error| Error::io("write", error).path(&self.path).at(offset))
+        self.writer.write_at(data, offset).map_err(|error| Error::io("write", error).path(&self.path).at(offset))
     }
 
     fn write_zeroes(&self, range: Range<u64>) -> Result<()> {
@@ -126,7 +127,8 @@ impl BlockSink for FileSink {
         if self.zeroed {
             return Ok(());
         }
-        zero(&self.file, range, &mut |way, offset, length| fallocate(&self.file, way, offset, length))
+        let file = self.writer.file();
+        zero(file, range, &mut |way, offset, length| fallocate(file, way, offset, length))
             .map_err(|error| error.path(&self.path))
     }
 
@@ -135,7 +137,7 @@ impl BlockSink for FileSink {
     }
 
     fn flush(&self) -> Result<()> {
-        self.file.sync_all().map_err(|error| Error::io("flush", error).path(&self.path))
+        self.writer.sync().map_err(|error| Error::io("flush", error).path(&self.path))
     }
 }
 

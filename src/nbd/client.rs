@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::nbd::command::{Command, ContextReply, Replies};
-use crate::nbd::drive::{SLICE, drive};
+use crate::nbd::drive::{Filled, SLICE, drive};
 use crate::nbd::sys::{Batch, Handle};
 use crate::units::{GIB, KIB, align_down, align_up};
 
@@ -97,7 +97,8 @@ pub struct Client {
 
 impl Client {
     /// Connects to `uri` and asks for the meta `contexts`; which of them the server granted is to
-    /// be seen with [`Client::has_context`]. Name resolution in a TCP URI is not interruptible.
+    /// be seen with [`Client::has_context`]. A connection without contexts is for data alone: its replies have no
+    /// structure, so that QEMU does not look for holes within each read and there is less to receive. Name resolution in a TCP URI is not interruptible.
     ///
     /// # Errors
     /// [`Kind::NotFound`] if there is no such socket or export, [`Kind::Cancelled`].
@@ -106,6 +107,9 @@ impl Client {
         let mut handle = Handle::new()?;
         for context in contexts {
             handle.add_meta_context(context)?;
+        }
+        if contexts.is_empty() {
+            handle.refuse_structured_replies()?;
         }
         handle.start_connect(uri)?;
         await_handshake(&mut handle, cancel)?;
@@ -158,6 +162,21 @@ impl Client {
     /// # Errors
     /// With the offset of the request that failed; the content of the buffers is undefined then.
     pub fn read_scattered(&mut self, pieces: &mut [ReadPiece<'_>], limits: Limits) -> Result<()> {
+        self.read_on(pieces, limits, &mut |_, _| Ok(()))
+    }
+
+    /// As [`Client::read_scattered`]; `filled` gets the bytes of each request and where they were as soon as they and
+    /// all before them are there, in the order of the pieces. What it does is done while further requests are on
+    /// their way, and while the bytes are in the processor's cache.
+    ///
+    /// # Errors
+    /// As for [`Client::read_scattered`], and those of `filled`, after which the connection is closed.
+    pub fn read_on<'b>(
+        &mut self,
+        pieces: &'b mut [ReadPiece<'_>],
+        limits: Limits,
+        filled: &mut dyn FnMut(u64, &[u8]) -> Result<()>,
+    ) -> Result<()> {
         let step = self.request_len(limits.request_size);
         let reads = pieces.iter_mut().flat_map(|piece| {
             let parts = piece.buffer.chunks_mut(step).zip(0u64..);
@@ -165,7 +184,7 @@ impl Client {
             parts
                 .map(move |(buffer, index)| Command::Read { buffer, offset: start.saturating_add(index * step as u64) })
         });
-        self.run(reads, limits.in_flight, STALL_TIMEOUT)
+        self.run_with(reads, limits.in_flight, STALL_TIMEOUT, &mut |offset, bytes| filled(offset, bytes))
     }
 
     /// Fills `buffer` from `offset`.
@@ -261,8 +280,18 @@ impl Client {
         in_flight: usize,
         patience: Duration,
     ) -> Result<()> {
+        self.run_with(commands, in_flight, patience, &mut |_, _| Ok(()))
+    }
+
+    fn run_with<'b>(
+        &mut self,
+        commands: impl Iterator<Item = Command<'b>>,
+        in_flight: usize,
+        patience: Duration,
+        filled: &mut Filled<'_, 'b>,
+    ) -> Result<()> {
         let mut batch = Batch::new(self.handle.take().ok_or_else(closed)?);
-        let outcome = drive(&mut batch, commands, in_flight.max(1), patience, &self.cancel);
+        let outcome = drive(&mut batch, commands, in_flight.max(1), patience, &self.cancel, filled);
         self.handle = batch.finish();
         outcome
     }

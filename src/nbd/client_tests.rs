@@ -153,7 +153,7 @@ fn a_server_that_stops_answering_is_given_up() {
     let mut buffer = [0; 512];
     let read = Command::Read { buffer: &mut buffer, offset: 1024 };
     let patience = Duration::from_millis(300);
-    let error = drive(&mut batch, std::iter::once(read), 1, patience, &Cancel::new()).unwrap_err();
+    let error = drive(&mut batch, std::iter::once(read), 1, patience, &Cancel::new(), &mut |_, _| Ok(())).unwrap_err();
     assert_eq!((error.kind(), error.offset()), (Kind::Io, Some(1024)), "{}", report(&error));
     assert!(report(&error).contains("no answer"), "{}", report(&error));
     assert!(batch.finish().is_none());

@@ -50,6 +50,8 @@ unsafe extern "C" {
     fn nbd_get_errno() -> c_int;
     fn nbd_add_meta_context(h: Raw, name: *const c_char) -> c_int;
     fn nbd_set_uri_allow_local_file(h: Raw, allow: bool) -> c_int;
+    fn nbd_set_pread_initialize(h: Raw, request: bool) -> c_int;
+    fn nbd_set_request_structured_replies(h: Raw, request: bool) -> c_int;
     fn nbd_aio_connect_uri(h: Raw, uri: *const c_char) -> c_int;
     fn nbd_aio_is_ready(h: Raw) -> c_int;
     fn nbd_aio_is_dead(h: Raw) -> c_int;
@@ -114,6 +116,9 @@ impl Handle {
         // URIs come from the command line or from us, never from a peer: they may name TLS key files.
         // SAFETY: the handle is live.
         check(unsafe { nbd_set_uri_allow_local_file(handle.raw(), true) }, "set up")?;
+        // Buffers are Rust's, so never uninitialized: libnbd need not write zeroes to each before it is filled.
+        // SAFETY: the handle is live.
+        check(unsafe { nbd_set_pread_initialize(handle.raw(), false) }, "set up")?;
         Ok(handle)
     }
 
@@ -126,6 +131,12 @@ impl Handle {
         let name = c_string(name)?;
         // SAFETY: the handle is live; libnbd copies the string.
         check(unsafe { nbd_add_meta_context(self.raw(), name.as_ptr()) }, "request a meta context")
+    }
+
+    /// Asks for no structured replies in the coming handshake: contexts need them, reads are quicker without.
+    pub fn refuse_structured_replies(&mut self) -> Result<()> {
+        // SAFETY: the handle is live.
+        check(unsafe { nbd_set_request_structured_replies(self.raw(), false) }, "set up")
     }
 
     /// Begins to connect; [`Handle::poll`] until [`Handle::is_ready`]. Name resolution blocks.
@@ -210,25 +221,41 @@ impl Handle {
 pub struct Batch<'b> {
     handle: Handle,
     running: usize,
+    /// Of the reads that are running, by cookie.
+    reads: Vec<(u64, NonNull<[u8]>)>,
     buffers: PhantomData<&'b mut [u8]>,
+}
+
+/// A command that ended.
+#[derive(Debug)]
+pub struct Ended<'b> {
+    /// As [`Batch::submit`] returned it.
+    pub cookie: u64,
+    /// How it ended.
+    pub outcome: Result<()>,
+    /// The buffer of a read, given back.
+    pub buffer: Option<&'b mut [u8]>,
 }
 
 impl<'b> Batch<'b> {
     /// A batch without commands.
     pub fn new(handle: Handle) -> Self {
-        Self { handle, running: 0, buffers: PhantomData }
+        Self { handle, running: 0, reads: Vec::new(), buffers: PhantomData }
     }
 
     /// Starts a command and returns its cookie.
     pub fn submit(&mut self, command: Command<'b>) -> Result<u64> {
         let raw = self.handle.raw();
         let verb = command.verb();
+        let mut filled = None;
         let cookie = match command {
-            // SAFETY: the buffer is borrowed for 'b, and no call on the handle can follow the end of
-            // this batch unless the command has completed (see the head of this file).
-            Command::Read { buffer, offset } => unsafe {
-                nbd_aio_pread(raw, buffer.as_mut_ptr().cast(), buffer.len(), offset, NO_COMPLETION, 0)
-            },
+            Command::Read { buffer, offset } => {
+                let buffer = NonNull::from(buffer);
+                filled = Some(buffer);
+                // SAFETY: the buffer is borrowed for 'b, and no call on the handle can follow the end of
+                // this batch unless the command has completed (see the head of this file).
+                unsafe { nbd_aio_pread(raw, buffer.as_ptr().cast(), buffer.len(), offset, NO_COMPLETION, 0) }
+            }
             // SAFETY: as for the read.
             Command::Write { data, offset } => unsafe {
                 nbd_aio_pwrite(raw, data.as_ptr().cast(), data.len(), offset, NO_COMPLETION, 0)
@@ -255,18 +282,27 @@ impl<'b> Batch<'b> {
         };
         let cookie = u64::try_from(cookie).map_err(|_| last_error(verb))?;
         self.running += 1;
+        self.reads.extend(filled.map(|buffer| (cookie, buffer)));
         Ok(cookie)
     }
 
     /// A command that ended since the last call, with its outcome.
-    pub fn completed(&mut self) -> Option<(u64, Result<()>)> {
+    pub fn completed(&mut self) -> Option<Ended<'b>> {
         // SAFETY: the handle is live.
         let cookie = unsafe { nbd_aio_peek_command_completed(self.handle.raw()) };
         let cookie = u64::try_from(cookie).ok().filter(|&cookie| cookie > 0)?;
         // SAFETY: the handle is live; the cookie is one of its own.
         let outcome = unsafe { nbd_aio_command_completed(self.handle.raw(), cookie) };
+        let outcome = check(outcome, "command");
         self.running = self.running.saturating_sub(1);
-        Some((cookie, check(outcome, "command")))
+        let read = self.reads.iter().position(|(running, _)| *running == cookie);
+        let buffer = read.map(|read| {
+            let (_, mut buffer) = self.reads.swap_remove(read);
+            // SAFETY: it came as a `&'b mut` and was kept by nobody but the command, which has ended: libnbd does
+            // not touch it any more, and it is given back once.
+            unsafe { buffer.as_mut() }
+        });
+        Some(Ended { cookie, outcome, buffer })
     }
 
     /// Lets the commands make progress, waiting for at most `timeout`.

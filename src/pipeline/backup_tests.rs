@@ -1,10 +1,12 @@
 //! From an NBD server into a stream and back out of it.
 
+use std::io::Write;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use uuid::Uuid;
 
-use super::{SMALL_GAP, Source, copy, spans};
+use super::{Source, copy};
 use crate::block::memory::MemoryDisk;
 use crate::cancel::Cancel;
 use crate::chain_device::ChainDevice;
@@ -13,10 +15,11 @@ use crate::extent::{self, Extent, Kind, align_data};
 use crate::nbd::block_status::{ALLOCATION, allocation};
 use crate::nbd::client::{Client, Limits};
 use crate::nbd::testing::Nbdkit;
-use crate::pipeline::restore;
+use crate::pipeline::{Progress, restore};
 use crate::stream::FRAME_ALIGNMENT;
 use crate::stream::codec::Compression;
 use crate::stream::meta::{Meta, Own};
+use crate::stream::out::Placed;
 use crate::stream::reader::StreamReader;
 use crate::stream::verify::verify;
 use crate::stream::writer::Finished;
@@ -25,16 +28,9 @@ fn connect(server: &Nbdkit) -> Client {
     Client::connect(&server.uri(), &[ALLOCATION], &Cancel::new()).unwrap()
 }
 
-fn backup(
-    server: &Nbdkit,
-    path: &Path,
-    extents: &[Extent],
-    compression: Compression,
-    threads: usize,
-) -> Result<Finished> {
-    let clients: Vec<Client> = (0..threads).map(|_| connect(server)).collect();
-    let meta = Meta {
-        virtual_size: clients[0].size(),
+fn meta(virtual_size: u64, extents: &[Extent], compression: Compression) -> Meta {
+    Meta {
+        virtual_size,
         data_size: extent::total(extents, Kind::Data),
         date: String::new(),
         disk_name: "vda".into(),
@@ -45,11 +41,22 @@ fn backup(
         compression,
         stream_version: 2,
         own: Some(Own { format: 1, run: Uuid::from_u128(1), index: true }),
-    };
+    }
+}
+
+fn backup(
+    server: &Nbdkit,
+    path: &Path,
+    extents: &[Extent],
+    compression: Compression,
+    threads: usize,
+) -> Result<Finished> {
+    let clients: Vec<Client> = (0..threads).map(|_| connect(server)).collect();
+    let meta = meta(clients[0].size(), extents, compression);
     let spool = path.parent().unwrap();
     let file = std::fs::File::create(path).unwrap();
     let source = Source { extents, meta: &meta, limits: Limits::default(), paces: &[] };
-    copy(&source, clients, file, spool, &(), &Cancel::new()).map(|(_, finished)| finished)
+    copy(&source, clients, Placed::new(file), spool, &(), &Cancel::new()).map(|(_, finished)| finished)
 }
 
 #[test]
@@ -89,10 +96,85 @@ fn a_read_error_ends_all_threads_and_names_the_place() {
     assert!(error.offset().is_some(), "{error}");
 }
 
+/// However many threads write at their places, and whatever the order, the file is what one thread writes to a pipe.
 #[test]
-fn small_gaps_are_read_along() {
-    let data = [(0, 4096), (8192, 4096), (12288 + SMALL_GAP, 512), (12801 + 2 * SMALL_GAP, 512)];
-    let data = data.map(|(offset, length)| Extent::data(offset, length));
-    assert_eq!(spans(&data), [0..12800 + SMALL_GAP, data[3].offset..data[3].end()]);
-    assert_eq!(spans(&[]), []);
+fn the_order_of_threads_is_not_seen() {
+    let server = Nbdkit::start(&["--filter=delay", "sparse-random", "size=48M", "seed=8", "percent=50", "rdelay=3ms"]);
+    let mut extents = allocation(&mut connect(&server)).unwrap();
+    align_data(&mut extents, FRAME_ALIGNMENT);
+    let directory = tempfile::tempdir().unwrap();
+    for compression in [Compression::None, Compression::Lz4 { level: 1 }] {
+        let meta = meta(48 << 20, &extents, compression);
+        let source = Source { extents: &extents, meta: &meta, limits: Limits::default(), paces: &[] };
+        let one = vec![connect(&server)];
+        let (piped, expected) = copy(&source, one, Vec::new(), directory.path(), &(), &Cancel::new()).unwrap();
+        let path = directory.path().join("vda.full.data");
+        let finished = backup(&server, &path, &extents, compression, 5).unwrap();
+        assert_eq!(finished, expected);
+        assert!(std::fs::read(&path).unwrap() == piped, "{compression:?}");
+        assert_eq!(finished.adler32, simd_adler32::adler32(&piped.as_slice()));
+    }
+}
+
+/// An output that fails once it has so many bytes.
+struct Full(usize);
+
+impl Write for Full {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.0 == 0 {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
+        let taken = bytes.len().min(self.0);
+        self.0 -= taken;
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_full_output_ends_all_threads() {
+    let server = Nbdkit::start(&["pattern", "size=64M"]);
+    let directory = tempfile::tempdir().unwrap();
+    let extents = [Extent::data(0, 64 << 20)];
+    let meta = meta(64 << 20, &extents, Compression::None);
+    let source = Source { extents: &extents, meta: &meta, limits: Limits::default(), paces: &[] };
+    let clients = || (0..4).map(|_| connect(&server)).collect::<Vec<_>>();
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let in_order = copy(&source, clients(), Full(20 << 20), directory.path(), &(), &Cancel::new()).map(drop);
+    let placed = copy(&source, clients(), Placed::new(full), directory.path(), &(), &Cancel::new()).map(drop);
+    for error in [in_order.unwrap_err(), placed.unwrap_err()] {
+        assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+        assert!(crate::error::report(&error).contains("pace"), "{}", crate::error::report(&error));
+    }
+}
+
+/// Cancels when so many bytes are done.
+struct CancelAt(Cancel, AtomicU64);
+
+impl Progress for CancelAt {
+    fn advance(&self, bytes: u64) {
+        if self.1.fetch_add(bytes, Ordering::Relaxed) + bytes >= 16 << 20 {
+            self.0.cancel();
+        }
+    }
+}
+
+#[test]
+fn a_cancelled_copy_is_no_copy() {
+    let server = Nbdkit::start(&["pattern", "size=64M"]);
+    let directory = tempfile::tempdir().unwrap();
+    let extents = [Extent::data(0, 64 << 20)];
+    let meta = meta(64 << 20, &extents, Compression::None);
+    let source = Source { extents: &extents, meta: &meta, limits: Limits::default(), paces: &[] };
+    let cancel = Cancel::new();
+    let clients = (0..4).map(|_| Client::connect(&server.uri(), &[], &cancel).unwrap()).collect();
+    let path = directory.path().join("x");
+    let out = Placed::new(std::fs::File::create(&path).unwrap());
+    let at = CancelAt(cancel.clone(), AtomicU64::new(0));
+    let error = copy(&source, clients, out, directory.path(), &at, &cancel).map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Cancelled);
+    StreamReader::open(&path).expect_err("a part taken for the whole");
 }

@@ -1,17 +1,20 @@
 //! Moving bytes: the work of one disk is cut into items ([`work`]) that threads take in order. Each
-//! thread does all the steps of its item; what must come out in order waits its turn
-//! ([`turnstile`]). Memory is bounded by one window per thread.
+//! thread does all the steps of its items. Only their places in the stream are given in order
+//! ([`turnstile`]); a file is written at its places by all threads at once, a pipe in turn. Memory is bounded by one
+//! window per thread.
 //!
 //! ```text
-//! extents -> work queue -> thread: read -> digest -> compress -> wait for the turn -> stream
-//!                       -> thread: read -> digest -> compress -> wait for the turn -> stream
+//! extents -> work queue -> thread: read, digest -> compress -> in turn: place, index -> write
+//!                       -> thread: read, digest -> compress -> in turn: place, index -> write
 //! ```
 
+mod arrival;
 pub mod backup;
 pub mod pace;
 pub mod restore;
 pub mod turnstile;
 pub mod work;
+mod worker;
 pub mod zeroes;
 
 use std::sync::{Mutex, PoisonError};

@@ -1,13 +1,14 @@
 //! A chain device into a sink: every block is read through its digest and written once, in any
 //! order.
 
-use super::work::{Item, Queue};
+use super::work::{Queue, WINDOW};
 use super::{Failures, Progress, zeroes};
 use crate::block::BlockSink;
 use crate::cancel::Cancel;
 use crate::chain_device::{Buffers, ChainDevice};
 use crate::error::{Error, Result};
-use crate::extent::{Extent, Kind};
+use crate::extent::{self, Extent, Kind};
+use crate::stream::BLOCK;
 
 /// Copies all of `chain` into `sink` with `threads` threads and flushes it. Zero ranges are written
 /// only where the sink does not read as zeroes already.
@@ -70,28 +71,36 @@ fn work(
     stopped: &Cancel,
 ) -> Result<()> {
     let mut buffers = Buffers::default();
-    let mut window = Vec::new();
+    let mut bytes = Vec::new();
+    // What is read, proven and written while it is in the processor's cache. A compressed frame is read at once.
+    let is_compressed = chain.layers().iter().any(|layer| layer.meta().compression.is_lz4());
+    let step = if is_compressed { WINDOW } else { BLOCK };
     while let Some(item) = queue.take() {
-        stopped.check()?;
-        let start = read(chain, &item, &mut window, &mut buffers)?;
-        // Nobody looked for zeroes when such an image was written.
-        let found = if chain.is_plain_image() { zeroes::split(&item.extents, &window, start) } else { Vec::new() };
-        for extent in if chain.is_plain_image() { &found } else { &item.extents } {
-            write(sink, extent, &window, start)?;
+        let window = item.window(chain.size());
+        for extent in item.extents.iter().filter(|extent| extent.kind() != Kind::Data) {
+            write(sink, extent, &[], extent.offset)?;
+        }
+        let mut start = window.start;
+        while start < window.end {
+            stopped.check()?;
+            let range = start..(start + step).min(window.end);
+            start = range.end;
+            let extents = extent::clip(&item.extents, range.clone()).filter(|extent| extent.kind() == Kind::Data);
+            let data: Vec<Extent> = extents.collect();
+            if data.is_empty() {
+                continue;
+            }
+            bytes.resize((range.end - range.start) as usize, 0);
+            chain.read_data(range.clone(), &mut bytes, &mut buffers)?;
+            // Nobody looked for zeroes when such an image was written.
+            let data = if chain.is_plain_image() { zeroes::split(&data, &bytes, range.start) } else { data };
+            for extent in &data {
+                write(sink, extent, &bytes, range.start)?;
+            }
         }
         progress.advance(item.length());
     }
     Ok(())
-}
-
-/// Reads the item's window; the offset that its first byte has.
-fn read(chain: &ChainDevice, item: &Item, window: &mut Vec<u8>, buffers: &mut Buffers) -> Result<u64> {
-    let range = item.window(chain.size());
-    window.resize((range.end - range.start) as usize, 0);
-    if !range.is_empty() {
-        chain.read_data(range.clone(), window, buffers)?;
-    }
-    Ok(range.start)
 }
 
 fn write(sink: &dyn BlockSink, extent: &Extent, window: &[u8], start: u64) -> Result<()> {

@@ -1,5 +1,6 @@
 //! Lets threads that finish in any order through in the order of their numbers.
 
+use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
@@ -29,13 +30,13 @@ impl<T> Turnstile<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until every number below `number` is through, then calls `action`.
+    /// Waits until every number below `numbers` is through, then calls `action` for all of them.
     ///
     /// # Errors
     /// Those of `action`, and [`Cancelled`](crate::error::Kind::Cancelled) once it is closed.
-    pub fn pass<R>(&self, number: u64, action: impl FnOnce(&mut T) -> Result<R>) -> Result<R> {
+    pub fn pass<R>(&self, numbers: Range<u64>, action: impl FnOnce(&mut T) -> Result<R>) -> Result<R> {
         let mut state = self.lock();
-        while state.next != number && !state.closed {
+        while state.next != numbers.start && !state.closed {
             state = self.moved.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         if state.closed {
@@ -43,7 +44,7 @@ impl<T> Turnstile<T> {
         }
         let result = action(&mut state.value);
         match &result {
-            Ok(_) => state.next += 1,
+            Ok(_) => state.next = numbers.end,
             Err(_) => state.closed = true,
         }
         drop(state);
@@ -102,7 +103,7 @@ mod tests {
                 let _closer = turnstile.closer();
                 panic!("before its number is through");
             });
-            let waits = scope.spawn(|| turnstile.pass(1, |()| Ok(())));
+            let waits = scope.spawn(|| turnstile.pass(1..2, |()| Ok(())));
             assert!(panics.join().is_err());
             assert_eq!(waits.join().unwrap().unwrap_err().kind(), crate::error::Kind::Cancelled);
         });
@@ -117,7 +118,7 @@ mod tests {
                 scope.spawn(move || {
                     for number in (0..400).filter(|number| (number * 7 % 4) == thread) {
                         turnstile
-                            .pass(number, |seen| {
+                            .pass(3 * number..3 * number + 3, |seen| {
                                 seen.push(number);
                                 Ok(())
                             })
@@ -133,8 +134,8 @@ mod tests {
     fn an_error_wakes_those_who_wait() {
         let turnstile = Turnstile::new(());
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| turnstile.pass(1, |()| Ok(())));
-            turnstile.pass(0, |()| Err::<(), _>(Error::corrupt("x"))).unwrap_err();
+            let waiting = scope.spawn(|| turnstile.pass(1..2, |()| Ok(())));
+            turnstile.pass(0..1, |()| Err::<(), _>(Error::corrupt("x"))).unwrap_err();
             assert!(waiting.join().unwrap().is_err());
         });
     }

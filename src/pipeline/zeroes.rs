@@ -7,24 +7,32 @@ use crate::units::{KIB, align_down};
 const GRAIN: u64 = 64 * KIB;
 
 /// `extents` with all data of zeroes made zero; the bytes of the extents stand in `window`, which begins at
-/// `start`. A piece that an extent cuts short counts as what is there of it.
+/// `start`.
 pub fn split(extents: &[Extent], window: &[u8], start: u64) -> Vec<Extent> {
     let mut list = Vec::new();
     for extent in extents {
-        if extent.kind() != Kind::Data {
-            push(&mut list, *extent);
-            continue;
-        }
-        let mut position = extent.offset;
-        while position < extent.end() {
-            let end = (align_down(position, GRAIN) + GRAIN).min(extent.end());
-            let bytes = &window[(position - start) as usize..(end - start) as usize];
-            let kind = if is_zero(bytes) { Kind::Zero } else { Kind::Data };
-            push(&mut list, Extent::new(position, end - position, kind));
-            position = end;
+        match extent.kind() {
+            Kind::Data => {
+                let place = (extent.offset - start) as usize..(extent.end() - start) as usize;
+                split_onto(&mut list, *extent, &window[place]);
+            }
+            _ => push(&mut list, *extent),
         }
     }
     list
+}
+
+/// Adds `data`, whose content is `bytes`, to `list`, with zeroes told apart. A piece that it cuts short counts as what
+/// is there of it.
+pub fn split_onto(list: &mut Vec<Extent>, data: Extent, bytes: &[u8]) {
+    let mut position = data.offset;
+    while position < data.end() {
+        let end = (align_down(position, GRAIN) + GRAIN).min(data.end());
+        let piece = &bytes[(position - data.offset) as usize..(end - data.offset) as usize];
+        let kind = if is_zero(piece) { Kind::Zero } else { Kind::Data };
+        push(list, Extent::new(position, end - position, kind));
+        position = end;
+    }
 }
 
 fn is_zero(bytes: &[u8]) -> bool {

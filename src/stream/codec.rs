@@ -58,6 +58,11 @@ impl Compressor {
     /// Replaces `stored` with the payload for `input`.
     pub fn compress(&mut self, input: &[u8], stored: &mut Vec<u8>) -> Result<()> {
         stored.clear();
+        self.append(input, stored)
+    }
+
+    /// Adds the payload for `input` to what is in `stored`.
+    pub fn append(&mut self, input: &[u8], stored: &mut Vec<u8>) -> Result<()> {
         match &mut self.0 {
             Engine::Plain => stored.extend_from_slice(input),
             Engine::Fast(encoder) => {

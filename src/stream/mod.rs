@@ -16,6 +16,8 @@
 //! | [`digest`] | digests of guest blocks |
 //! | [`index`] | the index: table of frames, zero extents, digests |
 //! | [`writer`] | writing a stream, front to back |
+//! | [`out`] | where its bytes go: in order, or to their places in a file |
+//! | [`sum`] | Adler-32 of what was summed in pieces |
 //! | [`reader`] | positioned, proven reading |
 //! | [`cache`] | tables of virtnbdbackup's streams, kept for the next time |
 //! | [`raw`] | raw images of disks, with an index in a file of its own |
@@ -33,10 +35,12 @@ pub mod head;
 pub mod index;
 mod load;
 pub mod meta;
+pub mod out;
 pub mod raw;
 pub mod reader;
 mod scan;
 mod source;
+pub mod sum;
 #[cfg(test)]
 mod tests;
 mod varint;

@@ -7,15 +7,16 @@ use std::io::{BufWriter, Read, Seek, Write};
 use std::ops::Range;
 use std::path::Path;
 
-use simd_adler32::Adler32;
+use simd_adler32::{Adler32, adler32};
 
 use crate::error::{Error, Result};
 use crate::stream::digest::{self, Digest};
 use crate::stream::frame::{Header, Kind, TERMINATOR};
 use crate::stream::index::{self, HASH_LEN};
 use crate::stream::meta::Meta;
+use crate::stream::out::{Out, Pending};
 use crate::stream::varint::put_varint;
-use crate::stream::{COMPRESSED_LIMIT, FRAME_ALIGNMENT, codec};
+use crate::stream::{COMPRESSED_LIMIT, FRAME_ALIGNMENT, codec, sum};
 
 /// What became of a stream that was written to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,8 +33,8 @@ pub struct Finished {
 
 /// Writes one stream. Frames and zero extents come in ascending order of guest offset; the digest of
 /// a block comes after the first frame that touches it, digests ascending too.
-pub struct StreamWriter<W: Write> {
-    out: Summed<W>,
+pub struct StreamWriter<O: Out> {
+    out: Summed<O>,
     meta: Meta,
     /// End of what was written or declared last.
     guest: u64,
@@ -51,14 +52,14 @@ pub struct StreamWriter<W: Write> {
     scratch: Vec<u8>,
 }
 
-impl<W: Write> StreamWriter<W> {
+impl<O: Out> StreamWriter<O> {
     /// Writes the meta frame to `out`, which should be buffered: frames have small parts. `spool_dir` must have room for the index: 16 bytes per MiB of
     /// data and a few per frame.
     ///
     /// # Errors
     /// [`Kind::Usage`](crate::error::Kind::Usage) for a meta that doesn't announce an index,
     /// [`Kind::Io`](crate::error::Kind::Io).
-    pub fn new(out: W, meta: &Meta, spool_dir: &Path) -> Result<Self> {
+    pub fn new(out: O, meta: &Meta, spool_dir: &Path) -> Result<Self> {
         if !meta.has_index() {
             return Err(Error::usage("a stream of ours has an index: its meta must say so"));
         }
@@ -116,6 +117,14 @@ impl<W: Write> StreamWriter<W> {
     /// [`Kind::Usage`](crate::error::Kind::Usage) for a frame out of order, beyond the disk, of
     /// forbidden length or alignment; [`Kind::Io`](crate::error::Kind::Io).
     pub fn data_frame(&mut self, offset: u64, length: u64, stored: &[u8]) -> Result<()> {
+        self.summed_frame(offset, length, stored, adler32(&stored))
+    }
+
+    /// [`StreamWriter::data_frame`] of a payload whose Adler-32 is `sum`.
+    ///
+    /// # Errors
+    /// As for [`StreamWriter::data_frame`].
+    pub fn summed_frame(&mut self, offset: u64, length: u64, stored: &[u8], sum: u32) -> Result<()> {
         self.check_frame(offset, length)?;
         let fits = if self.meta.compression.is_lz4() {
             length < COMPRESSED_LIMIT && stored.len() as u64 <= codec::max_stored(length) && !stored.is_empty()
@@ -127,7 +136,7 @@ impl<W: Write> StreamWriter<W> {
         }
         self.header(Kind::Data, offset, length)?;
         let position = self.out.position;
-        self.out.put(stored)?;
+        self.out.payload(stored, sum)?;
         self.out.put(&TERMINATOR)?;
         self.scratch.clear();
         put_varint(&mut self.scratch, offset - self.data_end.0);
@@ -199,12 +208,17 @@ impl<W: Write> StreamWriter<W> {
         self.digests.put(&digest)
     }
 
-    /// Writes everything after the last frame and returns the output, flushed.
+    /// Hands out what was not written yet, see [`Out::take`].
+    pub fn take(&mut self, pending: &mut Pending) {
+        self.out.inner.take(pending);
+    }
+
+    /// Writes everything after the last frame and returns the output, complete.
     ///
     /// # Errors
     /// [`Kind::Usage`](crate::error::Kind::Usage) when frames, digests or totals are missing;
     /// [`Kind::Io`](crate::error::Kind::Io).
-    pub fn finish(mut self) -> Result<(W, Finished)> {
+    pub fn finish(mut self) -> Result<(O, Finished)> {
         if self.data_size != self.meta.data_size {
             return Err(Error::usage(format!(
                 "frames carry {} bytes, the meta says {}",
@@ -226,7 +240,7 @@ impl<W: Write> StreamWriter<W> {
             self.out.put(b"]")?;
             self.out.trail(Kind::Comp, start)?;
         }
-        self.out.inner.flush().map_err(|error| Error::io("write", error))?;
+        self.out.inner.complete(self.out.position).map_err(|error| Error::io("write", error))?;
         let finished = Finished {
             stored_size: self.out.position,
             adler32: self.out.adler.finish(),
@@ -299,16 +313,23 @@ impl<W: Write> StreamWriter<W> {
 }
 
 /// The output, counted and summed.
-struct Summed<W> {
-    inner: W,
+struct Summed<O> {
+    inner: O,
     adler: Adler32,
     position: u64,
 }
 
-impl<W: Write> Summed<W> {
+impl<O: Out> Summed<O> {
     fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        self.inner.write_all(bytes).map_err(|error| Error::io("write", error).at(self.position))?;
+        self.inner.put(bytes).map_err(|error| Error::io("write", error).at(self.position))?;
         self.adler.write(bytes);
+        self.position += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn payload(&mut self, bytes: &[u8], sum: u32) -> Result<()> {
+        self.inner.payload(bytes).map_err(|error| Error::io("write", error).at(self.position))?;
+        self.adler = Adler32::from_checksum(sum::combine(self.adler.finish(), sum, bytes.len() as u64));
         self.position += bytes.len() as u64;
         Ok(())
     }

@@ -1,6 +1,5 @@
 //! From a running job to its disks' partial files, or to members of a zip file.
 
-use std::fs::File;
 use std::io::{BufWriter, Seek};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -29,14 +28,17 @@ use crate::set::layout::{Layout, PARTIAL, index_name};
 use crate::stream::FRAME_ALIGNMENT;
 use crate::stream::codec::Compression;
 use crate::stream::meta::{Meta, Own};
-use crate::stream::raw::Unseekable;
+use crate::stream::out::Placed;
 use crate::stream::writer::Finished;
 use crate::ui::log::on_disk;
 use crate::units::format_bytes;
 
 /// Connections for one disk where none are asked for, each with a thread that reads, digests and compresses: while
-/// one computes, the other keeps the server busy.
-const CONNECTIONS: usize = 3;
+/// one computes, the others keep the server busy.
+const CONNECTIONS: usize = 4;
+
+/// Headers and small frames on their way to a pipe are gathered to this size.
+const WRITE_BUFFER: usize = 1 << 20;
 
 /// Connections for one disk.
 pub fn connections(args: &Backup) -> usize {
@@ -156,12 +158,7 @@ fn one(
     let told = if disk.base.is_some() { count } else { extents.len() };
     let path = run.zip.is_none().then(|| layout.directory().join(format!("{}{PARTIAL}", disk.file)));
     phrases::extents(disk, told, data_size, size, path.as_deref());
-    let mut clients = vec![first];
-    if clients[0].capabilities().multi_conn && data_size > 0 {
-        for _ in 1..connections(run.args) {
-            clients.push(Client::connect(uri, &[], cancel)?);
-        }
-    }
+    let clients = clients(run, first, uri, data_size, cancel)?;
     // Zero ranges are nearly free to copy: what counts is data.
     let meter = run.session.display.meter(&disk.target, data_size);
     let own_pace = run.args.speed.disk_rate_limit.map(Pace::new);
@@ -173,12 +170,10 @@ fn one(
             let index = layout.file(&format!("{}{PARTIAL}", index_name(&disk.file)))?;
             let mut index = layout.create_new(&index)?;
             fault::point("index-created")?;
-            let copied =
-                copy_raw(&source, clients, BufWriter::new(file), &mut index, &layout.private(), &meter, cancel)?;
+            let copied = copy_raw(&source, clients, file, &mut index, &layout.private(), &meter, cancel)?;
             fault::point("index-written")?;
             index.sync_all().map_err(|error| Error::io("sync", error))?;
-            let file = copied.0.into_inner().map_err(|error| Error::io("write", error.into_error()))?;
-            Ok((file, copied.1))
+            Ok(copied)
         })?,
         None => into_file(layout, disk, |file| copy(&source, clients, file, &layout.private(), &meter, cancel))?,
         Some(zip) if disk.verbatim => {
@@ -187,7 +182,7 @@ fn one(
             let mut index = tempfile::tempfile_in(layout.private()).map_err(spooled)?;
             let finished = zip.stream(&disk.file, cancel, |out| {
                 fault::point("stream-created")?;
-                let out = Unseekable(BufWriter::new(out));
+                let out = BufWriter::with_capacity(WRITE_BUFFER, out);
                 copy_raw(&source, clients, out, &mut index, &layout.private(), &meter, cancel)
                     .map(|(_, finished)| finished)
             })?;
@@ -199,6 +194,7 @@ fn one(
         }
         Some(zip) => zip.stream(&disk.file, cancel, |out| {
             fault::point("stream-created")?;
+            let out = BufWriter::with_capacity(WRITE_BUFFER, out);
             copy(&source, clients, out, &layout.private(), &meter, cancel).map(|(_, finished)| finished)
         })?,
     };
@@ -211,17 +207,28 @@ fn one(
     Ok(CopiedDisk { target: disk.target.clone(), virtual_size: size, zeroed_size, finished })
 }
 
+/// The connections that the data comes by. `first`, which has the contexts, is one of them only where the server takes
+/// no others: those without contexts are quicker.
+fn clients(run: &Context<'_>, first: Client, uri: &str, data_size: u64, cancel: &Cancel) -> error::Result<Vec<Client>> {
+    if !first.capabilities().multi_conn || data_size == 0 {
+        return Ok(vec![first]);
+    }
+    // A server counts its clients. That the goodbye failed says nothing: the next connection shows whether it is there.
+    let _ = first.disconnect();
+    (0..connections(run.args)).map(|_| Client::connect(uri, &[], cancel)).collect()
+}
+
 /// Has `copy` write the disk's partial file, and makes that durable.
 fn into_file(
     layout: &Layout,
     disk: &PlannedDisk,
-    copy: impl FnOnce(File) -> error::Result<(File, Finished)>,
+    copy: impl FnOnce(Placed) -> error::Result<(Placed, Finished)>,
 ) -> error::Result<Finished> {
     let path = layout.file(&format!("{}{PARTIAL}", disk.file))?;
     let file = layout.create_new(&path)?;
     fault::point("stream-created")?;
-    let (file, finished) = copy(file).map_err(|error| error.path(&path))?;
-    file.sync_all().map_err(|error| Error::io("sync", error).path(&path))?;
+    let (file, finished) = copy(Placed::new(file)).map_err(|error| error.path(&path))?;
+    file.sync().map_err(|error| Error::io("sync", error).path(&path))?;
     Ok(finished)
 }
 

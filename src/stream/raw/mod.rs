@@ -15,7 +15,7 @@ mod writer;
 use crate::stored::StoredFile;
 
 pub use self::verify::verify;
-pub use self::writer::{RawWriter, Sparse, Unseekable};
+pub use self::writer::RawWriter;
 
 pub(super) use self::load::{open, pieces_of_holes};
 

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::{RawImage, RawWriter, Unseekable, verify};
+use super::{RawImage, RawWriter, verify};
 use crate::cancel::Cancel;
 use crate::error::Kind;
 use crate::extent::{self, Extent, Kind as ExtentKind};
 use crate::stored::StoredFile;
 use crate::stream::digest::digest_blocks;
+use crate::stream::out::{Pending, Placed};
 use crate::stream::reader::{Proof, Scratch, StreamReader};
 use crate::stream::verify::{Expected, Report};
 use crate::stream::writer::Finished;
@@ -29,15 +30,17 @@ fn write(pieces: &[(usize, u8)]) -> Written {
     let directory = tempfile::tempdir().unwrap();
     let (image, index) = (directory.path().join("vdb.copy.data"), directory.path().join("vdb.copy.data.index"));
     let content: Vec<u8> = pieces.iter().flat_map(|(length, value)| std::iter::repeat_n(*value, *length)).collect();
-    let file = std::io::BufWriter::new(fs::File::create(&image).unwrap());
+    let file = Placed::new(fs::File::create(&image).unwrap());
     let mut writer = RawWriter::new(file, content.len() as u64, directory.path()).unwrap();
-    let (mut position, mut data) = (0, Vec::new());
+    let (mut position, mut data, mut pending) = (0, Vec::new(), Pending::default());
     for (length, value) in pieces {
         let bytes = &content[position as usize..position as usize + length];
         if *value == 0 {
             writer.zero(position, *length as u64).unwrap();
         } else {
             writer.data(position, bytes).unwrap();
+            writer.take(&mut pending);
+            pending.write(&mut [bytes].into_iter()).unwrap();
             extent::push(&mut data, Extent::data(position, *length as u64));
         }
         position += *length as u64;
@@ -46,7 +49,7 @@ fn write(pieces: &[(usize, u8)]) -> Written {
         writer.digest(block, digest).unwrap();
     }
     let (file, finished) = writer.finish(&mut fs::File::create(&index).unwrap()).unwrap();
-    file.into_inner().unwrap().sync_all().unwrap();
+    file.sync().unwrap();
     let stored = [StoredFile::from(&image), StoredFile::from(&index)];
     Written { _directory: directory, image, index, stored, finished, content }
 }
@@ -143,11 +146,11 @@ fn an_image_without_an_index_is_data_and_unproven() {
 #[test]
 fn zeroes_are_written_where_nothing_can_be_left_out() {
     let directory = tempfile::tempdir().unwrap();
-    let mut writer = RawWriter::new(Unseekable(Vec::new()), 200_000, directory.path()).unwrap();
+    let mut writer = RawWriter::new(Vec::new(), 200_000, directory.path()).unwrap();
     writer.zero(0, 150_000).unwrap();
     writer.data(150_000, &[7; 50_000]).unwrap();
     writer.digest(0, [0; 16]).unwrap();
-    let (Unseekable(bytes), finished) = writer.finish(&mut Vec::new()).unwrap();
+    let (bytes, finished) = writer.finish(&mut Vec::new()).unwrap();
     assert!(bytes == [&[0; 150_000][..], &[7; 50_000]].concat());
     assert_eq!(finished.adler32, simd_adler32::adler32(&bytes.as_slice()));
 }
@@ -155,7 +158,7 @@ fn zeroes_are_written_where_nothing_can_be_left_out() {
 #[test]
 fn disorder_is_refused() {
     let directory = tempfile::tempdir().unwrap();
-    let writer = || RawWriter::new(Unseekable(Vec::new()), 100, directory.path()).unwrap();
+    let writer = || RawWriter::new(Vec::new(), 100, directory.path()).unwrap();
     let mut gap = writer();
     assert!(gap.data(1, &[1]).is_err());
     let mut long = writer();

@@ -2,17 +2,16 @@
 
 use simd_adler32::Adler32;
 
-use super::writer::add_zeroes;
 use super::{RawImage, load};
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
-use crate::stream::BLOCK;
 use crate::stream::digest::{BlockHasher, DIGEST_LEN, Digest};
 use crate::stream::index::{Index, OwnIndex};
 use crate::stream::load::read_digests;
 use crate::stream::reader::Proof;
 use crate::stream::source::{StreamFile, Watch};
 use crate::stream::verify::{Expected, Report};
+use crate::stream::{BLOCK, sum};
 
 /// Bytes read at once.
 const CHUNK: u64 = BLOCK;
@@ -168,6 +167,11 @@ impl Check<'_> {
         }
         Ok(())
     }
+}
+
+/// As if `length` zero bytes were summed.
+fn add_zeroes(adler: &mut Adler32, length: u64) {
+    *adler = Adler32::from_checksum(sum::combine(adler.finish(), sum::zeroes(length), length));
 }
 
 /// Compares blocks with their digests, in the order of the table.

@@ -1,80 +1,23 @@
 //! Writes a raw image front to back, and its index.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::io::Write;
 use std::path::Path;
 
-use simd_adler32::Adler32;
+use simd_adler32::adler32;
 
 use crate::error::{Error, Result};
 use crate::stream::digest::{self, Digest};
 use crate::stream::index::{self, HASH_LEN};
+use crate::stream::out::{Out, Pending};
+use crate::stream::sum;
 use crate::stream::varint::put_varint;
 use crate::stream::writer::{Finished, Spool};
 
-/// Modulus of Adler-32.
-const ADLER: u64 = 65521;
-
-/// Zeroes that are written at once where there are no holes.
-static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
-
-/// An output that may leave holes.
-pub trait Sparse: Write {
-    /// The next `length` bytes read as zeroes.
-    ///
-    /// # Errors
-    /// Of the output.
-    fn zeroes(&mut self, mut length: u64) -> io::Result<()> {
-        while length > 0 {
-            let part = length.min(ZEROES.len() as u64);
-            self.write_all(&ZEROES[..part as usize])?;
-            length -= part;
-        }
-        Ok(())
-    }
-
-    /// The output is complete with `length` bytes.
-    ///
-    /// # Errors
-    /// Of the output.
-    fn complete(&mut self, _length: u64) -> io::Result<()> {
-        self.flush()
-    }
-}
-
-/// A new file: where nothing is written is a hole.
-impl Sparse for BufWriter<File> {
-    fn zeroes(&mut self, length: u64) -> io::Result<()> {
-        let step = i64::try_from(length).map_err(|_| io::ErrorKind::InvalidInput)?;
-        self.seek(SeekFrom::Current(step)).map(drop)
-    }
-
-    fn complete(&mut self, length: u64) -> io::Result<()> {
-        self.flush()?;
-        self.get_ref().set_len(length)
-    }
-}
-
-/// An output in which zeroes are written: a pipe, a member of a zip file.
-pub struct Unseekable<W: Write>(pub W);
-
-impl<W: Write> Write for Unseekable<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
-impl<W: Write> Sparse for Unseekable<W> {}
-
 /// Writes one image. Data and zeroes come in ascending order without a gap; the digests of blocks come
 /// ascending, too.
-pub struct RawWriter<W: Sparse> {
-    out: W,
-    adler: Adler32,
+pub struct RawWriter<O: Out> {
+    out: O,
+    adler: u32,
     size: u64,
     /// End of what was written.
     position: u64,
@@ -90,12 +33,12 @@ pub struct RawWriter<W: Sparse> {
     digests: Spool,
 }
 
-impl<W: Sparse> RawWriter<W> {
+impl<O: Out> RawWriter<O> {
     /// An image of `size` bytes. `spool_dir` must have room for the index: 16 bytes per MiB of data.
     ///
     /// # Errors
     /// [`Kind::Io`](crate::error::Kind::Io).
-    pub fn new(out: W, size: u64, spool_dir: &Path) -> Result<Self> {
+    pub fn new(out: O, size: u64, spool_dir: &Path) -> Result<Self> {
         let index = index::Header {
             raw: true,
             virtual_size: size,
@@ -110,7 +53,7 @@ impl<W: Sparse> RawWriter<W> {
         };
         Ok(Self {
             out,
-            adler: Adler32::new(),
+            adler: sum::EMPTY,
             size,
             position: 0,
             open: None,
@@ -130,10 +73,18 @@ impl<W: Sparse> RawWriter<W> {
     /// [`Kind::Usage`](crate::error::Kind::Usage) for data out of order or beyond the end,
     /// [`Kind::Io`](crate::error::Kind::Io).
     pub fn data(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.summed_data(offset, bytes, adler32(&bytes))
+    }
+
+    /// [`RawWriter::data`] of bytes whose Adler-32 is `sum`.
+    ///
+    /// # Errors
+    /// As for [`RawWriter::data`].
+    pub fn summed_data(&mut self, offset: u64, bytes: &[u8], sum: u32) -> Result<()> {
         let length = bytes.len() as u64;
         self.check(offset, length)?;
-        self.out.write_all(bytes).map_err(|error| Error::io("write", error).at(offset))?;
-        self.adler.write(bytes);
+        self.out.payload(bytes).map_err(|error| Error::io("write", error).at(offset))?;
+        self.adler = sum::combine(self.adler, sum, length);
         let touched = digest::blocks(offset, length);
         let shared = self.last_block.is_some_and(|last| last == touched.start);
         self.blocks += (touched.end - touched.start) - u64::from(shared && length > 0);
@@ -159,7 +110,7 @@ impl<W: Sparse> RawWriter<W> {
     pub fn zero(&mut self, offset: u64, length: u64) -> Result<()> {
         self.check(offset, length)?;
         self.out.zeroes(length).map_err(|error| Error::io("write", error).at(offset))?;
-        add_zeroes(&mut self.adler, length);
+        self.adler = sum::combine(self.adler, sum::zeroes(length), length);
         self.position = offset + length;
         Ok(())
     }
@@ -173,12 +124,17 @@ impl<W: Sparse> RawWriter<W> {
         self.digests.put(&digest)
     }
 
+    /// Hands out what was not written yet, see [`Out::take`].
+    pub fn take(&mut self, pending: &mut Pending) {
+        self.out.take(pending);
+    }
+
     /// Ends the image, writes its index to `index`, and returns the output, flushed.
     ///
     /// # Errors
     /// [`Kind::Usage`](crate::error::Kind::Usage) when data or digests are missing,
     /// [`Kind::Io`](crate::error::Kind::Io).
-    pub fn finish(mut self, index: &mut dyn Write) -> Result<(W, Finished)> {
+    pub fn finish(mut self, index: &mut dyn Write) -> Result<(O, Finished)> {
         if self.position != self.size {
             return Err(Error::usage("the image ends before the disk").at(self.position));
         }
@@ -204,7 +160,7 @@ impl<W: Sparse> RawWriter<W> {
             .and_then(|()| index.flush())
             .map_err(|error| Error::io("write the index", error))?;
         let finished =
-            Finished { stored_size: self.size, adler32: self.adler.finish(), data_size: self.data_size, index_digest };
+            Finished { stored_size: self.size, adler32: self.adler, data_size: self.data_size, index_digest };
         Ok((self.out, finished))
     }
 
@@ -228,13 +184,4 @@ impl<W: Sparse> RawWriter<W> {
         self.last_end = end;
         Ok(())
     }
-}
-
-/// As if `length` zero bytes were summed: they change one half of the sum alone.
-pub(super) fn add_zeroes(adler: &mut Adler32, length: u64) {
-    let sum = adler.finish();
-    let (low, high) = (u64::from(sum & 0xffff), u64::from(sum >> 16));
-    let high = (high + (length % ADLER) * low) % ADLER;
-    // Both below 65521.
-    *adler = Adler32::from_checksum((high as u32) << 16 | low as u32);
 }

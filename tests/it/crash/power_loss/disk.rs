@@ -89,7 +89,7 @@ impl Disk {
                     self.syncing.insert(number, (id, self.nodes[id].clone()));
                 }
             }
-            "write" | "pwrite64" => {
+            "write" | "pwrite64" | "pwritev" => {
                 if let Some(id) = self.of_descriptor(call, 0) {
                     self.writing.insert(number, id);
                 }
@@ -106,11 +106,11 @@ impl Disk {
         }
         match call.name.as_str() {
             "openat" => return self.open(call),
-            "write" | "pwrite64" => {
+            "write" | "pwrite64" | "pwritev" => {
                 let Some(id) = self.of_descriptor(call, 0) else { return false };
-                let bytes = call.bytes(1);
+                let bytes = if call.name == "pwritev" { call.slices(1) } else { call.bytes(1) };
                 let bytes = &bytes[..usize::try_from(call.result).unwrap()];
-                let at = (call.name == "pwrite64").then(|| call.number(3) as usize);
+                let at = (call.name != "write").then(|| call.number(3) as usize);
                 let Node::File { content, position, .. } = &mut self.nodes[id] else { panic!("{call:?}") };
                 let start = at.unwrap_or(*position);
                 content.resize(content.len().max(start + bytes.len()), 0);

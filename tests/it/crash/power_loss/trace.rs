@@ -142,34 +142,59 @@ impl Call {
         }
     }
 
-    /// A string's bytes.
-    pub fn bytes(&self, number: usize) -> Vec<u8> {
+    /// The bytes of all slices, `[{iov_base="...", iov_len=3}, ...]`.
+    pub fn slices(&self, number: usize) -> Vec<u8> {
         let text = self.argument(number);
-        let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
-        let mut rest = text.unwrap_or_else(|| panic!("not a whole string: {}", self.name)).bytes().peekable();
-        let mut bytes = Vec::new();
-        while let Some(byte) = rest.next() {
-            if byte != b'\\' {
-                bytes.push(byte);
-                continue;
-            }
-            match rest.next().unwrap() {
-                b'n' => bytes.push(b'\n'),
-                b'r' => bytes.push(b'\r'),
-                b't' => bytes.push(b'\t'),
-                b'v' => bytes.push(0x0b),
-                b'f' => bytes.push(0x0c),
-                digit @ b'0'..=b'7' => {
-                    let mut value = u32::from(digit - b'0');
-                    for _ in 0..2 {
-                        let Some(digit) = rest.next_if(|next| (b'0'..=b'7').contains(next)) else { break };
-                        value = value * 8 + u32::from(digit - b'0');
-                    }
-                    bytes.push(u8::try_from(value).unwrap());
+        let (mut bytes, mut start, mut escaped) = (Vec::new(), None, false);
+        for (position, character) in text.char_indices() {
+            match (character, start) {
+                _ if escaped => escaped = false,
+                ('\\', Some(_)) => escaped = true,
+                ('"', None) => start = Some(position + 1),
+                ('"', Some(first)) => {
+                    bytes.extend(unescaped(&text[first..position]));
+                    start = None;
+                    assert!(!text[position + 1..].starts_with("..."), "not a whole string: {}", self.name);
                 }
-                other => bytes.push(other),
+                _ => {}
             }
         }
         bytes
     }
+
+    /// A string's bytes.
+    pub fn bytes(&self, number: usize) -> Vec<u8> {
+        let text = self.argument(number);
+        let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+        unescaped(text.unwrap_or_else(|| panic!("not a whole string: {}", self.name)))
+    }
+}
+
+/// What strace escaped.
+fn unescaped(text: &str) -> Vec<u8> {
+    let mut rest = text.bytes().peekable();
+    let mut bytes = Vec::new();
+    while let Some(byte) = rest.next() {
+        if byte != b'\\' {
+            bytes.push(byte);
+            continue;
+        }
+        match rest.next().unwrap() {
+            b'n' => bytes.push(b'\n'),
+            b'r' => bytes.push(b'\r'),
+            b't' => bytes.push(b'\t'),
+            b'v' => bytes.push(0x0b),
+            b'f' => bytes.push(0x0c),
+            digit @ b'0'..=b'7' => {
+                let mut value = u32::from(digit - b'0');
+                for _ in 0..2 {
+                    let Some(digit) = rest.next_if(|next| (b'0'..=b'7').contains(next)) else { break };
+                    value = value * 8 + u32::from(digit - b'0');
+                }
+                bytes.push(u8::try_from(value).unwrap());
+            }
+            other => bytes.push(other),
+        }
+    }
+    bytes
 }
