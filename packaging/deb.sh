@@ -11,6 +11,7 @@ usage: packaging/deb.sh [DIR]
   DIR              where the packages go [default: target/debian]
   VIRTKEEP_BIN     the program [default: a release build, made first]
   DEBFULLNAME, DEBEMAIL   the packages' maintainer, as for Debian's own tools
+  VIRTKEEP_VERSION the packages' version [default: that of Cargo.toml, and ~deb13 on Debian 13]
 Needs dpkg-dev, and what tests/install.sh installs.
 END
 }
@@ -27,7 +28,9 @@ if [ -z "$bin" ]; then
     cargo build --release --locked
     bin=$(cargo metadata --format-version 1 --no-deps --offline | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release/virtkeep
 fi
-version=$(sed -n '/^\[package\]/,/^\[dep/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+# Each release of Debian has its own package, and the newer release's is the newer one.
+suffix=$(. /etc/os-release && echo "${VERSION_ID:+~deb$VERSION_ID}")
+version=${VIRTKEEP_VERSION:-$(sed -n '/^\[package\]/,/^\[dep/s/^version = "\(.*\)"/\1/p' Cargo.toml)$suffix}
 architecture=$(dpkg --print-architecture)
 maintainer="${DEBFULLNAME-virtkeep} <${DEBEMAIL-packages@virtkeep.invalid}>"
 date=$(date -R -d "@${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || date +%s)}")
@@ -61,30 +64,24 @@ END
 # Files of a package without the directory of its control files.
 finish() { # ROOT PACKAGE
     local root=$1 package=$2
-    (cd "$root" && find . -type f ! -path './DEBIAN/*' -printf '%P\n' | LC_ALL=C sort | xargs md5sum) >"$work/md5sums"
+    (cd "$root" && find . -type f ! -path './DEBIAN/*' ! -path './etc/*' -printf '%P\n' | LC_ALL=C sort | xargs md5sum) >"$work/md5sums"
     put 644 "$work/md5sums" "$root/DEBIAN/md5sums"
     dpkg-deb --root-owner-group --build "$root" "$out/${package}_${version}_$3.deb" >/dev/null
     echo "$out/${package}_${version}_$3.deb"
 }
 
+# What install.sh puts below /usr, as Debian has it.
+fill() { # ROOT OPTION...
+    local root=$1
+    DESTDIR=$root VIRTKEEP_BIN=$bin VIRTKEEP_ZSH=/usr/share/zsh/vendor-completions packaging/install.sh "${@:2}" /usr
+    find "$root/usr/share/man" -type f -exec gzip -9n {} +
+}
+
 # ---- virtkeep
 
 root=$work/virtkeep
-put 755 "$bin" "$root/usr/bin/virtkeep"
+fill "$root"
 strip --strip-unneeded "$root/usr/bin/virtkeep"
-for page in packaging/man/virtkeep*.1; do
-    put 644 "$page" "$root/usr/share/man/man1/${page##*/}"
-    gzip -9n "$root/usr/share/man/man1/${page##*/}"
-done
-put 644 packaging/completions/virtkeep.bash "$root/usr/share/bash-completion/completions/virtkeep"
-put 644 packaging/completions/_virtkeep "$root/usr/share/zsh/vendor-completions/_virtkeep"
-put 644 packaging/completions/virtkeep.fish "$root/usr/share/fish/vendor_completions.d/virtkeep.fish"
-for unit in packaging/systemd/*; do
-    put 644 "$unit" "$root/usr/lib/systemd/system/${unit##*/}"
-    sed -i 's|/usr/local/bin/|/usr/bin/|' "$root/usr/lib/systemd/system/${unit##*/}"
-done
-for page in README.md docs/*.md; do put 644 "$page" "$root/usr/share/doc/virtkeep/${page##*/}"; done
-put 644 packaging/virtkeep.toml "$root/usr/share/doc/virtkeep/examples/virtkeep.toml"
 mv "$root/usr/share/doc/virtkeep/changelog.md" "$root/usr/share/doc/virtkeep/NEWS.md"
 documents "$root" virtkeep
 mkdir -p "$work/debian"
@@ -101,7 +98,7 @@ Maintainer: $maintainer
 Installed-Size: $size
 Depends: $depends, qemu-utils
 Recommends: openssh-client
-Suggests: libvirt-daemon-system, guestfish, libnbd-bin, nbd-client
+Suggests: libvirt-daemon-system, guestfish, libnbd-bin, nbd-client, default-mta | mail-transport-agent
 Section: admin
 Priority: optional
 Description: full and incremental backups of libvirt/QEMU virtual machines
@@ -109,17 +106,16 @@ Description: full and incremental backups of libvirt/QEMU virtual machines
  backup jobs, and restores them byte for byte. A backup can be served as a disk,
  booted from, and looked into; sets of virtnbdbackup are read and continued.
 END
+echo /etc/virtkeep/virtkeep.toml >"$root/DEBIAN/conffiles"
+for script in packaging/debian/p*; do put 755 "$script" "$root/DEBIAN/${script##*/}"; done
+put 644 packaging/debian/lintian-overrides "$root/usr/share/lintian/overrides/virtkeep"
 finish "$root" virtkeep "$architecture"
 
 # ---- the names of virtnbdbackup's commands
 
 root=$work/drop-in
-mkdir -p "$root/usr/bin" "$root/DEBIAN"
-for name in virtnbdbackup virtnbdrestore virtnbdmap; do
-    ln -s virtkeep "$root/usr/bin/$name"
-    put 644 "packaging/man/$name.1" "$root/usr/share/man/man1/$name.1"
-    gzip -9n "$root/usr/share/man/man1/$name.1"
-done
+fill "$root" --only-drop-in
+mkdir -p "$root/DEBIAN"
 documents "$root" virtkeep-drop-in
 cat >"$root/DEBIAN/control" <<END
 Package: virtkeep-drop-in

@@ -5,14 +5,17 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 usage() {
-    echo "usage: tests/install.sh [--tests]"
-    echo "  Installs with apt what is missing to build and run virtkeep; --tests adds what its tests use."
+    echo "usage: tests/install.sh [--build|--tests]"
+    echo "  Installs with apt what is missing to build and run virtkeep; --tests adds what its tests use,"
+    echo "  --build leaves out what only running it needs."
 }
 
 tests=
+only_build=
 case ${1-} in
 '') ;;
 --tests) tests=yes ;;
+--build) only_build=yes ;;
 -h | --help) usage && exit ;;
 *) usage >&2 && exit 2 ;;
 esac
@@ -31,12 +34,14 @@ qemu=(qemu-system-x86 qemu-utils)
 # nbdkit-plugin-python: virtnbdbackup's own restore of compressed sets and its map.
 # openssh-*, netcat-openbsd, iproute2, gnutls-bin, sasl2-bin, libsasl2-modules*: another host, in a network namespace.
 # prometheus: promtool, which checks metrics.
-# man-db, groff-base: the manual pages render. systemd: its journal. guestfish and what its appliance makes file systems with; kmod: indexes of the appliance's modules.
+# dpkg-dev, lintian, rpm, rpmlint: the packages. systemd: its journal, and systemd-analyze.
+# man-db, groff-base: the manual pages render. guestfish and what its appliance makes file systems with; kmod: indexes of the appliance's modules.
 extra=(virtnbdbackup nbdkit-plugin-python busybox-static e2fsprogs cpio lz4 xz-utils zstd unzip util-linux python3 strace time procps
     libxml2-utils swtpm swtpm-tools seabios
     openssh-server openssh-client netcat-openbsd iproute2 gnutls-bin sasl2-bin libsasl2-modules libsasl2-modules-db
     python3-libnbd fio fuse3 nbd-client openssl b3sum
-    man-db groff-base systemd guestfish libguestfs-xfs btrfs-progs ntfs-3g lvm2 cryptsetup-bin kmod prometheus)
+    dpkg-dev lintian rpm rpmlint systemd
+    man-db groff-base guestfish libguestfs-xfs btrfs-progs ntfs-3g lvm2 cryptsetup-bin kmod prometheus)
 
 say() { echo "install: $*" >&2; }
 die() { say "error: $1" && { [ -z "${2-}" ] || say "hint: $2"; } && exit 1; }
@@ -152,11 +157,12 @@ install_rust_tools() {
 command -v apt-get >/dev/null || die "this is not a Debian system" "install the equivalents of: ${build[*]} ${runtime[*]} ${qemu[*]}"
 packages=("${build[@]}" "${runtime[@]}")
 [ -z "$tests" ] || packages+=("${extra[@]}")
-install_qemu
+if [ -n "$only_build" ]; then packages=("${build[@]}"); else install_qemu; fi
 mapfile -t packages < <(missing "${packages[@]}")
 install "${packages[@]}"
 # supermin, which builds libguestfs's appliance, wants it even where the modules are elsewhere.
 if [ -n "$tests" ] && [ ! -d /lib/modules ]; then "${sudo[@]}" mkdir -p /lib/modules; fi
 install_rust
 [ -z "$tests" ] || install_rust_tools
+if [ -n "$only_build" ]; then say "all there: $(rustc --version)" && exit; fi
 say "all there: $(rustc --version), $(libvirtd --version), $(qemu-img --version | head -n 1)"

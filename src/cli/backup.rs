@@ -265,7 +265,7 @@ pub struct Places {
     pub scratch_reserve: Option<u64>,
 
     /// Socket on the domain's host at which QEMU serves the disks [default: a new one in the
-    /// scratch directory]
+    /// domain's own directory, below /var/lib/libvirt/qemu, or in the scratch directory]
     #[arg(short = 'f', long, value_name = "PATH")]
     pub socketfile: Option<PathBuf>,
 }

@@ -5,6 +5,7 @@ mod bound;
 mod chains;
 pub mod complete;
 mod config;
+mod confined;
 mod connect;
 mod doctor;
 pub mod dropin;

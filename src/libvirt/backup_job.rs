@@ -218,7 +218,10 @@ fn begin_hint(code: i32, message: &str) -> Option<&'static str> {
         code::OPERATION_TIMEOUT => Some("another job took the domain: try again when it is done"),
         code::OPERATION_INVALID => Some("the domain must be running or paused: -S starts it for the backup"),
         code::CHECKPOINT_INCONSISTENT => Some("the bitmap is lost: make a full backup (-l full)"),
-        code::SYSTEM_ERROR => Some("QEMU's user must be able to write to the scratch directory: --scratchdir"),
+        code::SYSTEM_ERROR => Some(
+            "QEMU's user must be able to write to the scratch directory: --scratchdir; AppArmor and SELinux, too, must \
+             let it",
+        ),
         // No codes of their own: the texts are QEMU's.
         _ if message.contains("x509") || message.contains("TLS") || message.contains("tls") => Some(
             "the host needs certificates for backups: ca-cert.pem, server-cert.pem and server-key.pem in the directory \
@@ -229,9 +232,10 @@ fn begin_hint(code: i32, message: &str) -> Option<&'static str> {
             Some("QEMU can't listen at this address: -I names one that the host has itself")
         }
         _ if message.contains("Address already in use") => Some("the port is taken on the host: -P names another"),
-        _ if message.contains("Failed to bind socket") || message.contains("UNIX socket path") => {
-            Some("QEMU's user must be able to make the socket, in at most 107 characters: --socketfile")
-        }
+        _ if message.contains("Failed to bind socket") || message.contains("UNIX socket path") => Some(
+            "QEMU's user must be able to make the socket, in at most 107 characters: --socketfile; where AppArmor \
+                 confines QEMU it needs a rule, as in examples/apparmor-libvirt-qemu, and where SELinux does a label",
+        ),
         _ if message.contains("No space left") => Some("the scratch directory is full: --scratchdir"),
         _ => None,
     }

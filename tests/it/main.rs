@@ -20,6 +20,7 @@ mod lab;
 mod many;
 mod map;
 mod offline;
+mod packaging;
 mod random;
 mod raw;
 mod rebuild;

@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::Result;
 use uuid::Uuid;
 
+use super::plan::domain_uuid;
 use super::socket;
 use crate::cancel::Cancel;
 use crate::cli::backup::{Backup, Network};
@@ -24,6 +25,7 @@ use crate::host::serve::Served;
 use crate::host::ssh::{Forward, Ssh};
 use crate::libvirt::backup_job::Server;
 use crate::libvirt::connection::Connection;
+use crate::libvirt::domain::Domain;
 use crate::nbd::client::Client;
 use crate::nbd::uri;
 use crate::units::KIB;
@@ -63,12 +65,12 @@ impl Channel {
     ///
     /// # Errors
     /// Why it does not work, with the other ways.
-    pub fn choose(args: &Backup, connection: &Connection, domain: Uuid, run: Uuid) -> Result<Self> {
+    pub fn choose(args: &Backup, connection: &Connection, domain: &Domain, run: Uuid) -> Result<Self> {
         let network = &args.network;
         let Some(address) = Address::parse(connection.requested_uri()) else {
             refuse_network(network)?;
-            socket::refuse_other_user(domain)?;
-            return Ok(Self::Socket(socket::path(connection.host(), args, run)?));
+            socket::refuse_other_user(domain_uuid(domain)?)?;
+            return Ok(Self::Socket(socket::path(domain, args, run)?));
         };
         if network.nbd_port.is_some() || network.nbd_ip.is_some() || network.tls {
             return Ok(Self::Tcp(Tcp::choose(args, connection.host(), &address)?));
@@ -83,7 +85,7 @@ impl Channel {
             refuse_other_user(ssh, &address)?;
         }
         try_forward(ssh)?;
-        let socket = socket::path(connection.host(), args, run)?;
+        let socket = socket::path(domain, args, run)?;
         Ok(Self::Ssh(ssh.forward(&socket)?))
     }
 

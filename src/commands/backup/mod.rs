@@ -39,7 +39,7 @@ pub(super) mod plan;
 mod scratch;
 mod server;
 mod share;
-mod socket;
+pub(super) mod socket;
 pub(super) mod start_only;
 mod tpm;
 pub(super) mod undo;

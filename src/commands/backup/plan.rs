@@ -155,7 +155,7 @@ impl Plan {
         let unixtime = level::free_time(&level::used_names(catalogue)?, started.timestamp().as_second());
         let run = Uuid::new_v4();
         let channel = match way {
-            Way::Job => Channel::choose(args, connection, domain_uuid, run)?,
+            Way::Job => Channel::choose(args, connection, domain, run)?,
             // There is none.
             Way::Images => Channel::Socket(args.places.scratchdir.join(job_files::socket_name(run))),
         };

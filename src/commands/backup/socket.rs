@@ -1,4 +1,5 @@
-//! Where QEMU serves the disks of a job.
+//! Where QEMU serves the disks of a job: in the domain's own directory, which the stock policies of AppArmor and SELinux
+//! let it use, else in the scratch directory.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -8,23 +9,27 @@ use rustix::process::geteuid;
 use uuid::Uuid;
 
 use crate::cli::backup::Backup;
+use crate::commands::confined::Confined;
 use crate::error::{Error, Kind};
 use crate::host::{FileKind, Host};
+use crate::libvirt::domain::Domain;
 use crate::nbd::uri::MAX_SOCKET_PATH;
 use crate::set::job_files;
 
-/// The path of the job's socket, in a place that can have one.
+/// The path of the job's socket, in a place that can have one. Warns where QEMU may not be allowed to make it there.
 ///
 /// # Errors
 /// [`Kind::Usage`] for a path that can't be, [`Kind::Busy`] for one that is taken.
-pub fn path(host: &Host, args: &Backup, run: Uuid) -> Result<PathBuf> {
+pub fn path(domain: &Domain, args: &Backup, run: Uuid) -> Result<PathBuf> {
+    let host = domain.host();
+    let confined = Confined::of(&domain.xml(false)?)?;
     let socket = match &args.places.socketfile {
         // What is relative to a directory of this machine is nowhere on another.
         Some(path) if !host.is_local() && !path.is_absolute() => {
             return Err(Error::usage("the socket's path must be absolute: it is one of the host").path(path).into());
         }
         Some(path) => std::path::absolute(path)?,
-        None => args.places.scratchdir.join(job_files::socket_name(run)),
+        None => default_path(host, &args.places.scratchdir, &confined, run),
     };
     check_scratch(host, args)?;
     if socket.as_os_str().len() > MAX_SOCKET_PATH {
@@ -34,7 +39,17 @@ pub fn path(host: &Host, args: &Backup, run: Uuid) -> Result<PathBuf> {
             .into());
     }
     refuse_taken(host, &socket)?;
+    if let Some((message, hint)) = confined.doubt(host, &socket) {
+        tracing::warn!("{message}: {hint}");
+    }
     Ok(socket)
+}
+
+/// Where the socket is without `-f`.
+pub fn default_path(host: &Host, scratchdir: &Path, confined: &Confined, run: Uuid) -> PathBuf {
+    let own = confined.own_directory(host).map(|directory| directory.join(job_files::socket_name(run)));
+    own.filter(|path| path.as_os_str().len() <= MAX_SOCKET_PATH)
+        .unwrap_or_else(|| scratchdir.join(job_files::socket_name(run)))
 }
 
 /// Makes sure that there is a scratch directory, as far as that can be seen.

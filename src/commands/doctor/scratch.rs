@@ -7,6 +7,8 @@ use uuid::Uuid;
 use super::facts::{Facts, SetFacts};
 use super::finding::{Area, Finding};
 use super::names::{shell_path, short};
+use crate::commands::backup::socket;
+use crate::commands::confined::{Confined, Model};
 use crate::error::{self, Kind, report};
 use crate::host::{FileKind, Host};
 use crate::set::job_files;
@@ -22,6 +24,7 @@ struct Left {
 pub fn findings(facts: &Facts<'_>) -> Vec<Finding> {
     let directory = &facts.args.scratchdir;
     let mut findings = vec![space(facts, directory)];
+    findings.extend(confinement(facts, directory));
     match files(facts.domain.host(), directory) {
         Ok(files) => findings.extend(files.iter().map(|left| one(facts, left))),
         // Not there: said above.
@@ -89,6 +92,24 @@ fn one(facts: &Facts<'_>, left: &Left) -> Finding {
     Finding::look(Area::Scratch, what, "left behind; nobody on this host uses it")
         .of(whose)
         .advice(format!("if no backup of another domain runs: rm {}", shell_path(&left.path)))
+}
+
+/// What keeps QEMU from files, where something does, and whether a backup gets along with it.
+fn confinement(facts: &Facts<'_>, directory: &Path) -> Option<Finding> {
+    let confined = Confined::of(&facts.domain.xml(false).ok()?).ok()?;
+    let what = match confined.model? {
+        Model::AppArmor => "AppArmor",
+        Model::SeLinux => "SELinux",
+    };
+    let host = facts.domain.host();
+    let socket = socket::default_path(host, directory, &confined, Uuid::nil());
+    Some(match confined.doubt(host, &socket) {
+        None => {
+            let place = socket.parent().unwrap_or(directory).display();
+            Finding::good(Area::Scratch, what, format!("lets QEMU make a backup's socket in {place}"))
+        }
+        Some((message, hint)) => Finding::look(Area::Scratch, what, message).advice(hint),
+    })
 }
 
 fn space(facts: &Facts<'_>, directory: &Path) -> Finding {
