@@ -223,7 +223,7 @@ fn sets_of_virtnbdbackup_are_drawn() {
 
 /// The runs' ids, as JSON tells them.
 fn ids(set: &Path) -> Vec<String> {
-    let json = virtkeep(&[&"dump", &"-i", set, &"--json"]).succeeds().stdout;
+    let json = virtkeep(&[&"dump", &"-i", &set, &"--json"]).succeeds().stdout;
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     json["restore_points"].as_array().unwrap().iter().map(|point| point["id"].as_str().unwrap().to_owned()).collect()
 }
