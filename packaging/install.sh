@@ -55,7 +55,10 @@ files() {
         line 644 "packaging/completions/virtkeep.bash" "$prefix/share/bash-completion/completions/virtkeep"
         line 644 "packaging/completions/_virtkeep" "$zsh/_virtkeep"
         line 644 "packaging/completions/virtkeep.fish" "$prefix/share/fish/vendor_completions.d/virtkeep.fish"
-        for file in README.md docs/*.md; do line 644 "$file" "$prefix/share/doc/virtkeep/${file##*/}"; done
+        for file in README.md docs/*.md docs/*.svg; do
+            # The book's alone.
+            [ "$file" = docs/SUMMARY.md ] || line 644 "$file" "$prefix/share/doc/virtkeep/${file##*/}"
+        done
         for file in packaging/examples/* packaging/virtkeep.toml; do
             line 644 "$file" "$prefix/share/doc/virtkeep/examples/${file##*/}"
         done

@@ -57,7 +57,7 @@ printf '#!/bin/sh\ncat >>/run/mail\n' >/usr/sbin/sendmail && chmod 755 /usr/sbin
 ! systemctl start virtkeep@nosuch.service 2>/dev/null || die "a domain that is not there is backed up"
 for _ in $(seq 100); do [ "$(systemctl is-active 'virtkeep-failed@virtkeep@nosuch.service.service' || true)" = inactive ] && [ -s /run/mail ] && break || sleep 0.1; done
 grep -q '^Subject: backup: virtkeep@nosuch.service failed on .* with status 1' /run/mail || die "no mail: $(cat /run/mail)"
-grep -q 'error: .*nosuch' /run/mail || die "the mail does not tell why: $(cat /run/mail)"
+grep -q 'Domain not found.*nosuch' /run/mail || die "the mail does not tell why: $(cat /run/mail)"
 journalctl --sync
 journalctl --no-pager -o cat -t virtkeep -p crit | grep -q 'virtkeep@nosuch.service failed' || die "the log does not tell"
 say "a failure is in the log and in a mail, with its reason"

@@ -68,6 +68,12 @@ pub struct Forward {
     remote: PathBuf,
 }
 
+/// Whether ssh can be told the path of a socket: it splits names at some characters.
+pub fn can_forward(socket: &Path) -> bool {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+=,@".contains(byte);
+    socket.is_absolute() && socket.as_os_str().as_bytes().iter().all(plain)
+}
+
 impl Ssh {
     /// Logs in.
     ///
@@ -153,8 +159,7 @@ impl Ssh {
     /// # Errors
     /// [`Kind::Usage`] for a path that ssh can't be told.
     pub fn forward(self: &Arc<Self>, remote: &Path) -> Result<Forward> {
-        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+=,@".contains(byte);
-        if !remote.is_absolute() || !remote.as_os_str().as_bytes().iter().all(plain) {
+        if !can_forward(remote) {
             return Err(Error::usage(
                 "ssh can't forward a socket of this name: letters, digits and /._-+=,@ can be in it",
             )

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::cli::backup::Backup;
 use crate::commands::confined::Confined;
 use crate::error::{Error, Kind};
+use crate::host::ssh::can_forward;
 use crate::host::{FileKind, Host};
 use crate::libvirt::domain::Domain;
 use crate::nbd::uri::MAX_SOCKET_PATH;
@@ -48,7 +49,8 @@ pub fn path(domain: &Domain, args: &Backup, run: Uuid) -> Result<PathBuf> {
 /// Where the socket is without `-f`.
 pub fn default_path(host: &Host, scratchdir: &Path, confined: &Confined, run: Uuid) -> PathBuf {
     let own = confined.own_directory(host).map(|directory| directory.join(job_files::socket_name(run)));
-    own.filter(|path| path.as_os_str().len() <= MAX_SOCKET_PATH)
+    // The domain's name is in it, whatever that is.
+    own.filter(|path| path.as_os_str().len() <= MAX_SOCKET_PATH && (host.is_local() || can_forward(path)))
         .unwrap_or_else(|| scratchdir.join(job_files::socket_name(run)))
 }
 

@@ -89,7 +89,7 @@ fn resolved(args: &Backup) -> Result<Backup> {
     if let Some(socket) = &args.places.socketfile {
         return Err(Error::usage("-f/--socketfile names one socket, which can't serve several domains")
             .path(socket)
-            .hint("leave it away: every run makes a socket of its own in the scratch directory")
+            .hint("leave it away: every run makes a socket of its own")
             .into());
     }
     if section::is_over_tcp(args) && args.many.parallel > 1 {
