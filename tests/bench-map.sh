@@ -92,10 +92,10 @@ images
 # virtnbdmap starts nbdkit and then has qemu-nbd attach the kernel's device to it. This one waits instead, so that
 # nbdkit serves just as it does there.
 nbdkit_pid() {
-    local entry
-    for entry in /proc/[0-9]*; do
-        [ "$(cat "$entry/comm" 2>/dev/null)" = nbdkit ] || continue
-        if tr '\0' '\n' <"$entry/cmdline" | grep -qF "disk=$work/virtnbd/"; then echo "${entry#/proc/}"; fi
+    local file
+    # Of the process that stays: the one that was started forks.
+    for file in "$work"/nbdkit*.pid; do
+        if [ -s "$file" ] && kill -0 "$(cat "$file")" 2>/dev/null; then cat "$file"; fi
     done
 }
 
