@@ -4,6 +4,7 @@
 pub mod file;
 pub mod memory;
 pub mod nbd;
+pub mod qcow2;
 
 use std::ops::Range;
 

@@ -81,7 +81,7 @@ fn scattered_data_survives_with_every_compression() {
         assert!(verify(&path, None, false, &|_| (), &Cancel::new()).unwrap().is_sound(), "{compression:?}");
         let chain = ChainDevice::new("vda", vec![StreamReader::open(&path).unwrap()]).unwrap();
         let disk = MemoryDisk::from_picture(&"0".repeat(37 * 1024), 1024);
-        restore::copy(&chain, &disk, 2, &(), &Cancel::new()).unwrap();
+        restore::copy(&chain, &chain.extents(0..chain.size()), &disk, 2, &(), &Cancel::new()).unwrap();
         assert!(disk.content() == expected, "{compression:?} with {threads} threads");
     }
 }

@@ -10,22 +10,22 @@ use crate::error::{Error, Result};
 use crate::extent::{self, Extent, Kind};
 use crate::stream::BLOCK;
 
-/// Copies all of `chain` into `sink` with `threads` threads and flushes it. Zero ranges are written
-/// only where the sink does not read as zeroes already.
+/// Copies all of `chain`, whose extents are `extents`, into `sink` with `threads` threads and flushes it. Zero ranges
+/// are written only where the sink does not read as zeroes already.
 ///
 /// # Errors
 /// [`Incomplete`](crate::error::Kind::Incomplete) if a range of the disk is unknown, else of the first
 /// thread that failed; the sink's content is then not to be used.
 pub fn copy(
     chain: &ChainDevice,
+    extents: &[Extent],
     sink: &dyn BlockSink,
     threads: usize,
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<()> {
-    let extents = chain.extents(0..chain.size());
-    check_known(&extents, chain.size()).map_err(|error| error.disk(chain.target()))?;
-    let queue = Queue::new(&extents);
+    check_known(extents, chain.size()).map_err(|error| error.disk(chain.target()))?;
+    let queue = Queue::new(extents);
     let stopped = cancel.child();
     let failures = Failures::default();
     std::thread::scope(|scope| {

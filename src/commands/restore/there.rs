@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use super::image::Target;
-use super::write::THREADS;
+use super::write::{THREADS, copy_all};
 use crate::block::BlockSink;
 use crate::block::nbd::NbdSink;
 use crate::chain_device::ChainDevice;
@@ -13,7 +13,6 @@ use crate::commands::Session;
 use crate::error::{Error, Kind, Result};
 use crate::host::Host;
 use crate::host::serve::Served;
-use crate::pipeline::restore::copy;
 use crate::qemu::img::{self, CreateOptions, Preallocation};
 
 /// Writes one disk, under its partial name.
@@ -84,8 +83,7 @@ fn fill(
         let message = format!("the new image has {size} bytes instead of {}", chain.size());
         return Err(Error::new(Kind::Protocol, message).path(path));
     }
-    let meter = session.display.meter(chain.target(), chain.size());
-    copy(chain, &sink, THREADS, &meter, &session.cancel)?;
+    copy_all(session, chain, &sink)?;
     sink.disconnect()?;
     server.finish().map_err(|error| error.path(path))
 }

@@ -7,17 +7,19 @@ use super::there;
 use crate::block::BlockSink;
 use crate::block::file::FileSink;
 use crate::block::nbd::NbdSink;
+use crate::block::qcow2::{Geometry, Qcow2Sink};
 use crate::chain_device::ChainDevice;
 use crate::cli::read::Restore;
 use crate::commands::Session;
 use crate::error::{Error, Kind, Result};
+use crate::extent::Extent;
 use crate::host::Host;
 use crate::pipeline::restore::copy;
 use crate::qemu::img::{self, CreateOptions};
 use crate::qemu::nbd::{QemuNbd, ServeOptions};
 use crate::ui::log::on_disk;
 
-/// Threads for one disk, each with a window in memory; with qcow2 a connection to qemu-nbd each.
+/// Threads for one disk, each with a window in memory, and a connection where `qemu-nbd` writes.
 pub(super) const THREADS: usize = 4;
 
 /// Writes one disk.
@@ -58,8 +60,18 @@ fn raw(args: &Restore, session: &Session, chain: &ChainDevice, sink: FileSink) -
     if args.preallocate {
         sink.allocate()?;
     }
+    copy_all(session, chain, &sink)
+}
+
+/// Copies the whole disk, with a progress bar.
+pub(super) fn copy_all(session: &Session, chain: &ChainDevice, sink: &dyn BlockSink) -> Result<()> {
+    copy_known(session, chain, &chain.extents(0..chain.size()), sink)
+}
+
+/// [`copy_all`] where the extents of the disk are known already.
+fn copy_known(session: &Session, chain: &ChainDevice, extents: &[Extent], sink: &dyn BlockSink) -> Result<()> {
     let meter = session.display.meter(chain.target(), chain.size());
-    copy(chain, &sink, THREADS, &meter, &session.cancel)
+    copy(chain, extents, sink, THREADS, &meter, &session.cancel)
 }
 
 /// Writes a qcow2 image and its data file. What a raw one on a device held before would show where nothing is
@@ -77,15 +89,40 @@ fn with_data_file(
     sync(path)
 }
 
-/// Writes a qcow2 image. QEMU can't write a disk compressed whose size is no multiple of the cluster
-/// size: such an image is written plain first, and compressed from there, which takes the space of both
-/// for a while.
+/// Writes a qcow2 image.
 fn qcow2(args: &Restore, session: &Session, chain: &ChainDevice, path: &Path, options: &CreateOptions) -> Result<()> {
-    img::create(path, chain.size(), options)?;
-    if !args.compress {
-        fill(session, chain, path, None, true)?;
-        return sync(path);
+    match (args.compress, chain.is_plain_image()) {
+        (true, _) => compressed(session, chain, path, options),
+        (false, false) => laid_out(args, session, chain, path, options),
+        // Which clusters it needs is known when all of it was read.
+        (false, true) => {
+            img::create(path, chain.size(), options)?;
+            fill(session, chain, path, None, true)?;
+            sync(path)
+        }
     }
+}
+
+/// Writes a qcow2 image in which everything has its place from the start.
+fn laid_out(
+    args: &Restore,
+    session: &Session,
+    chain: &ChainDevice,
+    path: &Path,
+    options: &CreateOptions,
+) -> Result<()> {
+    let hint = "-t raw restores the content without the image's options";
+    let extents = chain.extents(0..chain.size());
+    let sink = Geometry::new(chain.size(), options)
+        .and_then(|geometry| Qcow2Sink::create(path, geometry, &extents, args.preallocate))
+        .map_err(|error| if error.kind() == Kind::Unsupported { error.hint(hint) } else { error })?;
+    copy_known(session, chain, &extents, &sink)
+}
+
+/// Writes a compressed qcow2 image. QEMU can't write a disk so whose size is no multiple of the cluster size: such an
+/// image is written plain first, and compressed from there, which takes the space of both for a while.
+fn compressed(session: &Session, chain: &ChainDevice, path: &Path, options: &CreateOptions) -> Result<()> {
+    img::create(path, chain.size(), options)?;
     let cluster = img::info_as(&Host::Local, path, "qcow2")?.cluster_size.unwrap_or(crate::units::MIB);
     if chain.size() % cluster.max(1) == 0 {
         fill(session, chain, path, Some(cluster), true)?;
@@ -143,8 +180,7 @@ fn fill(session: &Session, chain: &ChainDevice, path: &Path, compress: Option<u6
         return Err(Error::new(Kind::Protocol, format!("the new image has {size} bytes instead of {}", chain.size()))
             .path(path));
     }
-    let meter = session.display.meter(chain.target(), chain.size());
-    copy(chain, &sink, THREADS, &meter, &session.cancel)?;
+    copy_all(session, chain, &sink)?;
     sink.disconnect()?;
     server.finish()
 }
