@@ -1,7 +1,7 @@
 //! What bears the right name and is another thing: disks that changed places, chains that took over,
 //! content that went without a trace.
 
-use crate::support::{Case, Lab, MIB, compare, listing, random_disk, run, spawn, virtkeep};
+use crate::support::{Case, Lab, MIB, SLOWLY, compare, listing, random_disk, run, spawn, virtkeep};
 
 #[test]
 fn a_disk_cut_and_grown_again_has_lost_its_end() {
@@ -78,7 +78,7 @@ fn a_killed_run_is_undone_after_the_domain_was_off() {
     let case = Case::new(&lab, "d", &[&random_disk(&lab, 48)]);
     case.backup(&[]).succeeds();
     case.domain.write("vda", 0xaa, 0, 40 * MIB);
-    let mut killed = spawn(&case, &["--compress=16", "-l", "inc"]);
+    let mut killed = spawn(&case, &[SLOWLY, "-l", "inc"]);
     killed.copies(&case);
     killed.signal("KILL");
     killed.wait().ends_with(137);

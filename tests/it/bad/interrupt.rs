@@ -1,13 +1,13 @@
 //! Runs that are ended, and runs that meet another one.
 
-use crate::support::{Case, Lab, files, random_disk, run, spawn, virtkeep};
+use crate::support::{Case, Lab, SLOWLY, files, random_disk, run, spawn, virtkeep};
 
 #[test]
 fn an_interrupted_run_never_was() {
     let lab = Lab::up();
     let case = Case::new(&lab, "d", &[&random_disk(&lab, 48)]);
     for (signal, status) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
-        let mut first = spawn(&case, &["--compress=16"]);
+        let mut first = spawn(&case, &[SLOWLY]);
         first.copies(&case);
         first.signal(signal);
         first.wait().ends_with(status).says(&["interrupted"]);
@@ -15,7 +15,7 @@ fn an_interrupted_run_never_was() {
     }
     case.backs_up(&[], &["vda"]);
     case.domain.write("vda", 0xaa, 0, 32 << 20);
-    let mut second = spawn(&case, &["--compress=16", "-l", "inc"]);
+    let mut second = spawn(&case, &[SLOWLY, "-l", "inc"]);
     second.copies(&case);
     second.signal("INT");
     second.wait().ends_with(130);
@@ -30,7 +30,7 @@ fn a_killed_run_is_undone_by_the_next() {
     case.backs_up(&[], &["vda"]);
     case.domain.write("vda", 0xaa, 0, 32 << 20);
     let reference = case.domain.snapshot_reference("vda");
-    let mut killed = spawn(&case, &["--compress=16", "-l", "inc"]);
+    let mut killed = spawn(&case, &[SLOWLY, "-l", "inc"]);
     killed.copies(&case);
     killed.signal("KILL");
     killed.wait().ends_with(137);
@@ -48,8 +48,10 @@ fn a_killed_run_is_undone_by_the_next() {
 fn a_second_run_is_refused() {
     let lab = Lab::up();
     let case = Case::new(&lab, "d", &[&random_disk(&lab, 48)]);
-    let mut first = spawn(&case, &["--compress=16"]);
+    let mut first = spawn(&case, &[SLOWLY]);
     first.copies(&case);
+    // It would be over before all have been refused.
+    first.signal("STOP");
     let holder = format!("process {}", first.id());
     case.backup(&[]).ends_with(1).says(&["domain d is being backed up already", &holder, "--wait"]);
     // Into another directory it is the same domain.
@@ -59,6 +61,7 @@ fn a_second_run_is_refused() {
     // Another domain into the same directory.
     let neighbour = Case { lab: &lab, domain: lab.domain("n", &["vda:1M"]), set: case.set.clone() };
     neighbour.backup(&[]).ends_with(1).says(&["another run is writing to this set", &holder]);
+    first.signal("CONT");
     first.wait().succeeds();
     case.is_as_before(&["virtnbdbackup.0"]);
     case.backs_up(&["-l", "inc"], &["vda"]);

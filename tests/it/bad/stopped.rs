@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Case, Lab, MIB, random_disk, run, spawn};
+use crate::support::{Case, Lab, MIB, SLOWLY, random_disk, run, spawn};
 
 #[test]
 fn a_stopped_domain_is_started_only_where_asked() {
@@ -37,8 +37,7 @@ fn a_domain_resumed_during_its_backup_is_left_running() {
     let lab = Lab::up();
     let case = Case::new(&lab, "d", &[&random_disk(&lab, 48)]);
     case.domain.stop();
-    // High compression takes its time.
-    let child = spawn(&case, &["-S", "--compress=16"]);
+    let child = spawn(&case, &["-S", SLOWLY]);
     let begin = Instant::now();
     while lab.command("virsh", &[&"resume", &"d"]).status != 0 {
         assert!(begin.elapsed() < Duration::from_secs(20), "the domain does not start");

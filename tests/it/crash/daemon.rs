@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Case, Lab, MIB, listing, random_disk, spawn_with};
+use crate::support::{Case, Lab, MIB, SLOWLY, listing, random_disk, spawn_with};
 
 fn restart(lab: &Lab) {
     lab.command("daemon-kill", &[]).succeeds();
@@ -124,7 +124,7 @@ fn a_cut_nbd_server_fails_the_run_only() {
     case.backs_up(&["-x", "vda"], &["vdb"]);
     case.domain.write("vdb", 0xbb, 0, MIB);
     // Not while it stands still: QEMU 7.2 waits for clients that are being greeted.
-    let mut run = spawn_with(&case, &["--compress=16", "-l", "inc"], "");
+    let mut run = spawn_with(&case, &[SLOWLY, "-l", "inc"], "");
     run.copies(&case);
     std::thread::sleep(Duration::from_millis(100));
     lab.virsh(&[&"qemu-monitor-command", &"d", &"{\"execute\":\"nbd-server-stop\"}"]);

@@ -1,7 +1,7 @@
 //! What is the set's own: killed runs, lost checkpoints, bitmaps that are gone or broken.
 
 use super::{Report, findings};
-use crate::support::{Case, Lab, MIB, random_disk, run, spawn};
+use crate::support::{Case, Lab, MIB, SLOWLY, random_disk, run, spawn};
 
 #[test]
 fn a_killed_run_is_shown_and_undone() {
@@ -11,7 +11,7 @@ fn a_killed_run_is_shown_and_undone() {
     case.looks(0).has("checkpoint virtnbdbackup.0", &["good: vda", "this set, run"]);
     case.domain.write("vda", 0xaa, 0, 32 * MIB);
     let reference = case.domain.snapshot_reference("vda");
-    let mut killed = spawn(&case, &["--compress=16", "-l", "inc"]);
+    let mut killed = spawn(&case, &[SLOWLY, "-l", "inc"]);
     killed.copies(&case);
     // It would be over before all has been looked at.
     killed.signal("STOP");
@@ -44,7 +44,7 @@ fn a_killed_run_whose_checkpoint_is_lost_leaves_a_bitmap() {
     case.backup(&[]).succeeds();
     let lose = || {
         case.domain.write("vda", 0xaa, 0, 32 * MIB);
-        let mut killed = spawn(&case, &["--compress=16", "-l", "inc"]);
+        let mut killed = spawn(&case, &[SLOWLY, "-l", "inc"]);
         killed.copies(&case);
         killed.signal("KILL");
         killed.wait().ends_with(137);

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{arguments, backup, data, row};
-use crate::support::{Lab, listing, random_disk, run, spawn_arguments, virtkeep};
+use crate::support::{Lab, SLOWLY, listing, random_disk, run, spawn_arguments, virtkeep};
 
 #[test]
 fn a_domain_that_fails_never_stops_the_others() {
@@ -35,7 +35,7 @@ fn a_domain_that_vanishes_meanwhile_is_told() {
     lab.domain("a", &[&random_disk(&lab, 48)]);
     let second = lab.domain("b", &["vda:2M"]);
     let output = lab.fresh_directory();
-    let arguments = arguments(&lab, &output, &["--all", "--compress=16"]);
+    let arguments = arguments(&lab, &output, &["--all", SLOWLY]);
     let mut all = spawn_arguments(&lab, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
     all.until(|| data(&output.join("a")) == ["vda.full.data.partial"]);
     second.remove();
@@ -52,7 +52,7 @@ fn signals_end_all_runs_and_undo_each() {
     }
     for (signal, status) in [("INT", 130), ("TERM", 143), ("KILL", 137)] {
         let output = lab.fresh_directory();
-        let arguments = arguments(&lab, &output, &["--all", "--compress=16", "--parallel", "2"]);
+        let arguments = arguments(&lab, &output, &["--all", SLOWLY, "--parallel", "2"]);
         let mut all = spawn_arguments(&lab, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
         let copies = |name: &str| !data(&output.join(name)).is_empty();
         all.until(|| copies("a") && copies("b"));
@@ -90,7 +90,7 @@ fn a_run_that_is_killed_is_a_failure_of_its_own() {
     lab.domain("a", &[&random_disk(&lab, 48)]);
     lab.domain("b", &["vda:2M"]);
     let output = lab.fresh_directory();
-    let arguments = arguments(&lab, &output, &["--all", "--compress=16"]);
+    let arguments = arguments(&lab, &output, &["--all", SLOWLY]);
     let mut all = spawn_arguments(&lab, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
     all.until(|| data(&output.join("a")) == ["vda.full.data.partial"]);
     // Its one child that is no guard.

@@ -10,7 +10,7 @@ mod loop_device;
 mod random;
 mod run;
 
-pub use background::{Background, random_disk, spawn, spawn_arguments, spawn_command, spawn_with};
+pub use background::{Background, SLOWLY, random_disk, spawn, spawn_arguments, spawn_command, spawn_with};
 pub use case::{Case, KIB, MIB, copy_of, files, listing, template};
 pub use compare::{compare, content};
 pub use domain::{Operation, TestDomain};
