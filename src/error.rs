@@ -268,22 +268,20 @@ pub fn report(error: &(dyn StdError + 'static)) -> String {
 
 /// The first disk named along the cause chain.
 pub fn disk<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e str> {
-    let mut next = Some(error);
-    while let Some(current) = next {
-        if let Some(disk) = current.downcast_ref::<Error>().and_then(Error::disk_name) {
-            return Some(disk);
-        }
-        next = current.source();
-    }
-    None
+    first_along(error, Error::disk_name)
 }
 
 /// The first hint found along the cause chain.
 pub fn hint<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e str> {
+    first_along(error, Error::hint_text)
+}
+
+/// What `of` finds first along the cause chain.
+fn first_along<'e>(error: &'e (dyn StdError + 'static), of: impl Fn(&'e Error) -> Option<&'e str>) -> Option<&'e str> {
     let mut next = Some(error);
     while let Some(current) = next {
-        if let Some(hint) = current.downcast_ref::<Error>().and_then(Error::hint_text) {
-            return Some(hint);
+        if let Some(found) = current.downcast_ref::<Error>().and_then(&of) {
+            return Some(found);
         }
         next = current.source();
     }

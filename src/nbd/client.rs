@@ -98,7 +98,8 @@ pub struct Client {
 impl Client {
     /// Connects to `uri` and asks for the meta `contexts`; which of them the server granted is to
     /// be seen with [`Client::has_context`]. A connection without contexts is for data alone: its replies have no
-    /// structure, so that QEMU does not look for holes within each read and there is less to receive. Name resolution in a TCP URI is not interruptible.
+    /// structure, so that QEMU does not look for holes within each read and there is less to receive. Name resolution
+    /// in a TCP URI is not interruptible.
     ///
     /// # Errors
     /// [`Kind::NotFound`] if there is no such socket or export, [`Kind::Cancelled`].

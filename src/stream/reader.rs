@@ -261,13 +261,8 @@ impl StreamReader {
         }
         let start = range.start;
         let carried = self.read_proven(range, buffer, scratch)?;
-        if let Some(first) = carried.first().filter(|_| self.has_digests()) {
-            let number = self.index.pieces.partition_point(|piece| piece.end() <= first.offset);
-            let piece = &self.index.pieces[number];
-            let proven = self.prove(piece, start, buffer, &carried);
-            proven.map_err(|error| error.disk(&self.meta.disk_name).path(&self.file.path))?;
-        }
-        Ok(carried)
+        let proven = if self.has_digests() { self.prove(start, buffer, &carried) } else { Ok(()) };
+        proven.map(|()| carried).map_err(|error| error.disk(&self.meta.disk_name).path(&self.file.path))
     }
 
     /// [`StreamReader::read`] of any range, which compares no digests: for blocks that this reader has proven
@@ -366,11 +361,14 @@ impl StreamReader {
         Ok(carried)
     }
 
-    /// Compares the digests of all blocks in `buffer`, which begins at `start`; `piece` is the first
-    /// with bytes there.
-    fn prove(&self, piece: &Piece, start: u64, buffer: &[u8], carried: &[Extent]) -> Result<()> {
+    /// Compares the digests of all blocks in `buffer`, which begins at `start`.
+    fn prove(&self, start: u64, buffer: &[u8], carried: &[Extent]) -> Result<()> {
         let computed = digest::digest_blocks(start, buffer, carried)?;
-        let Some(&(first, _)) = computed.first() else { return Ok(()) };
+        let first_piece = self.index.pieces.partition_point(|piece| piece.end() <= start);
+        // The first with bytes there; there is none where nothing is carried.
+        let (Some(&(first, _)), Some(piece)) = (computed.first(), self.index.pieces.get(first_piece)) else {
+            return Ok(());
+        };
         let mut known: Vec<Digest> = vec![[0; digest::DIGEST_LEN]; computed.len()];
         let rank = piece.rank + (first - piece.offset / BLOCK);
         match (&self.index.own, &self.taken) {

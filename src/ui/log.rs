@@ -5,7 +5,7 @@
 //! and trace (`-vv`): the details. The log file has everything down to debug.
 
 use std::fs::File;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use indicatif::MultiProgress;
@@ -17,6 +17,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use super::journal::{self, Journal};
 use super::lines::{About, Heard, Said, line_as_json};
+use super::screen;
 use super::syslog::Syslog;
 use crate::cli::{LogFormat, LogTo, Talk};
 use crate::error::{Error, Result};
@@ -105,7 +106,7 @@ impl Log {
 
     /// The same in another manner, with everything down to `stderr_level`.
     pub fn install_as(manner: Manner, stderr_level: Level, nocolor: bool, bars: MultiProgress) -> Self {
-        let colour = !nocolor && std::env::var_os("NO_COLOR").is_none() && std::io::stderr().is_terminal();
+        let colour = screen::has_colour(nocolor, &std::io::stderr());
         let journal = if manner == Manner::Own && journal::is_stderr() { Journal::open().ok() } else { None };
         let state = Mutex::default();
         let log = Self { shared: Arc::new(Shared { manner, stderr_level, colour, bars, journal, state }) };

@@ -7,9 +7,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-use rustix::termios::tcgetwinsize;
 
-use super::screen::plain;
+use super::screen::{self, plain};
 use crate::cli::Talk;
 use crate::pipeline::Progress;
 use crate::units::format_bytes;
@@ -48,6 +47,11 @@ impl Display {
         self.bars.clone()
     }
 
+    /// As [`Display::meter`], of work whose size is told on the way.
+    pub fn follow(&self, name: &str) -> Following {
+        Following { display: self.clone(), name: name.to_owned(), meter: None, shown: 0 }
+    }
+
     /// Shows the progress of one disk or file of `total` bytes until the meter is dropped.
     pub fn meter(&self, name: &str, total: u64) -> Meter {
         let state = Arc::new(State {
@@ -72,11 +76,30 @@ impl Display {
     }
 }
 
+/// Progress of what others do: they say how much of how much is done.
+#[derive(Debug)]
+pub struct Following {
+    display: Display,
+    name: String,
+    /// Once the size is known.
+    meter: Option<Meter>,
+    shown: u64,
+}
+
+impl Following {
+    /// Shows that `done` of `total` bytes are done; what was shown stays where that goes back.
+    pub fn at(&mut self, done: u64, total: u64) {
+        let meter = self.meter.get_or_insert_with(|| self.display.meter(&self.name, total));
+        meter.advance(done.saturating_sub(self.shown));
+        self.shown = self.shown.max(done);
+    }
+}
+
 /// A style that draws the whole line itself.
 fn style(name: &str) -> ProgressStyle {
     let name = name.to_owned();
     let draw = move |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-        let columns = tcgetwinsize(std::io::stderr()).map_or(80, |size| usize::from(size.ws_col));
+        let columns = screen::width_of(std::io::stderr()).unwrap_or(screen::USUAL);
         let total = state.len().unwrap_or(0);
         // Writing to a line in memory cannot fail.
         let _ = out.write_str(&bar_line(columns, &name, state.pos(), total, state.per_sec(), state.eta()));
@@ -111,15 +134,9 @@ fn bar_line(columns: usize, name: &str, done: u64, total: u64, rate: f64, left: 
 
 /// A bar of exactly `room` columns.
 fn bar_of(room: usize, done: u64, total: u64) -> String {
-    const EIGHTHS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
     let all = room as u128 * 8;
     let eighths = (u128::from(done) * all).checked_div(u128::from(total)).unwrap_or(all).min(all) as usize;
-    let mut bar = "█".repeat(eighths / 8);
-    if eighths / 8 < room {
-        bar.push(EIGHTHS[eighths % 8]);
-        bar.push_str(&" ".repeat(room - eighths / 8 - 1));
-    }
-    bar
+    format!("{:room$}", screen::bar(eighths))
 }
 
 /// Progress of one disk.

@@ -1,11 +1,12 @@
 //! What is known of the terminal that standard output may be.
 
 use std::io::IsTerminal;
+use std::os::fd::AsFd;
 
 use rustix::termios::tcgetwinsize;
 
 /// Columns where nothing tells how many there are: a pipe, a file.
-const USUAL: usize = 80;
+pub const USUAL: usize = 80;
 
 /// Narrower than this nothing is drawn; wider lines are no easier to read.
 const LIMITS: std::ops::RangeInclusive<usize> = 16..=400;
@@ -13,14 +14,26 @@ const LIMITS: std::ops::RangeInclusive<usize> = 16..=400;
 /// How many columns there are on standard output: $COLUMNS, else what its terminal says, else 80.
 pub fn columns() -> usize {
     let asked = std::env::var("COLUMNS").ok().and_then(|text| text.trim().parse().ok());
-    let terminal = || tcgetwinsize(std::io::stdout()).ok().map(|size| usize::from(size.ws_col));
-    let columns = asked.filter(|&columns| columns > 0).or_else(terminal).filter(|&columns| columns > 0);
+    let columns = asked.filter(|&columns| columns > 0).or_else(|| width_of(std::io::stdout()));
     columns.unwrap_or(USUAL).clamp(*LIMITS.start(), *LIMITS.end())
 }
 
-/// Whether what goes to standard output may have colours.
-pub fn has_colour(nocolor: bool) -> bool {
-    !nocolor && std::env::var_os("NO_COLOR").is_none() && std::io::stdout().is_terminal()
+/// The columns of a terminal, where it is one that knows them.
+pub fn width_of(stream: impl AsFd) -> Option<usize> {
+    tcgetwinsize(stream).ok().map(|size| usize::from(size.ws_col)).filter(|&columns| columns > 0)
+}
+
+/// Whether what goes to this stream may have colours.
+pub fn has_colour(nocolor: bool, stream: &impl IsTerminal) -> bool {
+    !nocolor && std::env::var_os("NO_COLOR").is_none() && stream.is_terminal()
+}
+
+/// A bar that is so many eighths of a column long.
+pub fn bar(eighths: usize) -> String {
+    const PARTS: [char; 7] = ['▏', '▎', '▍', '▌', '▋', '▊', '▉'];
+    let mut bar = "█".repeat(eighths / 8);
+    bar.extend((eighths % 8).checked_sub(1).map(|part| PARTS[part]));
+    bar
 }
 
 /// A name that may be anybody's, in printable ASCII, each character one column wide, and at most `width` of them.

@@ -46,7 +46,7 @@ pub fn run(args: &Dump, session: &Session) -> Result<Exit> {
 
 /// Prints or draws what is asked for; true where a stream that is needed for that can't be read, which was said.
 fn show(args: &Dump, session: &Session, catalogue: &Catalogue) -> Result<bool> {
-    let (colour, columns) = (screen::has_colour(args.talk.nocolor), screen::columns());
+    let (colour, columns) = (screen::has_colour(args.talk.nocolor, &std::io::stdout()), screen::columns());
     if args.map {
         let page = Page::new(columns, colour, catalogue.runs.iter().map(|run| short_id(&run.id)));
         let disks = layers::read(session, catalogue, &args.disk, |size| page.scale(size))?;

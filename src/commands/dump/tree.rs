@@ -10,11 +10,8 @@
 //! A chain goes straight down; what ends beside it is indented.
 
 use crate::set::catalogue::{Catalogue, Run};
-use crate::ui::screen::plain;
+use crate::ui::screen::{self, plain};
 use crate::units::format_bytes;
-
-/// Eighths of a column.
-const EIGHTHS: [char; 8] = ['▏', '▎', '▍', '▌', '▋', '▊', '▉', '█'];
 
 /// Side by side chains beyond this are not indented further.
 const DEEPEST: usize = 6;
@@ -77,12 +74,7 @@ fn bar(size: u64, largest: u64, room: usize) -> String {
     if size == 0 || largest == 0 {
         return String::new();
     }
-    let eighths = (u128::from(size) * room as u128 * 8).div_ceil(u128::from(largest)) as usize;
-    let mut bar: String = std::iter::repeat_n('█', eighths / 8).collect();
-    if eighths % 8 > 0 {
-        bar.push(EIGHTHS[eighths % 8 - 1]);
-    }
-    bar
+    screen::bar((u128::from(size) * room as u128 * 8).div_ceil(u128::from(largest)) as usize)
 }
 
 /// The runs in the order of the tree.

@@ -1,6 +1,6 @@
 //! Files of a domain's firmware that were moved.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::Result;
 use crate::libvirt::xml::{self, path_text};
@@ -13,7 +13,7 @@ const FILES: [&str; 4] = ["loader", "nvram", "kernel", "initrd"];
 /// # Errors
 /// [`Kind::Protocol`](crate::error::Kind::Protocol) for text that is no domain's;
 /// [`Kind::Unsupported`](crate::error::Kind::Unsupported) for paths that libvirt can't be told.
-pub fn moved(text: &str, moves: &[(&Path, &Path)]) -> Result<String> {
+pub fn moved(text: &str, moves: &[(PathBuf, PathBuf)]) -> Result<String> {
     let mut document = xml::parse(text, "domain")?;
     if let Some(os) = document.root.child_mut("os") {
         for child in os.children_mut() {
@@ -22,7 +22,7 @@ pub fn moved(text: &str, moves: &[(&Path, &Path)]) -> Result<String> {
                 name if FILES.contains(&name) => (None, child.text().trim().to_owned()),
                 _ => continue,
             };
-            let Some((_, new)) = moves.iter().find(|(old, _)| *old == Path::new(&file)) else { continue };
+            let Some((_, new)) = moves.iter().find(|(old, _)| old == Path::new(&file)) else { continue };
             match attribute {
                 Some(attribute) => child.set_attribute(attribute, path_text(new)?)?,
                 None => child.set_text(path_text(new)?)?,
@@ -41,7 +41,7 @@ mod tests {
         let text = "<domain><os><loader>/fw</loader><nvram template='/t'>/run/a b.fd</nvram><kernel>/k</kernel>\
                     <varstore path='/run/v'/></os><x>/k</x></domain>";
         let moves = [("/run/a b.fd", "/new/a b.fd"), ("/k", "/new/k&"), ("/run/v", "/new/v")];
-        let moves: Vec<(&Path, &Path)> = moves.iter().map(|(old, new)| (Path::new(*old), Path::new(*new))).collect();
+        let moves = moves.map(|(old, new)| (PathBuf::from(old), PathBuf::from(new)));
         let text = moved(text, &moves).unwrap();
         for there in ["<loader>/fw</loader>", ">/new/a b.fd<", "<kernel>/new/k&amp;</kernel>", "/new/v", "<x>/k</x>"] {
             assert!(text.contains(there), "{there}: {text}");

@@ -112,10 +112,7 @@ fn a_guest_runs_from_its_backup_beside_itself() {
 #[test]
 fn a_running_copy_becomes_a_machine_of_its_own() {
     let lab = Lab::up();
-    let guest = lab.guest("g", &["vda:64M"]);
-    guest.execute("mkfs.ext4 -q /dev/vda && mount /dev/vda /mnt && echo first >/mnt/file && sync");
-    let set = lab.fresh_directory().join("set");
-    lab.back_up("g", &set, &[]).succeeds();
+    let (guest, set) = lab.guest_with_a_set("first");
     guest.stop();
     // What it wrote in an earlier map is kept, and copied as well.
     let overlay = lab.fresh_directory().join("overlay");
@@ -160,10 +157,7 @@ fn a_running_copy_becomes_a_machine_of_its_own() {
 #[test]
 fn a_machine_of_its_own_is_asked_for_later() {
     let lab = Lab::up();
-    let guest = lab.guest("g", &["vda:64M"]);
-    guest.execute("mkfs.ext4 -q /dev/vda && mount /dev/vda /mnt && echo first >/mnt/file && sync");
-    let set = lab.fresh_directory().join("set");
-    lab.back_up("g", &set, &[]).succeeds();
+    let (guest, set) = lab.guest_with_a_set("first");
     guest.stop();
     let directory_of_qemu = |mode: &str| {
         let directory = lab.fresh_directory();

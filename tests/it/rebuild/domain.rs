@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use super::{back_up, forget, hand_over, images, is_valid, restore};
+use super::{forget, hand_over, images, is_valid, restore};
 use crate::support::{Lab, MIB, TestDomain, compare};
 
 const NETWORK: &str = "<interface type='user'><mac address='52:54:00:12:34:56'/><model type='virtio'/></interface>";
@@ -42,7 +42,7 @@ fn a_domain_with_disks_of_all_kinds_comes_back() {
     domain.write("vdb", 0xbb, 2 * MIB, 2 * MIB);
     let references = domain.snapshot_references(&["vda", "vdb"]);
     let set = lab.fresh_directory().join("set");
-    back_up(&lab, "web", &set, &["-x", "vdc"]).succeeds();
+    lab.back_up("web", &set, &["-x", "vdc"]).succeeds();
     let old = lab.virsh(&[&"dumpxml", &"web"]);
     for gone in ["hdb", "fda"] {
         fs::remove_file(domain.image(gone)).unwrap();
@@ -80,7 +80,7 @@ fn a_domain_with_disks_of_all_kinds_comes_back() {
     for (target, reference) in ["vda", "vdb"].iter().zip(&references) {
         compare(&again.snapshot_reference(target), "raw", reference);
     }
-    back_up(&lab, "web", &lab.fresh_directory().join("next"), &[]).succeeds();
+    lab.back_up("web", &lab.fresh_directory().join("next"), &[]).succeeds();
 
     // Beside it, as another one.
     let out = images(&lab);
@@ -107,7 +107,7 @@ fn firmware_and_its_variables_come_back() {
     );
     lab.domain("web", &["--os", &os, "vda:2M"]);
     let set = lab.fresh_directory().join("set");
-    back_up(&lab, "web", &set, &[]).succeeds();
+    lab.back_up("web", &set, &[]).succeeds();
     let saved = fs::read(&variables).unwrap();
     forget(&lab, "web");
     fs::write(&variables, vec![0; 128 << 10]).unwrap();
@@ -142,7 +142,7 @@ fn a_disk_of_the_running_domain_alone_is_told() {
     lab.virsh(&[&"attach-disk", &"web", &image, &"vdb", &"--subdriver", &"qcow2", &"--live"]);
     domain.write("vdb", 0x11, 0, MIB);
     let set = lab.fresh_directory().join("set");
-    back_up(&lab, "web", &set, &[]).succeeds();
+    lab.back_up("web", &set, &[]).succeeds();
     let out = images(&lab);
     restore(&lab, &set, &out, &["-c"]).succeeds().says(&["disk vdb is not in the domain's XML", "by hand"]);
     assert!(out.join("hot.qcow2").exists());

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use super::{back_up, forget, hand_over, images, is_valid, restore};
+use super::{forget, hand_over, images, is_valid, restore};
 use crate::support::{Lab, TestDomain, listing, virtkeep};
 
 #[test]
@@ -22,10 +22,10 @@ fn media_are_saved_where_asked_for_and_come_back_into_their_drives() {
     fs::File::create(&large).unwrap().set_len((64 << 20) + 1).unwrap();
     lab.domain("web", &["vda:2M", &drive("hda", &seed), &drive("hdb", &second), &drive("hdc", &large)]);
     let plain = lab.fresh_directory().join("plain");
-    back_up(&lab, "web", &plain, &["-l", "copy"]).succeeds();
+    lab.back_up("web", &plain, &["-l", "copy"]).succeeds();
     assert!(!listing(&plain).iter().any(|name| name.contains("medium")));
     let set = lab.fresh_directory().join("set");
-    let run = back_up(&lab, "web", &set, &["--include-cdrom"]).succeeds();
+    let run = lab.back_up("web", &set, &["--include-cdrom"]).succeeds();
     run.says(&["hda: saved its medium", "warning: hdc: its medium is not saved", "more than 67108864 bytes"]);
     virtkeep(&[&"verify", &"-n", &"-i", &set]).succeeds();
     forget(&lab, "web");
@@ -65,7 +65,7 @@ fn bitlocker_keys_are_asked_for_and_kept_private() {
     let guest = lab.guest("g", &["vda:8M"]);
     let set = lab.fresh_directory().join("set");
     let first = lab.fresh_directory().join("first");
-    back_up(&lab, "g", &first, &["-l", "copy"]).succeeds();
+    lab.back_up("g", &first, &["-l", "copy"]).succeeds();
     // The name and the keys are virtnbdbackup's, which takes libvirt's; a newer libvirt has more of them.
     let keys = |text: &str| -> Vec<String> {
         let json: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).unwrap();
@@ -79,16 +79,16 @@ fn bitlocker_keys_are_asked_for_and_kept_private() {
     let is_said = |own: &&String| own.starts_with("os.") || own.starts_with("timezone.") || own.starts_with("user.");
     assert_eq!(ours.iter().filter(is_said).collect::<BTreeSet<_>>(), theirs.iter().filter(is_said).collect());
     // Of a guest that is no Windows nothing is asked.
-    back_up(&lab, "g", &set, &["--bitlocker-keys"]).succeeds().says(&["no BitLocker keys", "no Windows (lab)"]);
+    lab.back_up("g", &set, &["--bitlocker-keys"]).succeeds().says(&["no BitLocker keys", "no Windows (lab)"]);
     guest.execute("sed -i 's/^ID=.*/ID=mswindows/' /etc/os-release");
-    let run = back_up(&lab, "g", &set, &["--bitlocker-keys", "--strict"]).ends_with(3);
+    let run = lab.back_up("g", &set, &["--bitlocker-keys", "--strict"]).ends_with(3);
     run.says(&["the BitLocker recovery keys are not saved", "manage-bde"]);
     guest.execute(
         "printf '%s\\n' '#!/bin/sh' 'case \"$*\" in' '-status) echo \"Volume C: [Windows]\"; echo \"Volume D: []\";;' \
          '\"-protectors -get C:\") echo \"Password: 111111-222222\";;' '*) exit 1;;' 'esac' >/bin/manage-bde \
          && chmod 755 /bin/manage-bde",
     );
-    let run = back_up(&lab, "g", &set, &["--bitlocker-keys", "--strict", "--mode", "0644"]).succeeds();
+    let run = lab.back_up("g", &set, &["--bitlocker-keys", "--strict", "--mode", "0644"]).succeeds();
     run.says(&["keys of volume C:", "volume D: has no BitLocker keys"]);
     let keys = set.join("bitlocker.recovery.key.C.virtnbdbackup.2");
     assert_eq!(fs::read_to_string(&keys).unwrap(), "Password: 111111-222222\n");
@@ -102,10 +102,7 @@ fn bitlocker_keys_are_asked_for_and_kept_private() {
 #[test]
 fn a_guest_boots_from_its_restored_kernel() {
     let lab = Lab::up();
-    let guest = lab.guest("g", &["vda:64M"]);
-    guest.execute("mkfs.ext4 -q /dev/vda && mount /dev/vda /mnt && echo here >/mnt/file && sync");
-    let set = lab.fresh_directory().join("set");
-    back_up(&lab, "g", &set, &[]).succeeds();
+    let (_guest, set) = lab.guest_with_a_set("here");
     forget(&lab, "g");
     fs::rename(lab.directory().join("guest"), lab.directory().join("away")).unwrap();
     let out = images(&lab);

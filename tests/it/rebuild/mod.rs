@@ -11,15 +11,6 @@ use std::path::Path;
 use crate::support::{Lab, Run, run, virtkeep};
 
 #[track_caller]
-fn back_up(lab: &Lab, name: &str, set: &Path, options: &[&str]) -> Run {
-    let (uri, scratch) = (lab.uri(), lab.scratch());
-    let mut arguments: Vec<&dyn AsRef<OsStr>> = vec![&"backup", &"-n", &"-U", &uri, &"-d", &name, &"-o", &set];
-    arguments.extend([&"--scratchdir" as &dyn AsRef<OsStr>, &scratch]);
-    arguments.extend(options.iter().map(|option| option as &dyn AsRef<OsStr>));
-    virtkeep(&arguments)
-}
-
-#[track_caller]
 fn restore(lab: &Lab, set: &Path, out: &Path, options: &[&str]) -> Run {
     let uri = lab.uri();
     let mut arguments: Vec<&dyn AsRef<OsStr>> = vec![&"restore", &"-n", &"-i", &set, &"-o", &out, &"-U", &uri];

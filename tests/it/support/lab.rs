@@ -89,6 +89,17 @@ impl Lab {
         self.start("guest", name, disks)
     }
 
+    /// The guest `g`, whose disk `vda` is mounted on `/mnt` and has a file `file` with the line `text`, and a set with a
+    /// full of it.
+    #[track_caller]
+    pub fn guest_with_a_set(&self, text: &str) -> (TestDomain<'_>, PathBuf) {
+        let guest = self.guest("g", &["vda:64M"]);
+        guest.execute(&format!("mkfs.ext4 -q /dev/vda && mount /dev/vda /mnt && echo {text} >/mnt/file && sync"));
+        let set = self.fresh_directory().join("set");
+        self.back_up("g", &set, &[]).succeeds();
+        (guest, set)
+    }
+
     #[track_caller]
     fn start(&self, command: &str, name: &str, disks: &[&str]) -> TestDomain<'_> {
         let mut arguments: Vec<&dyn AsRef<OsStr>> = vec![&name];

@@ -14,7 +14,6 @@ use crate::cancel::Cancel;
 use crate::commands::Session;
 use crate::error::{self, Error, Kind, Result};
 use crate::libvirt::domain_xml::moved;
-use crate::pipeline::Progress;
 use crate::set::layout::write_with_mode;
 
 /// A domain's XML is for root and its owner: it can hold passwords.
@@ -30,15 +29,13 @@ impl Guest {
     pub fn hand_over(&mut self, define: bool, session: &Session, stop: &Cancel) -> Result<()> {
         let images = std::mem::take(&mut self.images);
         let targets: Vec<&str> = images.iter().map(|(target, _)| target.as_str()).collect();
-        let (mut meter, mut shown) = (None, 0);
-        self.change_over(&images, stop, &mut |done, total| {
-            let meter = meter.get_or_insert_with(|| session.display.meter(&targets.join(", "), total));
-            meter.advance(done.saturating_sub(shown));
-            shown = done.max(shown);
+        let mut progress = session.display.follow(&targets.join(", "));
+        let changed = self.change_over(&images, stop, &mut |done, total| {
+            progress.at(done, total);
             Ok(())
-        })
-        .map_err(|unfinished| unfinished.error)?;
-        drop(meter);
+        });
+        changed.map_err(|unfinished| unfinished.error)?;
+        drop(progress);
         self.let_go()?;
         self.files.keep();
         for line in told(&images) {
@@ -81,12 +78,14 @@ impl Guest {
         let place = place_of(&order.copy_to)?;
         refuse_set(&self.sets, &place)?;
         let images = images(&place, &self.name, &self.disks)?;
-        let moves = self.firmware.iter().map(|old| new_place(old, &place)).collect::<Result<Vec<_>>>()?;
-        let made: Vec<PathBuf> = images.iter().chain(&moves).map(|(_, path)| path).cloned().collect();
+        let moves = self.firmware.iter().map(|old| Ok((old.clone(), new_place(old, &place)?)));
+        let moves = moves.collect::<Result<Vec<_>>>()?;
+        let images_made = images.iter().map(|(_, path)| path.clone());
+        let made: Vec<PathBuf> = images_made.chain(moves.iter().map(|(_, new)| new.clone())).collect();
         // Before they are there.
         self.order(self.orders.with(&made))?;
         let mut made = Removed(made);
-        let copied = self.firmware.iter().zip(&moves).try_for_each(|(old, (_, new))| copy_file(old, new));
+        let copied = moves.iter().try_for_each(|(old, new)| copy_file(old, new));
         let changed = copied.map_err(|error| Unfinished { error, used: 0 });
         let changed = changed.and_then(|()| self.change_over(&images, stop, tell));
         if let Err(unfinished) = changed {
@@ -111,12 +110,10 @@ impl Guest {
     }
 
     /// Defines the domain, or leaves what defines it.
-    fn settle(&self, define: bool, place: &Path, moves: &[(String, PathBuf)]) -> Result<String> {
+    fn settle(&self, define: bool, place: &Path, moves: &[(PathBuf, PathBuf)]) -> Result<String> {
         // It is out of danger: a signal must not keep us from this.
         let reached = self.link.reach_within(PATIENCE, &Cancel::new())?;
-        let old = self.firmware.iter().map(PathBuf::as_path);
-        let moves: Vec<(&Path, &Path)> = old.zip(moves.iter().map(|(_, new)| new.as_path())).collect();
-        let text = moved(&reached.xml(true)?, &moves)?;
+        let text = moved(&reached.xml(true)?, moves)?;
         if define {
             return self.define(&text);
         }
@@ -174,14 +171,13 @@ fn told(images: &[(String, PathBuf)]) -> Vec<String> {
 }
 
 /// Where a file of the firmware's goes.
-fn new_place(old: &Path, place: &Path) -> Result<(String, PathBuf)> {
-    let name = old.file_name().unwrap_or_default();
-    let new = place.join(name);
+fn new_place(old: &Path, place: &Path) -> Result<PathBuf> {
+    let new = place.join(old.file_name().unwrap_or_default());
     match new.symlink_metadata() {
         Ok(_) => {
             Err(Error::new(Kind::Busy, "exists already").path(new).hint("choose another directory with --copy-to"))
         }
-        Err(_) => Ok((name.to_string_lossy().into_owned(), new)),
+        Err(_) => Ok(new),
     }
 }
 

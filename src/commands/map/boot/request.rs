@@ -16,7 +16,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::commands::Session;
 use crate::error::{Error, Kind, Result, report};
-use crate::pipeline::Progress;
 
 /// How often the asking side looks for a signal; how long the map waits for an order that was announced.
 const TICK: Duration = Duration::from_millis(200);
@@ -118,7 +117,7 @@ pub fn ask(process: Pid, order: &Order, session: &Session) -> Result<()> {
     let mut text = serde_json::to_vec(order).map_err(|error| lost(error.into()))?;
     text.push(b'\n');
     (&stream).write_all(&text).map_err(lost)?;
-    let (mut answers, mut line, mut meter, mut shown) = (BufReader::new(&stream), Vec::new(), None, 0);
+    let (mut answers, mut line, mut progress) = (BufReader::new(&stream), Vec::new(), session.display.follow("copied"));
     loop {
         session.cancel.check()?;
         // What came of a line stays in it when the time is over.
@@ -130,13 +129,9 @@ pub fn ask(process: Pid, order: &Order, session: &Session) -> Result<()> {
         }
         let bad = |error| Error::new(Kind::Protocol, "the map answers with something else").caused_by(error);
         match serde_json::from_slice(&line).map_err(bad)? {
-            Reply::Copied(done, total) => {
-                let meter = meter.get_or_insert_with(|| session.display.meter("copied", total));
-                meter.advance(done.saturating_sub(shown));
-                shown = done.max(shown);
-            }
+            Reply::Copied(done, total) => progress.at(done, total),
             Reply::Kept(said) => {
-                drop(meter);
+                drop(progress);
                 said.iter().for_each(|line| tracing::info!("{line}"));
                 return Ok(());
             }
