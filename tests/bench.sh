@@ -13,7 +13,7 @@ usage: tests/bench.sh [PART...]
   BENCH_DATA_MIB   data on the disk of 8 GiB [2048]
   BENCH_ROUNDS     rounds, of which medians are taken [5]
   BENCH_EXTENTS    pieces of 4 KiB of the fragmented disk [300000]
-  BENCH_DIR        where disks and sets lie, 12 GiB with the sizes above [/dev/shm: a disk would
+  BENCH_DIR        where disks and sets lie, 16 GiB with the sizes above [/dev/shm: a disk would
                    be what is measured]
   BENCH_COLD       the disks' images are dropped from the page cache before each run (BENCH_DIR on a disk)
   BENCH_BIN        the program [a release build, made first]
@@ -40,7 +40,7 @@ lab=$work/lab
 . tests/bench/lib.sh
 clean() {
     tests/lab.sh down "$lab" || true
-    rm -rf "$work"
+    rm -rf "$work" "/dev/shm/${work##*/}.warm"
 }
 trap clean EXIT
 trap 'exit 130' INT
@@ -220,7 +220,7 @@ part_restore() {
         measure copy-raw nbdcopy --flush "nbd+unix:///?socket=$work/nbd.sock" "$work/copy.raw"
         kill "$(cat "$work/pid")"
         measure restore-raw "$bin" restore -i "$work/chain" -o "$work/out" -n -t raw
-        cmp "$work/copy.raw" "$work"/out/*vda*
+        cmp "$work/copy.raw" "$work/out/restore.raw"
         rm -rf "$work/copy.raw" "$work/out"
     done
     tests/lab.sh remove "$lab" restore

@@ -3,9 +3,17 @@
 
 say() { echo "bench: $*" >&2; }
 
+# A virtual machine gives memory that is free for some seconds back to its host, and the next to use it pays for that
+# (several seconds per GiB were seen): what a run will take is taken and freed right before it.
+warm() {
+    head -c "$((2 * data_mib))M" /dev/zero >"/dev/shm/${work##*/}.warm"
+    rm "/dev/shm/${work##*/}.warm"
+}
+
 # Runs a command; appends "seconds kilobytes processor-seconds" to the samples of NAME.
 measure() {
     local name=$1 && shift
+    warm
     /usr/bin/time -f '%e %M %U %S' -o "$work/time" -- "$@" >"$work/output" 2>&1 ||
         { cat "$work/output" >&2 && say "$name failed" && exit 1; }
     tail -n 1 "$work/time" | awk '{ print $1, $2, $3 + $4 }' >>"$work/samples.$name"
