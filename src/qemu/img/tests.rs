@@ -1,8 +1,15 @@
-use super::*;
-use crate::error::{hint, report};
-use crate::nbd::testing::{text, tool};
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
 use tempfile::TempDir;
+
+use super::bitmaps::parse_bitmaps;
+use super::info::parse;
+use super::*;
+use crate::error::{Kind, hint, report};
+use crate::host::Host;
+use crate::nbd::testing::{text, tool};
 
 #[test]
 fn senseless_json_is_refused() {
