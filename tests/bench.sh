@@ -26,6 +26,8 @@ case ${1-} in
 ?*) parts=("$@") ;;
 esac
 data_mib=${BENCH_DATA_MIB-2048} rounds=${BENCH_ROUNDS-5} extents=${BENCH_EXTENTS-300000}
+# The copy, and what QEMU takes for it.
+warm_mib=$((data_mib * 5 / 4))
 
 tests/install.sh --tests >&2
 bin=${BENCH_BIN-}
@@ -98,7 +100,7 @@ with open(sys.argv[1], "rb", buffering=0) as file:
         "$(ratio "$(median virtkeep 3)" "$sum") x." >>"$work/notes"
     say "an increment without changes"
     "$bin" backup -U "$uri" -d full -o "$work/chain" -l full --scratchdir "$lab/scratch" --quiet
-    for round in $(seq "$rounds"); do virtkeep_backup no-change full "$work/chain" -l inc; done
+    for round in $(seq "$rounds"); do warm_mib=0 virtkeep_backup no-change full "$work/chain" -l inc; done
     row "virtkeep backup -l inc, nothing changed" no-change
     tests/lab.sh remove "$lab" full
     rm -rf "$work/chain"
@@ -134,7 +136,7 @@ part_four() {
 # ---- an increment of 1 %, scattered
 
 part_scattered() {
-    local round
+    local round warm_mib=1280
     say "a disk of 100 GiB of which 1 % changes in pieces of 64 KiB"
     qemu-img create -q -f qcow2 "$work/scattered.qcow2" 100G
     domain scattered vda="$work/scattered.qcow2"
@@ -175,28 +177,32 @@ until_known() { # NAME COMMAND...
     wait "$pid" || true
 }
 
+# The last disk again, in a QEMU that keeps all tables of it in memory, see docs/storage.md.
 part_extents() {
-    local size pieces round
-    for size in 60 300; do
-        pieces=$(python3 tests/bench/disk.py pieces "$work/pieces.qcow2" $size)
-        domain pieces vda="$work/pieces.qcow2"
+    local kind size option pieces round what warm_mib=256
+    for kind in 60 300 cached; do
+        size=${kind/cached/300} option=
+        pieces=$(python3 tests/bench/disk.py pieces "$work/pieces.qcow2" "$size")
+        what="$size GiB in $pieces pieces"
+        if [ $kind = cached ]; then option=,cache=64 what="the same with a metadata_cache of 64 MiB"; fi
+        domain pieces vda="$work/pieces.qcow2$option"
         for round in $(seq "$rounds"); do
             job pieces vda
-            measure nbdinfo-$size nbdinfo --map "$(exported vda)"
+            measure nbdinfo-$kind nbdinfo --map "$(exported vda)"
             virsh domjobabort pieces
-            until_known known-$size "$bin" backup -U "$uri" -d pieces -o "$work/set" -l copy --scratchdir "$lab/scratch" -n
+            until_known known-$kind "$bin" backup -U "$uri" -d pieces -o "$work/set" -l copy --scratchdir "$lab/scratch" -n
             rm -rf "$work/set"
-            if [ $size = 60 ]; then
-                until_known virtnbdbackup-$size virtnbdbackup -U "$uri" -d pieces -o "$work/set" -l copy \
+            if [ $kind = 60 ]; then
+                until_known virtnbdbackup-$kind virtnbdbackup -U "$uri" -d pieces -o "$work/set" -l copy \
                     --scratchdir "$lab/scratch" -n
                 virsh domjobabort pieces 2>/dev/null || true
                 rm -rf "$work/set"
             fi
         done
         tests/lab.sh remove "$lab" pieces
-        row "nbdinfo --map, $size GiB in $pieces pieces" nbdinfo-$size
-        if [ $size = 60 ]; then row "virtnbdbackup, from the start to the list of extents, the same" virtnbdbackup-$size; fi
-        row "virtkeep backup, from the start to the list of extents, the same" known-$size nbdinfo-$size="nbdinfo --map"
+        row "nbdinfo --map, $what" nbdinfo-$kind
+        if [ $kind = 60 ]; then row "virtnbdbackup, from the start to the list of extents, the same" virtnbdbackup-$kind; fi
+        row "virtkeep backup, from the start to the list of extents, the same" known-$kind nbdinfo-$kind="nbdinfo --map"
     done
 }
 

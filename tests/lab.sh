@@ -37,7 +37,7 @@ usage: tests/lab.sh COMMAND DIR [ARGUMENT...]
   The target's prefix gives the bus: vd virtio, sd scsi, hd ide, fd floppy.
   Options: raw (format), volume (through a storage pool), block (path= is a device), cdrom, readonly, nodiscard,
   dir=NAME (subdirectory of the image), name=NAME (its file name), path=FILE (an existing
-  image; SIZE is not used), any other KEY=VALUE is an option of qcow2.
+  image; SIZE is not used), cache=MIB (what QEMU keeps of the tables), any other KEY=VALUE is an option of qcow2.
 END
 }
 
@@ -250,7 +250,7 @@ down() {
 # One disk's XML; makes its image unless it exists.
 disk_xml() {
     local name=$1 spec=$2 target size options option
-    local format=qcow2 device=disk file='' sub='' path='' type=file extra='' discard=" discard='unmap'"
+    local format=qcow2 device=disk file='' sub='' path='' type=file extra='' cache='' discard=" discard='unmap'"
     local -a create=()
     IFS=: read -r target size options <<<"$spec"
     [ -n "$target" ] && [ -n "$size" ] || die "disk '$spec' is not TARGET:SIZE[:OPTION,...]"
@@ -266,6 +266,7 @@ disk_xml() {
         dir=*) sub=${option#dir=}/ ;;
         name=*) file=${option#name=} ;;
         path=*) path=${option#path=} ;;
+        cache=*) cache="<metadata_cache><max_size unit='MiB'>${option#cache=}</max_size></metadata_cache>" ;;
         *=*) create+=("$option") ;;
         *) die "disk '$spec': unknown option '$option'" ;;
         esac
@@ -274,7 +275,7 @@ disk_xml() {
     [ -n "$path" ] || path=$(make_image "$name" "$sub" "${file:-$name-$target.$format}" "$format" "$size" "${create[@]}")
     cat <<END
 <disk type='$type' device='$device'>
-<driver name='qemu' type='$format'$discard/>
+<driver name='qemu' type='$format'$discard>$cache</driver>
 $(source_xml "$type" "$path")
 <target dev='$target' bus='$(bus "$target")'/>
 $extra

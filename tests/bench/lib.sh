@@ -4,9 +4,9 @@
 say() { echo "bench: $*" >&2; }
 
 # A virtual machine gives memory that is free for some seconds back to its host, and the next to use it pays for that
-# (several seconds per GiB were seen): what a run will take is taken and freed right before it.
+# (seconds per GiB were seen): what a run will take, warm_mib, is taken and freed right before it.
 warm() {
-    head -c "$((2 * data_mib))M" /dev/zero >"/dev/shm/${work##*/}.warm"
+    head -c "${warm_mib}M" /dev/zero >"/dev/shm/${work##*/}.warm"
     rm "/dev/shm/${work##*/}.warm"
 }
 
@@ -35,11 +35,12 @@ row() { # TITLE NAME COMPARED=WORDS...
 
 virsh() { command virsh -q -c "$uri" "$@"; }
 
-# A domain with disks of ours: DOMAIN TARGET=PATH...
+# A domain with disks of ours: DOMAIN TARGET=PATH[,OPTION]...
 domain() {
-    local name=$1 disks=() disk && shift
+    local name=$1 disks=() disk file && shift
     for disk; do
-        chmod 666 "${disk#*=}"
+        file=${disk#*=}
+        chmod 666 "${file%%,*}"
         disks+=("${disk%%=*}:0:path=${disk#*=}")
     done
     tests/lab.sh domain "$lab" "$name" "${disks[@]}" >/dev/null
