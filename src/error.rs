@@ -143,6 +143,9 @@ impl Error {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
                 self.hint("free some space there, or choose another place")
             }
+            std::io::ErrorKind::FileTooLarge => {
+                self.hint("the file system, or `ulimit -f`, allows no file of that size: choose another place")
+            }
             _ => self,
         }
     }

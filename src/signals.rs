@@ -2,11 +2,12 @@
 //! one ends it at once. One that comes right behind counts as the same: service managers and closed
 //! terminals send two.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
@@ -53,6 +54,8 @@ pub fn watch(cancel: &Cancel) -> Result<()> {
     if !is_hangup_ignored() {
         wanted.push(SIGHUP);
     }
+    // A file that grows beyond `ulimit -f` is an error of that write, not the end of the process.
+    signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(|error| Error::io("set up signal handling", error))?;
     let mut signals = Signals::new(wanted).map_err(|error| Error::io("set up signal handling", error))?;
     let cancel = cancel.clone();
     start("signals", move || {

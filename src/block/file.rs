@@ -92,13 +92,12 @@ impl FileSink {
         Ok(Self { writer: OneWriter::new(file), path: path.to_owned(), size, zeroed: false })
     }
 
-    /// Sets all of the space aside, so that it can't run out later. The content stays.
+    /// Sets all of the space of a new file aside, so that it can't run out later.
     ///
     /// # Errors
-    /// [`Kind::Io`] if there is not enough, or the file system can't do it.
+    /// [`Kind::Io`] if there is not enough.
     pub fn allocate(&self) -> Result<()> {
-        fallocate(self.writer.file(), FallocateFlags::empty(), 0, self.size)
-            .map_err(|error| Error::io("allocate", error).path(&self.path))
+        allocate(self.writer.file(), self.size).map_err(|error| error.path(&self.path))
     }
 
     fn check(&self, offset: u64, length: u64) -> Result<()> {
@@ -138,6 +137,14 @@ impl BlockSink for FileSink {
 
     fn flush(&self) -> Result<()> {
         self.writer.sync().map_err(|error| Error::io("flush", error).path(&self.path))
+    }
+}
+
+/// Sets `size` bytes aside for a new file; with zeroes, where the file system knows no other way.
+pub(super) fn allocate(file: &File, size: u64) -> Result<()> {
+    match fallocate(file, FallocateFlags::empty(), 0, size) {
+        Err(Errno::NOTSUP | Errno::NOSYS) => write_zero_bytes(file, 0, size),
+        result => result.map_err(|error| Error::io("allocate", error)),
     }
 }
 

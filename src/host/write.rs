@@ -35,6 +35,15 @@ impl Host {
         }
     }
 
+    /// Whether anything bears the name `path`: a link to what is not there, too.
+    ///
+    /// # Errors
+    /// As for [`Host::exists`].
+    pub fn is_taken(&self, path: &Path) -> Result<bool> {
+        let is_link = self.is_local() && path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink());
+        if is_link { Ok(true) } else { self.exists(path) }
+    }
+
     /// Makes a directory and those above it, as far as they are missing.
     ///
     /// # Errors

@@ -71,8 +71,11 @@ impl Geometry {
     fn check(&self) -> Result<()> {
         let Self { size, cluster, refcount_bits, extended_l2, .. } = *self;
         let possible = cluster.is_power_of_two() && CLUSTER_BITS.contains(&cluster.trailing_zeros());
-        if !possible || extended_l2 && cluster < MIN_EXTENDED_CLUSTER {
+        if !possible {
             return Err(cannot_be(format!("cluster_size={cluster}")));
+        }
+        if extended_l2 && cluster < MIN_EXTENDED_CLUSTER {
+            return Err(cannot_be(format!("extended_l2=on and cluster_size={cluster}, which is under 16384")));
         }
         if !refcount_bits.is_power_of_two() || refcount_bits > 64 {
             return Err(cannot_be(format!("refcount_bits={refcount_bits}")));

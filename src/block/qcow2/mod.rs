@@ -8,17 +8,16 @@ mod geometry;
 mod layout;
 mod tables;
 
-use std::fs::OpenOptions;
-use std::io::BufWriter;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-
-use rustix::fs::{FallocateFlags, fallocate};
 
 pub use geometry::Geometry;
 use layout::Layout;
 
 use crate::block::BlockSink;
+use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::extent::Extent;
 use crate::one_writer::OneWriter;
@@ -37,28 +36,52 @@ impl Qcow2Sink {
     /// from the start, and reads as zeroes. With `allocate` the whole disk has its place, and the space is set aside.
     ///
     /// # Errors
-    /// [`Kind::Busy`] if the file exists, [`Kind::Unsupported`] if the disk is too large for such an image.
-    pub fn create(path: &Path, geometry: Geometry, extents: &[Extent], allocate: bool) -> Result<Self> {
+    /// [`Kind::Busy`] if the file exists, [`Kind::Unsupported`] if the disk is too large for such an image,
+    /// [`Kind::Cancelled`]. What there is of the file after others is to be removed.
+    pub fn create(
+        path: &Path,
+        geometry: Geometry,
+        extents: &[Extent],
+        allocate: bool,
+        cancel: &Cancel,
+    ) -> Result<Self> {
         let whole = [Extent::data(0, geometry.size)];
         let extents = if allocate { &whole } else { extents };
         let layout = Layout::new(geometry, extents).map_err(|error| error.path(path))?;
         let file =
             OpenOptions::new().read(true).write(true).create_new(true).open(path).map_err(|error| {
                 match error.kind() {
-                    std::io::ErrorKind::AlreadyExists => Error::new(Kind::Busy, "the file exists").path(path),
+                    io::ErrorKind::AlreadyExists => Error::new(Kind::Busy, "the file exists").path(path),
                     _ => Error::io("create", error).path(path),
                 }
             })?;
         let bad = |what| move |error| Error::io(what, error).path(path);
         if allocate {
-            fallocate(&file, FallocateFlags::empty(), 0, layout.file_size())
-                .map_err(|error| Error::io("allocate", error).path(path))?;
+            super::file::allocate(&file, layout.file_size()).map_err(|error| error.path(path))?;
         }
         file.set_len(layout.file_size()).map_err(bad("set the size"))?;
-        let mut out = BufWriter::with_capacity(MIB as usize, &file);
-        tables::write(&layout, extents, &mut out).map_err(bad("write the tables"))?;
-        out.into_inner().map_err(|error| bad("write the tables")(error.into_error()))?;
+        let mut out = BufWriter::with_capacity(MIB as usize, Interruptible { file: &file, cancel });
+        let written = tables::write(&layout, extents, &mut out).and_then(|()| out.flush());
+        drop(out);
+        written.map_err(bad("write the tables"))?;
         Ok(Self { writer: OneWriter::new(file), path: path.to_owned(), layout })
+    }
+}
+
+/// A file that is written to until that is cancelled: tables of large disks take minutes.
+struct Interruptible<'f> {
+    file: &'f File,
+    cancel: &'f Cancel,
+}
+
+impl Write for Interruptible<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.cancel.check().map_err(io::Error::other)?;
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
     }
 }
 

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use crate::cancel::Cancel;
 use crate::error::report;
 use crate::extent::{self, Kind as Known};
 use crate::nbd::testing::{text, tool};
@@ -30,7 +31,7 @@ fn fill(sink: &Qcow2Sink, extents: &[Extent]) {
 /// The raw image that an image must equal.
 fn reference(path: &Path, size: u64, extents: &[Extent]) {
     use std::os::unix::fs::FileExt;
-    let file = std::fs::File::create(path).unwrap();
+    let file = File::create(path).unwrap();
     file.set_len(size).unwrap();
     for extent in extents.iter().filter(|extent| extent.kind() == Known::Data) {
         file.write_all_at(&extent.range().map(content).collect::<Vec<_>>(), extent.offset).unwrap();
@@ -87,7 +88,7 @@ proptest! {
         let directory = TempDir::new().unwrap();
         let [image, raw, other] = ["image", "raw", "other"].map(|name| directory.path().join(name));
         let size = extents.last().map_or(0, Extent::end);
-        let sink = Qcow2Sink::create(&image, Geometry::new(size, &options).unwrap(), &extents, false).unwrap();
+        let sink = Qcow2Sink::create(&image, Geometry::new(size, &options).unwrap(), &extents, false, &Cancel::new()).unwrap();
         // It is valid before anything is in it.
         tool("qemu-img", &["check", "-q", "-f", "qcow2", text(&image)]);
         fill(&sink, &extents);
@@ -138,7 +139,7 @@ fn a_large_sparse_disk() {
         extent::push(&mut extents, Extent::zero(terabyte * TIB + 6 * KIB, TIB - 6 * KIB));
     }
     let geometry = Geometry::new(size, &CreateOptions::default()).unwrap();
-    let sink = Qcow2Sink::create(&image, geometry, &extents, false).unwrap();
+    let sink = Qcow2Sink::create(&image, geometry, &extents, false, &Cancel::new()).unwrap();
     fill(&sink, &extents);
     tool("qemu-img", &["check", "-q", "-f", "qcow2", text(&image)]);
     let cluster = 64 * KIB;
@@ -155,7 +156,7 @@ fn all_space_is_set_aside_where_asked() {
     let image = directory.path().join("image");
     let extents = [Extent::zero(0, 3 * MIB), Extent::data(3 * MIB, MIB), Extent::zero(4 * MIB, 4 * MIB + 512)];
     let geometry = Geometry::new(8 * MIB + 512, &CreateOptions::default()).unwrap();
-    let sink = Qcow2Sink::create(&image, geometry, &extents, true).unwrap();
+    let sink = Qcow2Sink::create(&image, geometry, &extents, true, &Cancel::new()).unwrap();
     fill(&sink, &extents);
     assert!(image.metadata().unwrap().blocks() * 512 > 8 * MIB);
     tool("qemu-img", &["check", "-q", "-f", "qcow2", text(&image)]);
@@ -193,7 +194,7 @@ fn what_cannot_be_is_refused() {
     for size in [129 * TIB / 1024, 1 << 62, u64::MAX / 512 * 512] {
         let geometry = Geometry::new(size, &tiny).unwrap();
         for extents in [&[Extent::zero(0, size)][..], &[Extent::data(0, size)]] {
-            let error = Qcow2Sink::create(&image, geometry, extents, false).unwrap_err();
+            let error = Qcow2Sink::create(&image, geometry, extents, false, &Cancel::new()).unwrap_err();
             assert_eq!(error.kind(), Kind::Unsupported, "{}", report(&error));
         }
     }
@@ -201,11 +202,16 @@ fn what_cannot_be_is_refused() {
 
     let geometry = Geometry::new(MIB, &usual).unwrap();
     let extents = [Extent::data(0, 64 * KIB), Extent::zero(64 * KIB, 960 * KIB)];
-    let sink = Qcow2Sink::create(&image, geometry, &extents, false).unwrap();
-    assert_eq!(Qcow2Sink::create(&image, geometry, &extents, false).unwrap_err().kind(), Kind::Busy);
+    let sink = Qcow2Sink::create(&image, geometry, &extents, false, &Cancel::new()).unwrap();
+    assert_eq!(Qcow2Sink::create(&image, geometry, &extents, false, &Cancel::new()).unwrap_err().kind(), Kind::Busy);
     for (offset, length) in [(MIB, 1), (MIB - 1, 2), (u64::MAX, 2), (64 * KIB, 1), (MIB - 1, 1)] {
         let error = sink.write_at(&vec![1; length], offset).unwrap_err();
         assert_eq!((error.kind(), error.offset()), (Kind::Usage, Some(offset)));
     }
     sink.write_at(&[], MIB).unwrap();
+
+    let cancel = Cancel::new();
+    cancel.cancel();
+    let error = Qcow2Sink::create(&directory.path().join("other"), geometry, &extents, false, &cancel).unwrap_err();
+    assert_eq!(error.kind(), Kind::Cancelled, "{}", report(&error));
 }

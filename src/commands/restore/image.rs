@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use super::claim::Claim;
 use super::device;
 use super::output::Output;
 use super::phrases;
 use super::source::Source;
 use super::write::plain_name;
+use crate::block::qcow2::Geometry;
 use crate::chain_device::ChainDevice;
 use crate::cli::read::{Format, Restore};
 use crate::error::{Error, Kind, Result};
@@ -84,6 +86,20 @@ impl Target {
             Self::Device(_) => vec![],
             Self::WithDataFile(path, data, _) if !data.block => vec![path, &data.path],
             _ => vec![self.path()],
+        }
+    }
+
+    /// Their names until they are proven.
+    pub fn partial_files(&self) -> Vec<PathBuf> {
+        self.files().into_iter().map(partial).collect()
+    }
+
+    /// The file that most of it goes into; none for a device.
+    pub fn data_path(&self) -> Option<&Path> {
+        match self {
+            Self::WithDataFile(_, data, _) if !data.block => Some(&data.path),
+            _ if self.device().is_some() => None,
+            _ => Some(self.path()),
         }
     }
 
@@ -178,6 +194,8 @@ fn in_directory(args: &Restore, host: &Host, source: &Source, chain: &ChainDevic
         return Ok(Target::Raw(path));
     }
     let mut options = info.as_ref().map(CreateOptions::from).unwrap_or_default();
+    // Not when it is this disk's turn, hours later.
+    Geometry::new(chain.size(), &options).map_err(|error| error.disk(chain.target()).hint(hint))?;
     if args.preallocate {
         options.preallocation = Preallocation::Falloc;
     }
@@ -275,7 +293,9 @@ fn names(args: &Restore, source: &Source, chains: &[ChainDevice]) -> Vec<String>
 }
 
 /// Makes sure that nothing is overwritten unasked, and nothing at all that is in use, before the first byte is written.
-pub fn prepare(args: &Restore, host: &Host, targets: &[Target], chains: &[ChainDevice]) -> Result<()> {
+/// Nobody else writes these files while what it returns lives.
+pub fn prepare(args: &Restore, host: &Host, targets: &[Target], chains: &[ChainDevice]) -> Result<Vec<Claim>> {
+    let mut claims = Vec::new();
     for (target, chain) in targets.iter().zip(chains).filter(|_| !host.is_local()) {
         if let Some(path) = target.device() {
             return Err(Error::usage("a device of another host can't be written")
@@ -291,7 +311,10 @@ pub fn prepare(args: &Restore, host: &Host, targets: &[Target], chains: &[ChainD
         }
         for path in target.files() {
             let exists = host.exists(path)?;
-            if exists && !args.force {
+            if exists && host.file(path)?.kind == FileKind::Directory {
+                return Err(Error::usage("is a directory").path(path).hint("choose another directory with -o"));
+            }
+            if host.is_taken(path)? && !args.force {
                 phrases::exists(path);
                 return Err(Error::new(Kind::Busy, "exists already")
                     .path(path)
@@ -304,10 +327,13 @@ pub fn prepare(args: &Restore, host: &Host, targets: &[Target], chains: &[ChainD
             host.make_directory(directory).map_err(|error| {
                 error.hint("-o takes a directory that can be written to; it is made where it is missing")
             })?;
+            if host.is_local() {
+                claims.extend(Claim::take(&partial(path))?);
+            }
             // What an earlier restore left that did not come to its end.
             host.remove(&partial(path))?;
             host.remove(&plain_name(&partial(path)))?;
         }
     }
-    Ok(())
+    Ok(claims)
 }

@@ -2,21 +2,24 @@
 //!
 //! ```text
 //! open the set -> find the point -> may the domain be defined? -> resolve every chain
-//!   -> check every target and every file of the configuration
+//!   -> check every target and every file of the configuration, claim them, look for room
 //!   -> write each disk to NAME.partial, proven -> rename -> configuration -> define
 //! ```
 //!
 //! What can be refused is refused before the first byte; nothing bears its final name before all of it
 //! is proven and durable.
 
+mod claim;
 pub(super) mod config;
 mod define;
 mod device;
 mod foreign;
 mod image;
+mod leftover;
 mod older_raw;
 mod output;
 mod phrases;
+mod room;
 pub(super) mod sequence;
 pub(super) mod source;
 mod there;
@@ -60,14 +63,19 @@ pub fn run(args: &Restore, session: &Session) -> Result<Exit> {
     let restored: BTreeMap<String, NewSource> =
         chains.iter().zip(&targets).map(|(chain, target)| (chain.target().to_owned(), target.source())).collect();
     let config = plan_config(args, &host, &output, &source, &restored)?;
-    image::prepare(args, &host, &targets, &chains)?;
+    let claims = image::prepare(args, &host, &targets, &chains)?;
+    room::check(args, &host, &targets, &chains)?;
 
-    for (chain, target) in chains.iter().zip(&targets) {
+    for (number, (chain, target)) in chains.iter().zip(&targets).enumerate() {
         phrases::writing(args, chain, target);
-        write::write(args, session, &host, chain, target).map_err(|error| error.disk(chain.target()))?;
+        if let Err(error) = write::write(args, session, &host, chain, target) {
+            leftover::clear(&host, &targets[..number], target, &error);
+            return Err(error.disk(chain.target()).into());
+        }
         phrases::written(args, chain);
     }
     publish(&host, &targets)?;
+    drop(claims);
     let whole = match &config {
         Err(_) => Exit::Damage,
         Ok(_) if left_out => Exit::Look,

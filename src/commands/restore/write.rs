@@ -22,45 +22,24 @@ use crate::ui::log::on_disk;
 /// Threads for one disk, each with a window in memory, and a connection where `qemu-nbd` writes.
 pub(super) const THREADS: usize = 4;
 
-/// Writes one disk.
+/// Writes one disk; after an error its files are to be cleared up.
 pub fn write(args: &Restore, session: &Session, host: &Host, chain: &ChainDevice, target: &Target) -> Result<()> {
     let _messages = on_disk(chain.target());
     let partial = target.partial();
-    let result = match target {
+    match target {
         _ if !host.is_local() => there::write(args, session, host, chain, target),
-        Target::Raw(_) => raw(args, session, chain, FileSink::create(&partial, chain.size())?),
-        Target::Device(path) => raw(args, session, chain, FileSink::open_existing(path, chain.size())?),
+        Target::Raw(_) => {
+            let sink = FileSink::create(&partial, chain.size())?;
+            if args.preallocate {
+                sink.allocate()?;
+            }
+            copy_all(session, chain, &sink)
+        }
+        // All of its space is its own.
+        Target::Device(path) => copy_all(session, chain, &FileSink::open_existing(path, chain.size())?),
         Target::Qcow2(_, options) => qcow2(args, session, chain, &partial, options),
         Target::WithDataFile(_, data, options) => with_data_file(session, chain, &partial, data, options),
-    };
-    match result {
-        // Refused before the first byte.
-        Err(error) if matches!(error.kind(), Kind::Usage | Kind::Busy) => Err(error),
-        // What is damaged may be all there is; anything else can be done again, and takes space.
-        Err(error)
-            if !matches!(error.kind(), Kind::Corrupt | Kind::Incomplete) && !matches!(target, Target::Device(_)) =>
-        {
-            let _ = host.remove(&partial);
-            if let Target::WithDataFile(_, data, _) = target {
-                if !data.block {
-                    let _ = host.remove(&data.partial());
-                }
-            }
-            Err(error)
-        }
-        Err(error) => {
-            tracing::error!("{} is incomplete: do not use it", partial.display());
-            Err(error)
-        }
-        Ok(()) => Ok(()),
     }
-}
-
-fn raw(args: &Restore, session: &Session, chain: &ChainDevice, sink: FileSink) -> Result<()> {
-    if args.preallocate {
-        sink.allocate()?;
-    }
-    copy_all(session, chain, &sink)
 }
 
 /// Copies the whole disk, with a progress bar.
@@ -113,8 +92,8 @@ fn laid_out(
 ) -> Result<()> {
     let hint = "-t raw restores the content without the image's options";
     let extents = chain.extents(0..chain.size());
-    let sink = Geometry::new(chain.size(), options)
-        .and_then(|geometry| Qcow2Sink::create(path, geometry, &extents, args.preallocate))
+    let geometry = Geometry::new(chain.size(), options)?;
+    let sink = Qcow2Sink::create(path, geometry, &extents, args.preallocate, &session.cancel)
         .map_err(|error| if error.kind() == Kind::Unsupported { error.hint(hint) } else { error })?;
     copy_known(session, chain, &extents, &sink)
 }

@@ -1,6 +1,8 @@
 //! Restores side by side with what is there: files, running domains, other disks, the other tool's
 //! sets.
 
+mod failed;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
