@@ -26,7 +26,12 @@ pub fn check(args: &Restore, host: &Host, targets: &[Target], chains: &[ChainDev
     for (target, chain) in targets.iter().zip(chains) {
         let Some(directory) = target.data_path().and_then(Path::parent) else { continue };
         let device = directory.metadata().map_err(|error| Error::io("open", error).path(directory))?.dev();
-        let need = if args.preallocate { chain.size() } else { data_of(chain) };
+        let need = match args.preallocate {
+            true => chain.size(),
+            // Nobody knows how much of it is zeroes.
+            false if chain.is_plain_image() => 0,
+            false => data_of(chain),
+        };
         needs.entry(device).or_insert_with(|| (0, directory.to_owned())).0 += need;
     }
     for (need, directory) in needs.into_values() {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use virtkeep::stream::frame::{Header, Kind};
 
-use crate::support::{Lab, Run, TestDomain, compare, run, virtkeep};
+use crate::support::{Lab, Run, TestDomain, compare, program, run, virtkeep};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -54,6 +54,18 @@ fn disks_of_any_size_are_compressed() {
         compare(&image, "qcow2", &domain.snapshot_reference(disk));
         let size = image.metadata().unwrap().len();
         assert!(size < MIB, "{disk} takes {size} bytes");
+    }
+}
+
+/// On a rescue system there is only what was brought along.
+#[test]
+fn images_are_restored_without_qemu_s_tools() {
+    let lab = Lab::up();
+    let (domain, set) = make(&lab);
+    let out = lab.fresh_directory();
+    run("env", &[&"PATH=/nowhere", &program(), &"restore", &"-n", &"-i", &set, &"-o", &out]).succeeds();
+    for disk in ["vda", "vdb"] {
+        compare(&out.join(format!("d-{disk}.qcow2")), "qcow2", &domain.snapshot_reference(disk));
     }
 }
 
