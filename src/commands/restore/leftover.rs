@@ -8,6 +8,9 @@ use crate::host::Host;
 /// is: then everything stays, and it is said what each file is. Anything else can be done again, and takes space.
 pub fn clear(host: &Host, whole: &[Target], target: &Target, error: &Error) {
     if !matches!(error.kind(), Kind::Corrupt | Kind::Incomplete) {
+        if matches!(target, Target::Device(_)) && !matches!(error.kind(), Kind::Usage | Kind::Busy) {
+            incomplete(target);
+        }
         // A file that is there already is not ours: there may be no locks where it is.
         let unfinished = Some(target).filter(|_| error.kind() != Kind::Busy);
         for file in whole.iter().chain(unfinished).flat_map(Target::partial_files) {
@@ -15,7 +18,7 @@ pub fn clear(host: &Host, whole: &[Target], target: &Target, error: &Error) {
         }
         return;
     }
-    tracing::error!("{} is incomplete: do not use it", target.partial().display());
+    incomplete(target);
     for target in whole {
         tracing::warn!(
             "{} is whole and proven: give it its name {:?}, or restore without the damaged disk (-d)",
@@ -23,4 +26,8 @@ pub fn clear(host: &Host, whole: &[Target], target: &Target, error: &Error) {
             target.path().file_name().unwrap_or_default()
         );
     }
+}
+
+fn incomplete(target: &Target) {
+    tracing::error!("{} is incomplete: do not use it", target.partial().display());
 }

@@ -47,6 +47,22 @@ fn devices_are_written_whole() {
     }
 }
 
+/// What the device is made of has no room for it.
+#[test]
+fn a_device_that_fails_is_told_to_be_incomplete() {
+    let lab = Lab::up();
+    let (case, _) = make(&lab);
+    let small = lab.fresh_directory();
+    run("mount", &[&"-t", &"tmpfs", &"-o", &"size=64K", &"tmpfs", &small]).succeeds();
+    let file = small.join("file");
+    std::fs::File::create(&file).unwrap().set_len(16 << 20).unwrap();
+    let device = Loop::new(&file);
+    let failed = restore(&case.set, &[&"-d", &"vda", &"--to-device", &to("vda", &device)]);
+    drop(device);
+    run("umount", &[&"-l", &small]).succeeds();
+    failed.ends_with(1).says(&["is incomplete: do not use it"]);
+}
+
 /// Only the edges are looked at: there are the signatures.
 #[test]
 fn what_is_on_a_device_is_not_overwritten_unasked() {
