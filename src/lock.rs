@@ -140,14 +140,14 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        if self.keeps_note {
-            return;
-        }
         // A note that stays is looked into and found to be of nothing.
         let _ = match self.dead_holder.take() {
+            _ if self.keeps_note => Ok(()),
             Some(dead) => self.note(&dead),
             None => self.file.set_len(0).map_err(|error| Error::io("write", error)),
         };
+        // Not left to closing: a child on its way to its program has the descriptor too, and would hold it a moment more.
+        let _ = flock(&self.file, FlockOperation::Unlock);
     }
 }
 
@@ -224,6 +224,17 @@ mod tests {
         assert_eq!(holder_of(&path), None);
         let next = take(&path, Duration::ZERO, &Cancel::new()).unwrap();
         assert_eq!(next.dead_holder(), None);
+    }
+
+    #[test]
+    fn a_child_on_its_way_holds_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        let first = take(&path, Duration::ZERO, &Cancel::new()).unwrap();
+        let inherited = first.file.try_clone().unwrap();
+        drop(first);
+        take(&path, Duration::ZERO, &Cancel::new()).unwrap();
+        drop(inherited);
     }
 
     #[test]
