@@ -131,11 +131,12 @@ proptest! {
         let chain = ChainDevice::new("vda", readers).unwrap();
         let size = chain.size();
         let fresh = directory.path().join("fresh");
-        restore::copy(&chain, &chain.extents(0..size), &FileSink::create(&fresh, size).unwrap(), 3, &(), &Cancel::new()).unwrap();
+        let (extents, cancel) = (chain.extents(0..size), Cancel::new());
+        restore::copy(&chain, &extents, &FileSink::create(&fresh, size).unwrap(), 3, &(), &cancel).unwrap();
         prop_assert!(std::fs::read(&fresh).unwrap() == expected, "fresh file");
         let old = directory.path().join("old");
         std::fs::write(&old, vec![0xff; 100_000]).unwrap();
-        restore::copy(&chain, &chain.extents(0..size), &FileSink::open_existing(&old, size).unwrap(), 1, &(), &Cancel::new()).unwrap();
+        restore::copy(&chain, &extents, &FileSink::open_existing(&old, size).unwrap(), 1, &(), &cancel).unwrap();
         prop_assert!(std::fs::read(&old).unwrap() == expected, "existing file");
     }
 }

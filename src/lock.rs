@@ -3,7 +3,7 @@
 //! The note outlives a holder that died: whoever takes the lock next finds it, see [`Lock::dead_holder`].
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -156,22 +156,25 @@ pub fn holder_of(path: &Path) -> Option<Holder> {
     read_note(&File::open(path).ok()?)
 }
 
+/// Opens a file to be locked, private and new where it is missing.
+///
+/// # Errors
+/// Of the file system.
+pub fn open_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    // Others may write there: a link would have us cut off a file elsewhere.
+    options.custom_flags(OFlags::NOFOLLOW.bits() as i32).open(path)
+}
+
 enum Attempt {
     Taken(File, Option<Holder>),
     Held(Option<Holder>),
 }
 
 fn open(path: &Path) -> Result<Attempt> {
-    let place = |operation: &str, error: std::io::Error| Error::io(operation, error).path(path);
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        // Others may write to a set: a link would have us cut off a file elsewhere.
-        .custom_flags(OFlags::NOFOLLOW.bits() as i32)
-        .open(path)
+    let place = |operation: &str, error: io::Error| Error::io(operation, error).path(path);
+    let file = open_file(path)
         .map_err(|error| place("open", error).hint("a lock is a plain file: remove what is in its place"))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {

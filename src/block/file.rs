@@ -46,13 +46,7 @@ impl FileSink {
     /// # Errors
     /// [`Kind::Busy`] if the file exists.
     pub fn create(path: &Path, size: u64) -> Result<Self> {
-        let file =
-            OpenOptions::new().read(true).write(true).create_new(true).open(path).map_err(|error| {
-                match error.kind() {
-                    std::io::ErrorKind::AlreadyExists => Error::new(Kind::Busy, "the file exists").path(path),
-                    _ => Error::io("create", error).path(path),
-                }
-            })?;
+        let file = create_new(path)?;
         file.set_len(size).map_err(|error| Error::io("set the size", error).path(path))?;
         Ok(Self { writer: OneWriter::new(file), path: path.to_owned(), size, zeroed: true })
     }
@@ -138,6 +132,18 @@ impl BlockSink for FileSink {
     fn flush(&self) -> Result<()> {
         self.writer.sync().map_err(|error| Error::io("flush", error).path(&self.path))
     }
+}
+
+/// A new file.
+///
+/// # Errors
+/// [`Kind::Busy`] if it exists.
+pub(super) fn create_new(path: &Path) -> Result<File> {
+    let created = OpenOptions::new().read(true).write(true).create_new(true).open(path);
+    created.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => Error::new(Kind::Busy, "the file exists").path(path),
+        _ => Error::io("create", error).path(path),
+    })
 }
 
 /// Sets `size` bytes aside for a new file; with zeroes, where the file system knows no other way.

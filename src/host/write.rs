@@ -1,10 +1,11 @@
 //! What a restore writes on a machine: directories, files, names.
 
 use std::ffi::OsString;
+use std::io::ErrorKind::NotADirectory;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Host, remote};
+use super::{FileKind, Host, remote};
 use crate::error::{Error, Kind, Result};
 use crate::qemu::lock;
 use crate::set::layout::{self, sync_directory};
@@ -18,30 +19,28 @@ impl Host {
     /// Whether anything is at `path`.
     ///
     /// # Errors
-    /// [`Kind::Io`] where that can't be seen.
+    /// As for [`Host::kind`].
     pub fn exists(&self, path: &Path) -> Result<bool> {
-        use std::io::ErrorKind::{NotADirectory, NotFound};
-        if self.is_local() {
-            return match path.metadata() {
-                Ok(_) => Ok(true),
-                Err(error) if matches!(error.kind(), NotFound | NotADirectory) => Ok(false),
-                Err(error) => Err(Error::io("open", error).path(path)),
-            };
-        }
+        self.kind(path).map(|kind| kind.is_some())
+    }
+
+    /// What is at `path`, if anything.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] where that can't be seen.
+    pub fn kind(&self, path: &Path) -> Result<Option<FileKind>> {
         match self.file(path) {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == Kind::NotFound => Ok(false),
+            Ok(facts) => Ok(Some(facts.kind)),
+            Err(error) if error.kind() == Kind::NotFound => Ok(None),
+            // A file stands where a directory would have to.
+            Err(_) if self.is_local() && path.metadata().is_err_and(|error| error.kind() == NotADirectory) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Whether anything bears the name `path`: a link to what is not there, too.
-    ///
-    /// # Errors
-    /// As for [`Host::exists`].
-    pub fn is_taken(&self, path: &Path) -> Result<bool> {
-        let is_link = self.is_local() && path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink());
-        if is_link { Ok(true) } else { self.exists(path) }
+    /// Whether `path` is a link, be it to nothing; on this host.
+    pub fn is_link(&self, path: &Path) -> bool {
+        self.is_local() && path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink())
     }
 
     /// Makes a directory and those above it, as far as they are missing.

@@ -75,7 +75,9 @@ impl Geometry {
             return Err(cannot_be(format!("cluster_size={cluster}")));
         }
         if extended_l2 && cluster < MIN_EXTENDED_CLUSTER {
-            return Err(cannot_be(format!("extended_l2=on and cluster_size={cluster}, which is under 16384")));
+            return Err(cannot_be(format!(
+                "extended_l2=on and cluster_size={cluster}, which is under {MIN_EXTENDED_CLUSTER}"
+            )));
         }
         if !refcount_bits.is_power_of_two() || refcount_bits > 64 {
             return Err(cannot_be(format!("refcount_bits={refcount_bits}")));

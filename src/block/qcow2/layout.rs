@@ -28,6 +28,55 @@ struct Run {
     before: u64,
 }
 
+/// The clusters with data.
+#[derive(Debug, Default)]
+struct Runs {
+    list: Vec<Run>,
+    /// Clusters of all of them.
+    count: u64,
+}
+
+impl Runs {
+    /// The clusters that hold data of `extents`.
+    fn of(cluster: u64, extents: &[Extent]) -> Self {
+        let mut runs = Self::default();
+        let mut end = 0;
+        for extent in extents.iter().filter(|extent| extent.kind() == Kind::Data) {
+            // A cluster that two extents share is there once.
+            let first = (extent.offset / cluster).max(end);
+            let behind = extent.end().div_ceil(cluster);
+            if behind <= first {
+                continue;
+            }
+            if runs.list.is_empty() || first > end {
+                runs.list.push(Run { first, before: runs.count });
+            }
+            runs.count += behind - first;
+            end = behind;
+        }
+        runs
+    }
+
+    /// A run and how many clusters it has.
+    fn get(&self, index: usize) -> Option<(Run, u64)> {
+        let run = *self.list.get(index)?;
+        Some((run, self.list.get(index + 1).map_or(self.count, |next| next.before) - run.before))
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (Run, u64)> + '_ {
+        (0..self.list.len()).filter_map(|index| self.get(index))
+    }
+
+    /// The L2 tables, of `entries` clusters each, that they need.
+    fn tables(&self, entries: u64) -> impl Iterator<Item = u64> + '_ {
+        let mut end = 0;
+        self.iter().flat_map(move |(run, count)| {
+            let behind = (run.first + count).div_ceil(entries);
+            (run.first / entries).max(std::mem::replace(&mut end, behind))..behind
+        })
+    }
+}
+
 /// A part of the file, in clusters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
@@ -49,9 +98,7 @@ impl Part {
 pub struct Layout {
     /// What is laid out.
     pub geometry: Geometry,
-    runs: Vec<Run>,
-    /// Clusters with data.
-    count: u64,
+    runs: Runs,
     /// The refcount table.
     pub refcount_table: Part,
     /// The refcount blocks.
@@ -70,11 +117,11 @@ impl Layout {
     /// # Errors
     /// [`Kind::Unsupported`](crate::error::Kind::Unsupported) if the disk is too large for clusters of that size.
     pub fn new(geometry: Geometry, extents: &[Extent]) -> Result<Self> {
-        let (runs, count) = runs(geometry.cluster, extents);
+        let runs = Runs::of(geometry.cluster, extents);
         let l1_bytes = entries(&geometry) * 8;
-        let l2 = tables(&runs, count, geometry.l2_entries());
+        let l2 = runs.tables(geometry.l2_entries()).count() as u64;
         let l1 = l1_bytes.div_ceil(geometry.cluster);
-        let (table, blocks) = refcounts(&geometry, 1 + l1 + l2 + count);
+        let (table, blocks) = refcounts(&geometry, 1 + l1 + l2 + runs.count);
         if l1_bytes > MAX_L1 || table * geometry.cluster > MAX_REFCOUNT_TABLE.max(geometry.cluster) {
             let message = format!(
                 "a disk of {} bytes is too large for qcow2 with clusters of {}",
@@ -86,8 +133,8 @@ impl Layout {
         let refcount_blocks = Part { start: refcount_table.end(), clusters: blocks };
         let l1 = Part { start: refcount_blocks.end(), clusters: l1 };
         let l2 = Part { start: l1.end(), clusters: l2 };
-        let data = Part { start: l2.end(), clusters: count };
-        Ok(Self { geometry, runs, count, refcount_table, refcount_blocks, l1, l2, data })
+        let data = Part { start: l2.end(), clusters: runs.count };
+        Ok(Self { geometry, runs, refcount_table, refcount_blocks, l1, l2, data })
     }
 
     /// Entries of the L1 table.
@@ -102,20 +149,22 @@ impl Layout {
 
     /// The runs of clusters with data: the first of the guest, how many, and the first in the file.
     pub fn runs(&self) -> impl Iterator<Item = (u64, u64, u64)> + '_ {
-        let ends = self.runs.iter().skip(1).map(|run| run.before).chain([self.count]);
-        let start = self.data.start;
-        self.runs.iter().zip(ends).map(move |(run, end)| (run.first, end - run.before, start + run.before))
+        self.runs.iter().map(|(run, count)| (run.first, count, self.data.start + run.before))
+    }
+
+    /// The L2 tables that the image has, by their entries in the L1 table.
+    pub fn l2_tables(&self) -> impl Iterator<Item = u64> + '_ {
+        self.runs.tables(self.geometry.l2_entries())
     }
 
     /// Where in the file the guest's byte at `offset` lies, and how many from there on lie behind it. None where there
     /// is no data.
     pub fn place(&self, offset: u64) -> Option<(u64, u64)> {
         let cluster = self.geometry.cluster;
-        let index = self.runs.partition_point(|run| run.first <= offset / cluster).checked_sub(1)?;
-        let run = self.runs.get(index)?;
-        let end = self.runs.get(index + 1).map_or(self.count, |next| next.before);
+        let index = self.runs.list.partition_point(|run| run.first <= offset / cluster).checked_sub(1)?;
+        let (run, count) = self.runs.get(index)?;
         let within = offset - run.first * cluster;
-        let length = (end - run.before) * cluster;
+        let length = count * cluster;
         (within < length).then(|| ((self.data.start + run.before) * cluster + within, length - within))
     }
 }
@@ -123,37 +172,6 @@ impl Layout {
 /// L2 tables that a disk of this size can have.
 fn entries(geometry: &Geometry) -> u64 {
     geometry.size.div_ceil(geometry.cluster).div_ceil(geometry.l2_entries())
-}
-
-fn runs(cluster: u64, extents: &[Extent]) -> (Vec<Run>, u64) {
-    let mut runs: Vec<Run> = Vec::new();
-    let (mut count, mut end) = (0, 0);
-    for extent in extents.iter().filter(|extent| extent.kind() == Kind::Data) {
-        // A cluster that two extents share is there once.
-        let first = (extent.offset / cluster).max(end);
-        let behind = extent.end().div_ceil(cluster);
-        if behind <= first {
-            continue;
-        }
-        if runs.is_empty() || first > end {
-            runs.push(Run { first, before: count });
-        }
-        count += behind - first;
-        end = behind;
-    }
-    (runs, count)
-}
-
-/// How many tables of `entries` clusters the runs touch.
-fn tables(runs: &[Run], count: u64, entries: u64) -> u64 {
-    let (mut tables, mut end) = (0, 0);
-    for (index, run) in runs.iter().enumerate() {
-        let length = runs.get(index + 1).map_or(count, |next| next.before) - run.before;
-        let behind = (run.first + length).div_ceil(entries);
-        tables += behind - (run.first / entries).max(end);
-        end = behind;
-    }
-    tables
 }
 
 /// Clusters of the refcount table and of its blocks, for `others` clusters and themselves.

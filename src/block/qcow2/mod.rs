@@ -8,7 +8,7 @@ mod geometry;
 mod layout;
 mod tables;
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -16,9 +16,9 @@ use std::path::{Path, PathBuf};
 pub use geometry::Geometry;
 use layout::Layout;
 
-use crate::block::BlockSink;
+use crate::block::{BlockSink, file};
 use crate::cancel::Cancel;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::extent::Extent;
 use crate::one_writer::OneWriter;
 use crate::units::MIB;
@@ -36,8 +36,8 @@ impl Qcow2Sink {
     /// from the start, and reads as zeroes. With `allocate` the whole disk has its place, and the space is set aside.
     ///
     /// # Errors
-    /// [`Kind::Busy`] if the file exists, [`Kind::Unsupported`] if the disk is too large for such an image,
-    /// [`Kind::Cancelled`]. What there is of the file after others is to be removed.
+    /// [`Busy`](crate::error::Kind::Busy) if the file exists, [`Unsupported`](crate::error::Kind::Unsupported) if the disk is too large for such an image,
+    /// [`Cancelled`](crate::error::Kind::Cancelled). What there is of the file after others is to be removed.
     pub fn create(
         path: &Path,
         geometry: Geometry,
@@ -48,16 +48,10 @@ impl Qcow2Sink {
         let whole = [Extent::data(0, geometry.size)];
         let extents = if allocate { &whole } else { extents };
         let layout = Layout::new(geometry, extents).map_err(|error| error.path(path))?;
-        let file =
-            OpenOptions::new().read(true).write(true).create_new(true).open(path).map_err(|error| {
-                match error.kind() {
-                    io::ErrorKind::AlreadyExists => Error::new(Kind::Busy, "the file exists").path(path),
-                    _ => Error::io("create", error).path(path),
-                }
-            })?;
+        let file = file::create_new(path)?;
         let bad = |what| move |error| Error::io(what, error).path(path);
         if allocate {
-            super::file::allocate(&file, layout.file_size()).map_err(|error| error.path(path))?;
+            file::allocate(&file, layout.file_size()).map_err(|error| error.path(path))?;
         }
         file.set_len(layout.file_size()).map_err(bad("set the size"))?;
         let mut out = BufWriter::with_capacity(MIB as usize, Interruptible { file: &file, cancel });

@@ -110,17 +110,12 @@ fn refcount_blocks(layout: &Layout, out: &mut dyn Write) -> io::Result<()> {
 }
 
 fn l1(layout: &Layout, out: &mut dyn Write) -> io::Result<()> {
-    let Geometry { cluster, .. } = layout.geometry;
-    let entries = layout.geometry.l2_entries();
+    let cluster = layout.geometry.cluster;
     let mut written = 0;
-    let mut table = layout.l2.start;
-    for (first, count, _) in layout.runs() {
-        for index in (first / entries).max(written)..(first + count).div_ceil(entries) {
-            zeroes(out, (index - written) * 8)?;
-            out.write_all(&((table * cluster) | COPIED).to_be_bytes())?;
-            table += 1;
-            written = index + 1;
-        }
+    for (index, table) in layout.l2_tables().zip(layout.l2.start..) {
+        zeroes(out, (index - written) * 8)?;
+        out.write_all(&((table * cluster) | COPIED).to_be_bytes())?;
+        written = index + 1;
     }
     zeroes(out, layout.l1.clusters * cluster - written * 8)
 }

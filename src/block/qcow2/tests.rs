@@ -5,7 +5,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::cancel::Cancel;
-use crate::error::report;
+use crate::error::{Kind, report};
 use crate::extent::{self, Kind as Known};
 use crate::nbd::testing::{text, tool};
 use crate::qemu::img::{self, CreateOptions};

@@ -1,15 +1,16 @@
 //! Keeps two restores from writing the same image: each file that is written has a lock beside its partial name until
 //! the image has its own.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use crate::error::{Error, Kind, Result};
+use crate::lock;
 
 /// Longest number of a process that is read from a lock.
 const MAX_NOTE: u64 = 20;
@@ -31,12 +32,7 @@ impl Claim {
         name.push(".lock");
         let path = PathBuf::from(name);
         loop {
-            let mut options = OpenOptions::new();
-            options.read(true).write(true).create(true).truncate(false).mode(0o600);
-            let mut file = options
-                .custom_flags(OFlags::NOFOLLOW.bits() as i32)
-                .open(&path)
-                .map_err(|error| Error::io("open", error).path(&path))?;
+            let mut file = lock::open_file(&path).map_err(|error| Error::io("open", error).path(&path))?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(Errno::WOULDBLOCK) => return Err(busy(partial, &file)),

@@ -310,17 +310,17 @@ pub fn prepare(args: &Restore, host: &Host, targets: &[Target], chains: &[ChainD
             host.refuse_used(path)?;
         }
         for path in target.files() {
-            let exists = host.exists(path)?;
-            if exists && host.file(path)?.kind == FileKind::Directory {
+            let there = host.kind(path)?;
+            if there == Some(FileKind::Directory) {
                 return Err(Error::usage("is a directory").path(path).hint("choose another directory with -o"));
             }
-            if host.is_taken(path)? && !args.force {
+            if (there.is_some() || host.is_link(path)) && !args.force {
                 phrases::exists(path);
                 return Err(Error::new(Kind::Busy, "exists already")
                     .path(path)
                     .hint("choose another directory with -o, or overwrite it with --force"));
             }
-            if exists {
+            if there.is_some() {
                 host.refuse_used(path)?;
             }
             let directory = path.parent().unwrap_or(Path::new("."));

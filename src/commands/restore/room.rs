@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::image::Target;
 use crate::chain_device::ChainDevice;
@@ -21,21 +21,22 @@ pub fn check(args: &Restore, host: &Host, targets: &[Target], chains: &[ChainDev
     if !host.is_local() || args.compress {
         return Ok(());
     }
-    // By file system: what goes there, and a directory of it.
-    let mut needs: BTreeMap<u64, (u64, PathBuf)> = BTreeMap::new();
+    // By file system: a directory of it, and what goes there.
+    let mut places: BTreeMap<u64, (&Path, Vec<&ChainDevice>)> = BTreeMap::new();
     for (target, chain) in targets.iter().zip(chains) {
         let Some(directory) = target.data_path().and_then(Path::parent) else { continue };
         let device = directory.metadata().map_err(|error| Error::io("open", error).path(directory))?.dev();
-        let need = match args.preallocate {
-            true => chain.size(),
-            // Nobody knows how much of it is zeroes.
-            false if chain.is_plain_image() => 0,
-            false => data_of(chain),
-        };
-        needs.entry(device).or_insert_with(|| (0, directory.to_owned())).0 += need;
+        places.entry(device).or_insert_with(|| (directory, Vec::new())).1.push(chain);
     }
-    for (need, directory) in needs.into_values() {
-        let free = host.space(&directory)?.free;
+    for (directory, chains) in places.into_values() {
+        let free = host.space(directory)?.free;
+        let sum = |of: fn(&ChainDevice) -> u64| chains.iter().map(|chain| of(chain)).sum::<u64>();
+        // Mostly there is room for all that was ever backed up; what is in force of it takes time to find out.
+        let need = match args.preallocate {
+            true => sum(ChainDevice::size),
+            false if sum(at_most) <= free => continue,
+            false => sum(data_of),
+        };
         if need <= free {
             continue;
         }
@@ -50,7 +51,15 @@ pub fn check(args: &Restore, host: &Host, targets: &[Target], chains: &[ChainDev
     Ok(())
 }
 
+/// What is in the streams, overwritten or not; nothing where nobody knows how much of an image is zeroes.
+fn at_most(chain: &ChainDevice) -> u64 {
+    if chain.is_plain_image() { 0 } else { chain.layers().iter().map(|layer| layer.meta().data_size).sum() }
+}
+
 fn data_of(chain: &ChainDevice) -> u64 {
+    if chain.is_plain_image() {
+        return 0;
+    }
     let extents = chain.extents(0..chain.size());
     extents.iter().filter(|extent| extent.kind() == extent::Kind::Data).map(extent::Extent::length).sum()
 }
