@@ -5,7 +5,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | base | [`units`], [`error`], [`fault`], [`cancel`], [`lock`], [`proc_locks`], [`extent`], [`one_writer`], [`phrases`] |
+//! | base | [`units`], [`error`], [`fault`], [`cancel`], [`child`], [`lock`], [`proc_locks`], [`extent`], [`one_writer`], [`phrases`], [`side_by_side`] |
 //! | formats | [`stored`] (a file where it lies: a directory, a zip file), [`stream`] (one disk in one backup), [`set`] (all files of a domain) |
 //! | drivers | [`host`], [`libvirt`], [`nbd`], [`qemu`], [`guestfs`]: one outside system each; `unsafe` only in their `sys` files |
 //! | engine | [`block`], [`chain_device`], [`pipeline`], [`mapped`] |
@@ -16,6 +16,7 @@
 pub mod block;
 pub mod cancel;
 pub mod chain_device;
+pub mod child;
 pub mod cli;
 pub mod commands;
 pub mod error;
@@ -34,6 +35,7 @@ pub mod pipeline;
 pub mod proc_locks;
 pub mod qemu;
 pub mod set;
+pub mod side_by_side;
 pub mod signals;
 pub mod stored;
 pub mod stream;

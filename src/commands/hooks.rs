@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::backup::facts::Known;
 use crate::cancel::Cancel;
+use crate::child::nap;
 use crate::error::{Error, Kind, Result};
 use crate::qemu::process;
 
@@ -109,7 +110,7 @@ impl Hook<'_> {
                 let message = format!("the hook {} did not end within {} s", self.name, self.limit.as_secs_f32());
                 return Err(Error::new(Kind::Busy, message).hint("--hook-timeout gives hooks more time"));
             }
-            thread::sleep(TICK);
+            nap(child, TICK);
         }
     }
 }
@@ -121,7 +122,7 @@ fn end(child: &mut Child) {
     let _ = kill_process_group(group, Signal::TERM);
     let deadline = Instant::now() + GRACE;
     while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
-        thread::sleep(TICK);
+        nap(child, TICK);
     }
     let _ = kill_process_group(group, Signal::KILL);
     let _ = child.wait();

@@ -18,6 +18,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use crate::child::nap;
 use crate::error::{Error, Kind, Result};
 
 /// What the process says when it is ready.
@@ -78,7 +79,7 @@ impl Drop for Minder {
         // ends.
         let deadline = Instant::now() + GOODBYE;
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
-            thread::sleep(Duration::from_millis(2));
+            nap(&self.child, GOODBYE);
         }
     }
 }

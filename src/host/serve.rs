@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::ssh::{Forward, Ssh};
 use crate::cancel::Cancel;
+use crate::child::nap;
 use crate::error::{Error, Kind, Result};
 use crate::nbd::uri;
 use crate::qemu::process;
@@ -96,7 +97,7 @@ impl Served {
             match self.child.try_wait().map_err(|error| Error::io(&format!("wait for {TOOL}"), error))? {
                 Some(status) if status.success() => return Ok(()),
                 Some(_) => return Err(self.failure()),
-                None => thread::sleep(POLL),
+                None => nap(&self.child, FINISH_TIMEOUT),
             }
         }
         Err(Error::new(Kind::Io, format!("{TOOL} does not end on {}", self.name)))

@@ -23,6 +23,7 @@ use tempfile::TempDir;
 use super::address::SshTarget;
 use super::shell;
 use super::trouble;
+use crate::child::nap;
 use crate::error::{Error, Kind, Result};
 use crate::nbd::uri::MAX_SOCKET_PATH;
 use crate::qemu::process;
@@ -270,7 +271,7 @@ impl Drop for Master {
                 let _ = self.child.wait();
                 return;
             }
-            thread::sleep(Duration::from_millis(5));
+            nap(&self.child, END_TIMEOUT);
         }
     }
 }

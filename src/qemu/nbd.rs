@@ -20,6 +20,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use crate::cancel::Cancel;
+use crate::child::nap;
 use crate::error::{Error, Kind, Result};
 use crate::nbd::uri;
 use crate::qemu::{img, process};
@@ -165,7 +166,7 @@ impl QemuNbd {
                 None if Instant::now() >= deadline => {
                     return Err(Error::new(Kind::Io, format!("{TOOL} does not end")).path(&self.image));
                 }
-                None => std::thread::sleep(Duration::from_millis(5)),
+                None => nap(&self.child, ASK_AGAIN),
             }
         }
     }

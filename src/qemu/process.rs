@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::cancel::Cancel;
+use crate::child::nap;
 use crate::error::{Error, Kind, Result};
 use crate::units::{KIB, MIB};
 
@@ -25,7 +26,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// killed leaves them useless.
 pub(crate) const CHANGE_LIMIT: Duration = Duration::from_secs(3600);
 
-/// How long a cancelled tool may go on, and a finished one wait for us.
+/// How long a cancelled tool may go on.
 const POLL: Duration = Duration::from_millis(20);
 
 /// A command for `tool` whose messages are not translated and whose input is empty.
@@ -107,19 +108,17 @@ pub fn output(mut command: Command, limit: Duration, most: u64) -> Result<Ended>
 /// A tool on storage that went away may never end, not even when it is killed.
 fn wait_within(child: &mut Child, tool: &str, limit: Duration) -> Result<ExitStatus> {
     let deadline = Instant::now() + limit;
-    // Most end within milliseconds.
-    let mut pause = Duration::from_millis(1);
     loop {
         if let Some(status) = child.try_wait().map_err(|error| Error::io(&format!("wait for {tool}"), error))? {
             return Ok(status);
         }
-        if Instant::now() >= deadline {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
             let _ = child.kill();
             return Err(Error::new(Kind::Busy, format!("{tool} does not end within {} s", limit.as_secs()))
                 .hint("does the storage answer?"));
         }
-        thread::sleep(pause);
-        pause = (pause * 2).min(POLL);
+        nap(child, left);
     }
 }
 
@@ -143,7 +142,7 @@ pub fn run_until(mut command: Command, cancel: &Cancel) -> Result<()> {
             let _ = child.wait();
             return Err(Error::cancelled());
         }
-        thread::sleep(POLL);
+        nap(&child, POLL);
     };
     let stderr = stderr.and_then(|thread| thread.join().ok()).unwrap_or_default();
     if status.success() { Ok(()) } else { Err(failure(&tool, status, &stderr)) }

@@ -1,8 +1,7 @@
 //! From a running job to its disks' partial files, or to members of a zip file.
 
 use std::io::{BufWriter, Seek};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use anyhow::Result;
 use uuid::Uuid;
@@ -25,6 +24,7 @@ use crate::phrases::{CLASSIC, OWN};
 use crate::pipeline::backup::{Source, copy, copy_raw};
 use crate::pipeline::pace::Pace;
 use crate::set::layout::{Layout, PARTIAL, index_name};
+use crate::side_by_side;
 use crate::stream::FRAME_ALIGNMENT;
 use crate::stream::codec::Compression;
 use crate::stream::meta::{Meta, Own};
@@ -85,31 +85,19 @@ pub fn domain(run: &Context<'_>, plan: &Plan, exports: &[Export], cancel: &Cance
 /// # Errors
 /// Of the disk that failed first.
 fn all(run: &Context<'_>, plan: &Plan, exports: &[Export], cancel: &Cancel) -> Result<Vec<CopiedDisk>> {
-    let next = AtomicUsize::new(0);
-    let results = Mutex::new(Vec::new());
     let all = plan.disks.len();
     let workers = if run.zip.is_some() { 1 } else { run.args.worker.map_or(all, usize::from).clamp(1, all) };
     let pace = run.args.speed.rate_limit.map(Pace::new);
     tracing::debug!(target: OWN, "Concurrent backup processes: [{workers}]");
     tracing::info!(target: CLASSIC, "Concurrent backup processes: [{workers}]");
-    std::thread::scope(|scope| {
-        let work = || {
-            while let Some((index, disk, export)) = take(&next, &plan.disks, exports) {
-                let result = one(run, plan, disk, export, pace.as_ref(), cancel).map_err(|e| e.disk(&disk.target));
-                if result.is_err() {
-                    cancel.cancel();
-                }
-                results.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((index, result));
-            }
-        };
-        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| Error::panicked()))
+    let pairs: Vec<_> = plan.disks.iter().zip(exports).collect();
+    let results = side_by_side::map(&pairs, workers, |(disk, export)| {
+        let result = one(run, plan, disk, export, pace.as_ref(), cancel);
+        result.inspect_err(|_| cancel.cancel()).map_err(|error| error.disk(&disk.target))
     })?;
     run.session.cancel.check()?;
-    let mut results = results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    results.sort_by_key(|(index, _)| *index);
     let (mut disks, mut failures) = (Vec::new(), Vec::new());
-    for (_, result) in results {
+    for result in results {
         match result {
             Ok(disk) => disks.push(disk),
             Err(error) => failures.push(Err(error)),
@@ -117,15 +105,6 @@ fn all(run: &Context<'_>, plan: &Plan, exports: &[Export], cancel: &Cancel) -> R
     }
     Error::first_of(failures)?;
     Ok(disks)
-}
-
-fn take<'p>(
-    next: &AtomicUsize,
-    disks: &'p [PlannedDisk],
-    exports: &'p [Export],
-) -> Option<(usize, &'p PlannedDisk, &'p Export)> {
-    let index = next.fetch_add(1, Ordering::Relaxed);
-    Some((index, disks.get(index)?, exports.get(index)?))
 }
 
 /// Copies one disk into its partial file.

@@ -18,6 +18,7 @@ use crate::set::Level;
 use crate::set::catalogue::{Catalogue, Run};
 use crate::set::config;
 use crate::set::manifest::{Role, Skipped};
+use crate::side_by_side;
 
 /// A disk to copy.
 #[derive(Debug)]
@@ -90,6 +91,7 @@ impl Selection {
     pub fn of(args: &Backup, domain: &Domain, config: &DomainConfig) -> Result<Self> {
         refuse_unknown(args, config)?;
         let mut selection = Self { disks: Vec::new(), skipped: Vec::new(), others: Vec::new(), missed: false };
+        let mut wanted = Vec::new();
         for disk in &config.disks {
             let included = args.include.is_empty() || args.include.contains(&disk.target);
             if !included || args.exclude.contains(&disk.target) {
@@ -98,24 +100,22 @@ impl Selection {
                 selection.others.push(disk.target.clone());
             } else if let Err(skip) = if args.raw { disk.raw_eligibility() } else { disk.eligibility() } {
                 selection.skip(args, disk, &skip.reason, &skip.remedy);
-            } else if disk.is_raw() {
-                let image = domain.image(disk)?;
-                // Never guessed from the content, which is the guest's.
-                let info = img::info_as(domain.host(), &image, "raw").ok();
-                selection.disks.push(Selected { disk: disk.clone(), image, info, raw: true });
             } else {
-                let image = domain.image(disk)?;
-                let info = info(domain.host(), disk, &image);
-                if args.level != LevelArg::Copy && info.as_ref().is_some_and(ImageInfo::is_qcow2_version_2) {
-                    let remedy = format!(
-                        "`qemu-img amend -o compat=1.1 {}` makes it version 3 while the domain is off, -l copy works as \
-                         it is",
-                        image.display()
-                    );
-                    selection.skip(args, disk, "its qcow2 image is of version 2, which can't keep a bitmap", &remedy);
-                } else {
-                    selection.disks.push(Selected { disk: disk.clone(), image, info, raw: false });
-                }
+                wanted.push((disk, domain.image(disk)?));
+            }
+        }
+        let infos = side_by_side::map(&wanted, img::LOOKS, |(disk, image)| info(domain.host(), disk, image))?;
+        for ((disk, image), info) in wanted.into_iter().zip(infos) {
+            let raw = disk.is_raw();
+            if !raw && args.level != LevelArg::Copy && info.as_ref().is_some_and(ImageInfo::is_qcow2_version_2) {
+                let remedy = format!(
+                    "`qemu-img amend -o compat=1.1 {}` makes it version 3 while the domain is off, -l copy works as \
+                     it is",
+                    image.display()
+                );
+                selection.skip(args, disk, "its qcow2 image is of version 2, which can't keep a bitmap", &remedy);
+            } else {
+                selection.disks.push(Selected { disk: disk.clone(), image, info, raw });
             }
         }
         selection.refuse_empty(config)?;
@@ -225,6 +225,10 @@ fn refuse_unknown(args: &Backup, config: &DomainConfig) -> Result<()> {
 
 /// What the image is. Without that a restore has to take defaults.
 fn info(host: &Host, disk: &Disk, image: &Path) -> Option<ImageInfo> {
+    if disk.is_raw() {
+        // Never guessed from the content, which is the guest's.
+        return img::info_as(host, image, "raw").ok();
+    }
     let info = img::info(host, image);
     info.inspect_err(|error| {
         tracing::warn!(

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::one::{RECORD, REPORT, Report};
 use super::section;
+use crate::child::nap;
 use crate::cli::Talk;
 use crate::cli::backup::Backup;
 use crate::commands::Session;
@@ -105,7 +106,7 @@ fn wait(mut child: Child, session: &Session, domain: &str, errors: &Arc<Mutex<Op
         if session.cancel.is_cancelled() {
             drop(lifeline.take());
         }
-        thread::sleep(LOOK);
+        nap(&child, LOOK);
     };
     let Said { report, record, estimate } = data.and_then(|data| data.join().ok()).unwrap_or_default();
     let deadline = Instant::now() + LAST_WORDS;

@@ -15,9 +15,6 @@ pub(super) mod one;
 pub(super) mod section;
 mod summary;
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -33,6 +30,7 @@ use crate::commands::connect;
 use crate::error::{self, Error};
 use crate::exit::Exit;
 use crate::set::moment;
+use crate::side_by_side;
 
 /// Whether the options are about more than one domain: then each has a directory of its own, however many
 /// there turn out to be.
@@ -73,7 +71,7 @@ fn domains(args: &Backup, session: &Session, rows: &mut Vec<Row>) -> Result<Exit
     let shared = (args.many.parallel > 1).then(|| tempfile::Builder::new().prefix("virtkeep-").tempdir()).transpose();
     let shared = shared.map_err(|error| Error::io("create a temporary directory", error))?;
     args.many.shared = shared.as_ref().map(|shared| shared.path().to_owned());
-    *rows = all(&args, session, &chosen);
+    *rows = all(&args, session, &chosen)?;
     summary::tell(&args, rows, begin.elapsed())?;
     session.cancel.check()?;
     Ok(summary::verdict(rows))
@@ -104,32 +102,8 @@ fn resolved(args: &Backup) -> Result<Backup> {
 }
 
 /// Every domain's run, as many at a time as the options say, in the order of the list.
-fn all(args: &Backup, session: &Session, chosen: &[Chosen]) -> Vec<Row> {
-    let next = AtomicUsize::new(0);
-    let rows: Mutex<Vec<(usize, Row)>> = Mutex::default();
-    let work = || {
-        while let Some((at, domain)) = take(&next, chosen) {
-            let row = each(args, session, domain);
-            rows.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((at, row));
-        }
-    };
-    thread::scope(|scope| {
-        for at in 1..chosen.len().min(args.many.parallel.into()) {
-            let thread = thread::Builder::new().name(format!("domain-{at}"));
-            if let Err(error) = thread.spawn_scoped(scope, work) {
-                tracing::warn!("fewer domains at a time than asked for: {error}");
-            }
-        }
-        work();
-    });
-    let mut rows = rows.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    rows.sort_by_key(|(at, _)| *at);
-    rows.into_iter().map(|(_, row)| row).collect()
-}
-
-fn take<'c>(next: &AtomicUsize, chosen: &'c [Chosen]) -> Option<(usize, &'c Chosen)> {
-    let at = next.fetch_add(1, Ordering::SeqCst);
-    Some((at, chosen.get(at)?))
+fn all(args: &Backup, session: &Session, chosen: &[Chosen]) -> error::Result<Vec<Row>> {
+    side_by_side::map(chosen, args.many.parallel.into(), |domain| each(args, session, domain))
 }
 
 /// One domain's run; what goes wrong is in the row.

@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::Place;
 use super::boot::Guest;
 use crate::cancel::Cancel;
+use crate::child::nap;
 use crate::cli::map::Map;
 use crate::error::{self, Error, Kind};
 use crate::exit::Exit;
@@ -138,7 +139,7 @@ fn watch(child: &mut Child, stop: &Cancel) -> error::Result<ExitStatus> {
         if let Some(status) = child.try_wait().map_err(failed)? {
             return Ok(status);
         }
-        std::thread::sleep(TICK);
+        nap(child, TICK);
     }
     end(child, Signal::TERM).map_err(failed)
 }
@@ -154,7 +155,7 @@ fn end(child: &mut Child, signal: Signal) -> std::io::Result<ExitStatus> {
         if let Some(status) = child.try_wait()? {
             return Ok(status);
         }
-        std::thread::sleep(TICK);
+        nap(child, TICK);
     }
     child.kill()?;
     child.wait()

@@ -1,7 +1,6 @@
 //! Every byte of every data file.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Result;
 
@@ -14,6 +13,7 @@ use crate::phrases::CLASSIC;
 use crate::pipeline::Progress;
 use crate::set::catalogue::Catalogue;
 use crate::set::layout::CHKSUM;
+use crate::side_by_side::{self, processors};
 use crate::stored::StoredFile;
 use crate::stream::raw::{self, RawImage};
 use crate::stream::reader::Proof;
@@ -41,20 +41,9 @@ pub fn check(args: &Verify, session: &Session, catalogue: &Catalogue, verdict: &
     let streams = streams(catalogue)?;
     let total = if args.quick { 0 } else { streams.iter().map(|stream| stream.size).fold(0, u64::saturating_add) };
     let meter = session.display.meter("verify", total);
-    let next = AtomicUsize::new(0);
     let shared = Mutex::new(verdict);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(streams.len().max(1));
-    std::thread::scope(|scope| {
-        let work = || -> error::Result<()> {
-            while let Some(stream) = streams.get(next.fetch_add(1, Ordering::Relaxed)) {
-                check_stream(args, session, stream, &meter, &shared)?;
-            }
-            Ok(())
-        };
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        Error::first_of(threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(Error::panicked()))))
-    })?;
-    Ok(())
+    let check = |stream: &Stream| check_stream(args, session, stream, &meter, &shared);
+    Ok(Error::first_of(side_by_side::map(&streams, processors(), check)?)?)
 }
 
 fn streams(catalogue: &Catalogue) -> Result<Vec<Stream>> {

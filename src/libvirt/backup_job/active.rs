@@ -188,6 +188,8 @@ pub fn abort(domain: &Domain, mark: &str) -> Result<bool> {
 fn abort_that(domain: &Domain, is_meant: impl Fn(&str) -> bool) -> Result<bool> {
     let deadline = Instant::now() + ABORT_TIMEOUT;
     let mut sent = false;
+    // Most end within milliseconds.
+    let mut pause = Duration::from_millis(1);
     while let Some(xml) = job_xml(domain)? {
         if !is_meant(&xml) {
             // Ours has gone, and somebody else was quick.
@@ -206,7 +208,8 @@ fn abort_that(domain: &Domain, is_meant: impl Fn(&str) -> bool) -> Result<bool> 
             let message = format!("domain {}: the backup job is still there after it was aborted", domain.name());
             return Err(Error::new(Kind::Busy, message).hint(format!("`virsh domjobabort {}`", domain.name())));
         }
-        thread::sleep(ABORT_POLL);
+        thread::sleep(pause);
+        pause = (pause * 2).min(ABORT_POLL);
     }
     Ok(sent)
 }

@@ -14,9 +14,10 @@ use self::below::{BackingChain, doubt};
 use super::block_nodes::{Bitmap, Condition, DiskBitmaps, Layer};
 use super::checkpoint::{Checkpoint, CheckpointDisk};
 use super::domain::Domain;
-use super::domain_xml::DomainConfig;
+use super::domain_xml::{Disk, DomainConfig};
 use crate::error::{Error, Kind, Result};
 use crate::qemu::{bitmap, img};
+use crate::side_by_side;
 
 /// The qcow2 images of a domain that is off, with the bitmaps that were in them when it was looked.
 #[derive(Debug)]
@@ -42,12 +43,12 @@ impl<'d> Images<'d> {
         let config = DomainConfig::parse(&xml)?;
         let chains = BackingChain::all(&xml)?;
         let (mut disks, mut unknown, mut uncertain) = (Vec::new(), Vec::new(), Vec::new());
-        let with_bitmaps = |disk: &&super::domain_xml::Disk| {
-            disk.eligibility().is_ok() && disk.driver_format.as_deref() == Some("qcow2")
-        };
-        for disk in config.disks.iter().filter(with_bitmaps) {
+        let with_bitmaps = |disk: &&Disk| disk.eligibility().is_ok() && disk.driver_format.as_deref() == Some("qcow2");
+        let with_bitmaps: Vec<_> = config.disks.iter().filter(with_bitmaps).collect();
+        let look = |disk: &&Disk| domain.image(disk).and_then(|path| img::bitmaps(domain.host(), &path));
+        let all = side_by_side::map(&with_bitmaps, img::LOOKS, look)?;
+        for (disk, images) in with_bitmaps.into_iter().zip(all) {
             let target = disk.target.clone();
-            let images = domain.image(disk).and_then(|path| img::bitmaps(domain.host(), &path));
             match images {
                 Ok(images) => {
                     let chain = chains.iter().find(|chain| chain.target == target);

@@ -1,13 +1,10 @@
 //! The bitmaps that are stored in images.
 
-use std::ffi::OsString;
 use std::path::Path;
 
 use serde::Deserialize;
 
-use super::TOOL;
-use super::info::Specific;
-use super::name::file_name;
+use super::info::{Specific, ask};
 use crate::error::{Error, Kind, Result};
 use crate::host::Host;
 
@@ -40,11 +37,8 @@ pub struct StoredBitmap {
 /// # Errors
 /// As for [`info`]; [`Kind::Protocol`] where the answer makes no sense.
 pub fn bitmaps(host: &Host, path: &Path) -> Result<Vec<ImageBitmaps>> {
-    host.file(path)?;
-    let mut args = ["info", "--output=json", "-U", "--backing-chain", "-f", "qcow2", "--"].map(OsString::from).to_vec();
-    args.push(file_name(path));
-    let output = host.run(TOOL, &args).map_err(|error| error.path(path))?;
-    parse_bitmaps(&output).map_err(|error| error.path(path))
+    let json = ask(host, path, Some("qcow2"), &["--backing-chain"])?;
+    parse_bitmaps(&json).map_err(|error| error.path(path))
 }
 
 pub(super) fn parse_bitmaps(json: &[u8]) -> Result<Vec<ImageBitmaps>> {

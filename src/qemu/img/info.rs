@@ -102,16 +102,18 @@ pub fn info_as(host: &Host, path: &Path, format: &str) -> Result<ImageInfo> {
     query(host, path, Some(format))
 }
 
-fn query(host: &Host, path: &Path, format: Option<&str>) -> Result<ImageInfo> {
+/// What `qemu-img info` says, with more `options`.
+pub(super) fn ask(host: &Host, path: &Path, format: Option<&str>, options: &[&str]) -> Result<Vec<u8>> {
     // qemu-img says "Could not open" for everything; a missing file deserves its own kind.
     host.file(path)?;
-    let mut args = ["info", "--output=json", "-U"].map(OsString::from).to_vec();
-    if let Some(format) = format {
-        args.extend(["-f", format].map(OsString::from));
-    }
-    args.extend(["--".into(), file_name(path)]);
-    let output = host.run(TOOL, &args).map_err(|error| error.path(path))?;
-    let json = String::from_utf8(output)
+    let format = format.map(|format| ["-f", format]);
+    let words = ["info", "--output=json", "-U"].iter().chain(options).chain(format.iter().flatten()).chain(&["--"]);
+    let args: Vec<OsString> = words.map(OsString::from).chain([file_name(path)]).collect();
+    host.run(TOOL, &args).map_err(|error| error.path(path))
+}
+
+fn query(host: &Host, path: &Path, format: Option<&str>) -> Result<ImageInfo> {
+    let json = String::from_utf8(ask(host, path, format, &[])?)
         .map_err(|error| Error::new(Kind::Protocol, "qemu-img info is not UTF-8").path(path).caused_by(error))?;
     parse(json).map_err(|error| error.path(path))
 }

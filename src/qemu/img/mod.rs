@@ -14,5 +14,8 @@ pub(super) use name::{file_name, image_opts};
 /// The tool; found in `PATH`.
 pub(super) const TOOL: &str = "qemu-img";
 
+/// Images to look at at a time: on another host each takes a session of its one login.
+pub const LOOKS: usize = 4;
+
 #[cfg(test)]
 mod tests;

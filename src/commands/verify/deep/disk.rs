@@ -19,6 +19,7 @@ use crate::extent::Kind;
 use crate::pipeline::Progress;
 use crate::pipeline::work::WINDOW;
 use crate::set::catalogue::{Catalogue, Run};
+use crate::side_by_side::processors;
 use crate::stream::reader::{Proof, Scratch, StreamReader};
 use crate::stream::{BLOCK, COMPRESSED_LIMIT};
 use crate::ui::log::on_disk;
@@ -138,7 +139,6 @@ fn read_all(points: &[Point<'_>], meter: &Meter, cancel: &Cancel) -> Result<Foun
     let step = if long { COMPRESSED_LIMIT } else { WINDOW };
     let next = AtomicU64::new(0);
     let found = Mutex::new(Found::default());
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         let work = || -> Result<()> {
             let mut reading = Reading { points, meter, found: &found, buffers: Buffers::default(), window: Vec::new() };
@@ -151,7 +151,7 @@ fn read_all(points: &[Point<'_>], meter: &Meter, cancel: &Cancel) -> Result<Foun
                 reading.part(start..size.min(start + step));
             }
         };
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let threads: Vec<_> = (0..processors()).map(|_| scope.spawn(work)).collect();
         Error::first_of(threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(Error::panicked()))))
     })?;
     Ok(found.into_inner().unwrap_or_else(PoisonError::into_inner))

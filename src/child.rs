@@ -1,0 +1,42 @@
+//! Waits for the end of child processes without looking for it again and again.
+
+use std::process::Child;
+use std::thread;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+/// How often Linux before 5.3, which has no descriptors of processes, is asked.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Waits until `child`, whose status nobody has taken yet, has ended, at most for `limit`. It may return early: whether
+/// the child has ended is what [`Child::try_wait`] says.
+pub fn nap(child: &Child, limit: Duration) {
+    // A limit beyond what the kernel takes is as good as none.
+    let time = Timespec::try_from(limit).ok();
+    match pidfd_open(Pid::from_child(child), PidfdFlags::empty()) {
+        // Interrupted by a signal it is over early, which callers that look at a flag want.
+        Ok(descriptor) => drop(poll(&mut [PollFd::new(&descriptor, PollFlags::IN)], time.as_ref())),
+        Err(_) => thread::sleep(limit.min(LOOK)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn it_lasts_until_the_end_or_the_limit() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        nap(&child, Duration::from_millis(1));
+        assert_eq!(child.try_wait().unwrap(), None);
+        drop(child.stdin.take());
+        // Far longer than any test may last.
+        while child.try_wait().unwrap().is_none() {
+            nap(&child, Duration::MAX);
+        }
+    }
+}
