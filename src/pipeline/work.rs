@@ -8,9 +8,10 @@ use crate::units::{MIB, align_down};
 
 /// Guest bytes that one item spans. A multiple of the block of a digest, so that an item holds all
 /// data of its blocks; large enough that the cost of an item vanishes beside its bytes; small
-/// enough that a window for each thread is little memory, and that a compressed frame, which never
-/// crosses a window, is cheap to read alone.
-pub const WINDOW: u64 = 4 * MIB;
+/// enough that a window for each of many threads is little memory, that all of them together read
+/// the disk nearly in its order, and that a compressed frame, which never crosses a window, is
+/// cheap to read alone.
+pub const WINDOW: u64 = MIB;
 
 /// Items that are taken at once, at most.
 const MAX_ITEMS: usize = 64;

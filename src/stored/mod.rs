@@ -14,11 +14,13 @@ pub mod zip_writer;
 pub mod zips;
 
 use std::fs::File;
+use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{SeekFrom, seek};
+use rustix::fs::{Advice, SeekFrom, fadvise, seek};
 use rustix::io::Errno;
 
 use self::zips::Zips;
@@ -232,6 +234,14 @@ impl OpenFile {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
         }
         self.file.read_exact_at(buffer, self.start + position)
+    }
+
+    /// Says that `range` was read and that nobody here needs it again: it leaves the page cache. Advice that is not
+    /// taken changes nothing.
+    pub fn forget(&self, range: Range<u64>) {
+        if let Some(length) = NonZeroU64::new(range.end.saturating_sub(range.start)) {
+            let _ = fadvise(&self.file, self.start + range.start, Some(length), Advice::DontNeed);
+        }
     }
 
     /// Where the next bytes are at or behind `position` that are no hole; none up to the end. Where holes can't be

@@ -16,6 +16,9 @@ use crate::stream::meta::{MAX_LEN, Meta};
 /// Unit of sequential reading: what is read is still in the processor's cache when it is summed.
 const CHUNK: usize = 256 << 10;
 
+/// What was read leaves the page cache in steps of so many bytes, where that is wanted.
+const FORGET_STEP: u64 = 8 << 20;
+
 /// Length of the longest `.chksum` file that can be one: ten digits and white space.
 const MAX_SUM_LEN: u64 = 64;
 
@@ -189,6 +192,8 @@ pub(super) struct Sequential<'f> {
     /// The part of `buffer` not handed out yet.
     ready: Range<usize>,
     position: u64,
+    /// Up to where the page cache was told to forget; none where it is left alone.
+    forgotten: Option<u64>,
 }
 
 impl<'f> Sequential<'f> {
@@ -196,7 +201,12 @@ impl<'f> Sequential<'f> {
     pub(super) fn new(file: &'f StreamFile, watch: Watch<'f>, hop: bool) -> Self {
         let buffer = vec![0; if hop { HEADER_LEN } else { CHUNK }];
         let hashers = || Hashers { adler: Adler32::new(), crc: file.stored.crc32().map(|_| crc32fast::Hasher::new()) };
-        Self { file, watch, sums: (!hop).then(hashers), buffer, ready: 0..0, position: 0 }
+        Self { file, watch, sums: (!hop).then(hashers), buffer, ready: 0..0, position: 0, forgotten: None }
+    }
+
+    /// The file is not read again: it leaves the page cache, which others need.
+    pub(super) fn forgetting(self) -> Self {
+        Self { forgotten: Some(0), ..self }
     }
 
     /// Position of the next byte.
@@ -271,16 +281,26 @@ impl<'f> Sequential<'f> {
     /// Passes over the rest of the file; its sums, unless hopping.
     pub(super) fn finish(mut self) -> Result<Option<Sums>> {
         self.skip(self.file.size.saturating_sub(self.position))?;
+        self.forget(0);
         Ok(self.sums.map(|sums| Sums { adler32: sums.adler.finish(), crc32: sums.crc.map(|crc| crc.finalize()) }))
     }
 
     fn refill(&mut self) -> Result<()> {
         self.watch.cancel.check()?;
+        self.forget(FORGET_STEP);
         let left = self.file.size - self.position;
         let len = self.buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         self.file.read_at(&mut self.buffer[..len], self.position)?;
         self.ready = 0..len;
         (self.watch.progress)(len as u64);
         Ok(())
+    }
+
+    /// Has the page cache forget what was read, if that are `least` bytes.
+    fn forget(&mut self, least: u64) {
+        if let Some(forgotten) = self.forgotten.filter(|forgotten| self.position - forgotten >= least) {
+            self.file.file.forget(forgotten..self.position);
+            self.forgotten = Some(self.position);
+        }
     }
 }

@@ -30,7 +30,7 @@ pub(super) struct Walk<'w> {
 impl Walk<'_> {
     /// Reads the whole file; its sums. Damages go into `report`; an error ends the pass.
     pub(super) fn run(&self, watch: Watch<'_>, report: &mut Report) -> Result<Option<Sums>> {
-        let mut input = Sequential::new(self.file, watch, false);
+        let mut input = Sequential::new(self.file, watch, false).forgetting();
         // Proven when the index was loaded, from the same bytes.
         input.skip(self.frame.end)?;
         let mut headers = blake3::Hasher::new();

@@ -1,6 +1,7 @@
 //! From a running job to its disks' partial files, or to members of a zip file.
 
 use std::io::{BufWriter, Seek};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -33,16 +34,26 @@ use crate::stream::writer::Finished;
 use crate::ui::log::on_disk;
 use crate::units::format_bytes;
 
-/// Connections for one disk where none are asked for, each with a thread that reads, digests and compresses: while
-/// one computes, the others keep the server busy.
-const CONNECTIONS: usize = 4;
+/// Threads that copy where none are asked for, of all disks together. Each has a connection, reads, digests and
+/// compresses: while some compute, the others keep the server busy.
+const THREADS: usize = 12;
+
+/// Of them, for each disk.
+const THREADS_OF_A_DISK: RangeInclusive<usize> = 2..=6;
 
 /// Headers and small frames on their way to a pipe are gathered to this size.
 const WRITE_BUFFER: usize = 1 << 20;
 
 /// Connections for one disk.
-pub fn connections(args: &Backup) -> usize {
-    args.speed.connections.map_or(CONNECTIONS, usize::from)
+pub fn connections(run: &Context<'_>, plan: &Plan) -> usize {
+    let fair = (THREADS / at_once(run, plan)).clamp(*THREADS_OF_A_DISK.start(), *THREADS_OF_A_DISK.end());
+    run.args.speed.connections.map_or(fair, usize::from)
+}
+
+/// Disks that are copied at a time.
+fn at_once(run: &Context<'_>, plan: &Plan) -> usize {
+    let all = plan.disks.len().max(1);
+    if run.zip.is_some() { 1 } else { run.args.worker.map_or(all, usize::from).clamp(1, all) }
 }
 
 /// One disk's stream.
@@ -85,8 +96,7 @@ pub fn domain(run: &Context<'_>, plan: &Plan, exports: &[Export], cancel: &Cance
 /// # Errors
 /// Of the disk that failed first.
 fn all(run: &Context<'_>, plan: &Plan, exports: &[Export], cancel: &Cancel) -> Result<Vec<CopiedDisk>> {
-    let all = plan.disks.len();
-    let workers = if run.zip.is_some() { 1 } else { run.args.worker.map_or(all, usize::from).clamp(1, all) };
+    let workers = at_once(run, plan);
     let pace = run.args.speed.rate_limit.map(Pace::new);
     tracing::debug!(target: OWN, "Concurrent backup processes: [{workers}]");
     tracing::info!(target: CLASSIC, "Concurrent backup processes: [{workers}]");
@@ -137,7 +147,7 @@ fn one(
     let told = if disk.base.is_some() { count } else { extents.len() };
     let path = run.zip.is_none().then(|| layout.directory().join(format!("{}{PARTIAL}", disk.file)));
     phrases::extents(disk, told, data_size, size, path.as_deref());
-    let clients = clients(run, first, uri, data_size, cancel)?;
+    let clients = clients(run, plan, first, uri, data_size, cancel)?;
     // Zero ranges are nearly free to copy: what counts is data.
     let meter = run.session.display.meter(&disk.target, data_size);
     let own_pace = run.args.speed.disk_rate_limit.map(Pace::new);
@@ -188,13 +198,20 @@ fn one(
 
 /// The connections that the data comes by. `first`, which has the contexts, is one of them only where the server takes
 /// no others: those without contexts are quicker.
-fn clients(run: &Context<'_>, first: Client, uri: &str, data_size: u64, cancel: &Cancel) -> error::Result<Vec<Client>> {
+fn clients(
+    run: &Context<'_>,
+    plan: &Plan,
+    first: Client,
+    uri: &str,
+    data_size: u64,
+    cancel: &Cancel,
+) -> error::Result<Vec<Client>> {
     if !first.capabilities().multi_conn || data_size == 0 {
         return Ok(vec![first]);
     }
     // A server counts its clients. That the goodbye failed says nothing: the next connection shows whether it is there.
     let _ = first.disconnect();
-    (0..connections(run.args)).map(|_| Client::connect(uri, &[], cancel)).collect()
+    (0..connections(run, plan)).map(|_| Client::connect(uri, &[], cancel)).collect()
 }
 
 /// Has `copy` write the disk's partial file, and makes that durable.

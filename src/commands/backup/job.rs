@@ -149,7 +149,7 @@ fn begin(run: &Context<'_>, plan: &mut Plan) -> Result<jiff::Zoned> {
         }
         other => other?,
     }
-    tracing::debug!("backup job begun at {:?}", plan.channel.server());
+    tracing::debug!("backup job begun");
     phrases::begun(plan);
     fault::point("begun-unthawed")?;
     Ok(moment::now())

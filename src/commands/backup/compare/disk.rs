@@ -57,7 +57,7 @@ pub fn compare(run: &Context<'_>, plan: &Plan, held: Held<'_>, export: &Export, 
     });
     let mut clients = vec![first];
     if clients[0].capabilities().multi_conn {
-        for _ in 1..connections(run.args) {
+        for _ in 1..connections(run, plan) {
             clients.push(Client::connect(&export.uri, &[], cancel)?);
         }
     }
