@@ -10,7 +10,7 @@ use crate::block::file::FileSink;
 use crate::cancel::Cancel;
 use crate::extent::{self, Extent, Kind};
 use crate::pipeline::restore;
-use crate::pipeline::work::Queue;
+use crate::pipeline::work::{Queue, WINDOW};
 use crate::stream::codec::{Compression, Compressor};
 use crate::stream::digest::digest_blocks;
 use crate::stream::meta::{Meta, Own};
@@ -81,7 +81,7 @@ fn write(directory: &Path, number: usize, layer: &Layer) -> std::path::PathBuf {
     };
     let mut stream = StreamWriter::new(Vec::new(), &meta, directory).unwrap();
     let mut compressor = Compressor::new(layer.compression);
-    let queue = Queue::new(&layer.extents);
+    let queue = Queue::new(&layer.extents, WINDOW);
     while let Some(item) = queue.take() {
         let window = item.window(layer.size);
         let bytes: Vec<u8> = window.clone().map(|offset| byte(layer, offset)).collect();

@@ -7,7 +7,8 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-/// How often Linux before 5.3, which has no descriptors of processes, is asked.
+/// How often the child is looked at where there is no descriptor of it: Linux before 5.3 has none, and a process may
+/// have too many.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// Waits until `child`, whose status nobody has taken yet, has ended, at most for `limit`. It may return early: whether

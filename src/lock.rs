@@ -146,7 +146,7 @@ impl Drop for Lock {
             Some(dead) => self.note(&dead),
             None => self.file.set_len(0).map_err(|error| Error::io("write", error)),
         };
-        // Not left to closing: a child on its way to its program has the descriptor too, and would hold it a moment more.
+        // Not left to closing: a child on its way to its program has the descriptor, too, and would hold the lock.
         let _ = flock(&self.file, FlockOperation::Unlock);
     }
 }

@@ -1,5 +1,6 @@
 //! Work on several things at once.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -9,7 +10,7 @@ use crate::error::{Error, Result};
 /// thread; where the system gives fewer threads, fewer.
 ///
 /// # Errors
-/// [`Error::panicked`] where `work` did.
+/// [`Error::panicked`] where `work` did, once the others have ended.
 pub fn map<T: Sync, R: Send>(items: &[T], most: usize, work: impl Fn(&T) -> R + Sync) -> Result<Vec<R>> {
     let next = AtomicUsize::new(0);
     let work = || {
@@ -20,20 +21,23 @@ pub fn map<T: Sync, R: Send>(items: &[T], most: usize, work: impl Fn(&T) -> R + 
             done.push((at, work(item)));
         }
     };
-    let mut done = thread::scope(|scope| {
+    let ended = thread::scope(|scope| {
         let mut others = Vec::new();
         for _ in 1..items.len().min(most) {
             match thread::Builder::new().spawn_scoped(scope, work) {
                 Ok(thread) => others.push(thread),
-                Err(error) => tracing::warn!("fewer threads than asked for: {error}"),
+                Err(error) => {
+                    tracing::warn!("fewer threads than asked for: {error}");
+                    break;
+                }
             }
         }
-        let mut done = work();
-        for thread in others {
-            done.extend(thread.join().map_err(|_| Error::panicked())?);
-        }
-        Ok(done)
+        // What it leaves half done is nothing that is looked at afterwards.
+        let own = catch_unwind(AssertUnwindSafe(work));
+        let ended: Vec<_> = [own].into_iter().chain(others.into_iter().map(|thread| thread.join())).collect();
+        ended.into_iter().collect::<thread::Result<Vec<_>>>().map_err(|_| Error::panicked())
     })?;
+    let mut done: Vec<(usize, R)> = ended.into_iter().flatten().collect();
     done.sort_unstable_by_key(|(at, _)| *at);
     Ok(done.into_iter().map(|(_, result)| result).collect())
 }
@@ -64,11 +68,13 @@ mod tests {
     #[test]
     fn a_panic_is_an_error() {
         let caller = thread::current().id();
-        let barrier = Barrier::new(2);
-        let failed = map(&[0, 1], 2, |_| {
-            barrier.wait();
-            assert_eq!(thread::current().id(), caller);
-        });
-        assert!(failed.unwrap_err().to_string().contains("defect"));
+        for fails_here in [true, false] {
+            let barrier = Barrier::new(2);
+            let failed = map(&[0, 1], 2, |_| {
+                barrier.wait();
+                assert_ne!(thread::current().id() == caller, fails_here);
+            });
+            assert!(failed.unwrap_err().to_string().contains("defect"));
+        }
     }
 }

@@ -79,7 +79,7 @@ impl Drop for Minder {
         // ends.
         let deadline = Instant::now() + GOODBYE;
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
-            nap(&self.child, GOODBYE);
+            nap(&self.child, deadline.saturating_duration_since(Instant::now()));
         }
     }
 }

@@ -97,7 +97,7 @@ impl Served {
             match self.child.try_wait().map_err(|error| Error::io(&format!("wait for {TOOL}"), error))? {
                 Some(status) if status.success() => return Ok(()),
                 Some(_) => return Err(self.failure()),
-                None => nap(&self.child, FINISH_TIMEOUT),
+                None => nap(&self.child, deadline.saturating_duration_since(Instant::now())),
             }
         }
         Err(Error::new(Kind::Io, format!("{TOOL} does not end on {}", self.name)))

@@ -271,7 +271,7 @@ impl Drop for Master {
                 let _ = self.child.wait();
                 return;
             }
-            nap(&self.child, END_TIMEOUT);
+            nap(&self.child, deadline.saturating_duration_since(Instant::now()));
         }
     }
 }

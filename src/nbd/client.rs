@@ -28,7 +28,7 @@ pub use crate::nbd::capabilities::Capabilities;
 /// small requests cost system calls.
 pub const REQUEST_SIZE: u64 = 256 * KIB;
 
-/// Requests at once on a connection: on one machine 4 do as well as 32; some more bridge the
+/// Requests at once on a connection: on one machine 4 do as well as 32; some more, for scattered pieces, bridge the
 /// latency of a network.
 pub const IN_FLIGHT: usize = 8;
 

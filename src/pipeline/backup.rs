@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::pace::Pace;
 use super::turnstile::Turnstile;
-use super::work::Queue;
+use super::work::{Queue, WINDOW};
 use super::worker::Worker;
 use super::{Failures, Progress};
 use crate::cancel::Cancel;
@@ -127,7 +127,7 @@ fn run<O: Output>(
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<O> {
-    let queue = Queue::new(source.extents);
+    let queue = Queue::new(source.extents, WINDOW);
     let stream = Turnstile::new(output);
     let stopped = cancel.child();
     let failures = Failures::default();

@@ -1,7 +1,7 @@
 //! A chain device into a sink: every block is read through its digest and written once, in any
 //! order.
 
-use super::work::{Queue, WINDOW};
+use super::work::{CHAIN_WINDOW, Queue};
 use super::{Failures, Progress, zeroes};
 use crate::block::BlockSink;
 use crate::cancel::Cancel;
@@ -25,7 +25,7 @@ pub fn copy(
     cancel: &Cancel,
 ) -> Result<()> {
     check_known(extents, chain.size()).map_err(|error| error.disk(chain.target()))?;
-    let queue = Queue::new(extents);
+    let queue = Queue::new(extents, CHAIN_WINDOW);
     let stopped = cancel.child();
     let failures = Failures::default();
     std::thread::scope(|scope| {
@@ -74,7 +74,7 @@ fn work(
     let mut bytes = Vec::new();
     // What is read, proven and written while it is in the processor's cache. A compressed frame is read at once.
     let is_compressed = chain.layers().iter().any(|layer| layer.meta().compression.is_lz4());
-    let step = if is_compressed { WINDOW } else { BLOCK };
+    let step = if is_compressed { CHAIN_WINDOW } else { BLOCK };
     while let Some(item) = queue.take() {
         let window = item.window(chain.size());
         for extent in item.extents.iter().filter(|extent| extent.kind() != Kind::Data) {

@@ -4,14 +4,20 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use crate::extent::{Extent, Kind, push};
-use crate::units::{MIB, align_down};
+use crate::units::{KIB, MIB, align_down};
 
-/// Guest bytes that one item spans. A multiple of the block of a digest, so that an item holds all
-/// data of its blocks; large enough that the cost of an item vanishes beside its bytes; small
-/// enough that a window for each of many threads is little memory, that all of them together read
-/// the disk nearly in its order, and that a compressed frame, which never crosses a window, is
-/// cheap to read alone.
+/// Guest bytes that one item of a disk spans. Windows are multiples of the block of a digest, so that an item holds
+/// all data of its blocks. This one is large enough that the cost of an item vanishes beside its bytes, and small enough
+/// that a window for each of many threads is little memory, that all of them together read the disk nearly in its order,
+/// and that a compressed frame, which never crosses a window, is cheap to read alone.
 pub const WINDOW: u64 = MIB;
+
+/// Guest bytes that one item of a chain spans: frames of other programs are longer, and some can only be decompressed
+/// as a whole.
+pub const CHAIN_WINDOW: u64 = 4 * MIB;
+
+/// Bytes that cost less to read along than a request of their own.
+pub(super) const SMALL_GAP: u64 = 32 * KIB;
 
 /// Items that are taken at once, at most.
 const MAX_ITEMS: usize = 64;
@@ -27,6 +33,7 @@ pub struct Item {
     pub number: u64,
     /// What to do.
     pub extents: Vec<Extent>,
+    window_length: u64,
 }
 
 impl Item {
@@ -34,16 +41,9 @@ impl Item {
     pub fn window(&self, size: u64) -> Range<u64> {
         let first = self.extents.iter().find(|extent| extent.kind() == Kind::Data);
         first.map_or(0..0, |data| {
-            let start = align_down(data.offset, WINDOW);
-            start..(start + WINDOW).min(size)
+            let start = align_down(data.offset, self.window_length);
+            start..(start + self.window_length).min(size)
         })
-    }
-
-    /// From the first to the last byte of the item's data; empty without data.
-    pub fn data_range(&self) -> Range<u64> {
-        let mut data = self.extents.iter().filter(|extent| extent.kind() == Kind::Data);
-        let Some(first) = data.next() else { return 0..0 };
-        first.offset..data.next_back().unwrap_or(first).end()
     }
 
     /// Guest bytes in the item.
@@ -56,6 +56,7 @@ impl Item {
 #[derive(Debug)]
 struct Cutter<'e> {
     extents: &'e [Extent],
+    window: u64,
     /// The part of `extents[0]` that earlier items took, in bytes.
     taken: u64,
 }
@@ -74,11 +75,11 @@ impl Cutter<'_> {
                 Kind::Zero if window.is_none() && item.len() >= MAX_ZEROES => break,
                 Kind::Zero => rest,
                 Kind::Data => {
-                    let start = align_down(rest.offset, WINDOW);
+                    let start = align_down(rest.offset, self.window);
                     if *window.get_or_insert(start) != start {
                         break;
                     }
-                    Extent::data(rest.offset, rest.length().min(start + WINDOW - rest.offset))
+                    Extent::data(rest.offset, rest.length().min(start + self.window - rest.offset))
                 }
             };
             push(&mut item, piece);
@@ -117,14 +118,14 @@ impl State<'_> {
         let extents = self.cutter.next()?;
         let number = self.number;
         self.number += 1;
-        Some(Item { number, extents })
+        Some(Item { number, extents, window_length: self.cutter.window })
     }
 }
 
 impl<'e> Queue<'e> {
-    /// The work in `extents`.
-    pub fn new(extents: &'e [Extent]) -> Self {
-        Self(Mutex::new(State { cutter: Cutter { extents, taken: 0 }, number: 0, ahead: None }))
+    /// The work in `extents`, in items of one `window` each: so many bytes, at a multiple of that.
+    pub fn new(extents: &'e [Extent], window: u64) -> Self {
+        Self(Mutex::new(State { cutter: Cutter { extents, window, taken: 0 }, number: 0, ahead: None }))
     }
 
     /// The next item; `None` when all are taken.
@@ -132,16 +133,15 @@ impl<'e> Queue<'e> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).next()
     }
 
-    /// The next items whose data ranges fit into `bytes` together, in order; one in any case, none when all are taken.
-    /// Where data is scattered a window holds little of it: one request at a time would be waited for.
+    /// The next items of which no more than `bytes` are read together, in order; one in any case, none when all are
+    /// taken. Where data is scattered a window holds little of it: one request at a time would be waited for.
     pub fn take_some(&self, bytes: u64) -> Vec<Item> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut items = Vec::new();
-        let mut left = bytes;
+        let (mut left, mut end) = (bytes, None);
         while items.len() < MAX_ITEMS {
             let Some(item) = state.next() else { break };
-            let range = item.data_range();
-            match left.checked_sub(range.end - range.start) {
+            match left.checked_sub(read_length(&item.extents, &mut end)) {
                 None if !items.is_empty() => {
                     state.ahead = Some(item);
                     break;
@@ -154,13 +154,26 @@ impl<'e> Queue<'e> {
     }
 }
 
+/// Bytes that are read for the data of `extents` behind data that ended at `end`, which becomes their own end.
+fn read_length(extents: &[Extent], end: &mut Option<u64>) -> u64 {
+    let mut length = 0;
+    for data in extents.iter().filter(|extent| extent.kind() == Kind::Data) {
+        let gap = end.map_or(u64::MAX, |end| data.offset - end);
+        length += data.length() + if gap <= SMALL_GAP { gap } else { 0 };
+        *end = Some(data.end());
+    }
+    length
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
 
+    use super::super::worker::Work;
+    use super::*;
+
     fn items(extents: &[Extent]) -> Vec<Item> {
-        let queue = Queue::new(extents);
+        let queue = Queue::new(extents, WINDOW);
         std::iter::from_fn(|| queue.take()).collect()
     }
 
@@ -178,6 +191,17 @@ mod tests {
         assert_eq!(items[1].window(u64::MAX), WINDOW..2 * WINDOW);
     }
 
+    #[test]
+    fn gaps_that_are_not_read_take_no_room() {
+        let pieces: Vec<Extent> = (0..40).map(|number| Extent::data(number * 5 * 64 * KIB, 64 * KIB)).collect();
+        let some = Queue::new(&pieces, WINDOW).take_some(WINDOW);
+        assert_eq!(some.iter().map(|item| item.extents.len()).sum::<usize>(), 16);
+        // Those that are read do.
+        let near: Vec<Extent> = (0..40).map(|number| Extent::data(number * 64 * KIB, 32 * KIB)).collect();
+        let some = Queue::new(&near, WINDOW).take_some(WINDOW);
+        assert_eq!(some.iter().map(|item| item.extents.len()).sum::<usize>(), 16);
+    }
+
     proptest! {
         #[test]
         fn some_items_are_those_that_fit(
@@ -191,15 +215,16 @@ mod tests {
                 push(&mut extents, Extent::new(position, length, kind));
                 position += length;
             }
-            let queue = Queue::new(&extents);
+            let queue = Queue::new(&extents, WINDOW);
             let mut taken = Vec::new();
             loop {
                 let some = queue.take_some(bytes);
                 if some.is_empty() {
                     break;
                 }
-                let ranges: u64 = some.iter().map(|item| item.data_range().end - item.data_range().start).sum();
-                prop_assert!(ranges <= bytes || some.len() == 1);
+                // What the worker makes of them.
+                let buffer = Work::of(some.clone()).length() as u64;
+                prop_assert!(buffer <= bytes || some.len() == 1);
                 taken.extend(some);
             }
             prop_assert_eq!(taken, items(&extents));

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::arrival::Arrival;
 use super::backup::{Output, Source};
 use super::turnstile::Turnstile;
-use super::work::{Item, Queue, WINDOW};
+use super::work::{Item, Queue, SMALL_GAP, WINDOW};
 use super::{Progress, pace, zeroes};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -14,10 +14,6 @@ use crate::extent::{Extent, Kind, push};
 use crate::nbd::client::{Client, ReadPiece};
 use crate::stream::codec::Compressor;
 use crate::stream::out::Pending;
-use crate::units::KIB;
-
-/// Bytes that cost less to read along than a request of their own.
-pub(super) const SMALL_GAP: u64 = 32 * KIB;
 
 /// What is read at a time where reading is held back, at least: a rate of a few bytes is no reason for requests of
 /// a few bytes.
@@ -48,8 +44,10 @@ impl<'s> Worker<'s> {
         progress: &dyn Progress,
         stopped: &Cancel,
     ) -> Result<()> {
+        // With one request on its way a connection would wait for each answer.
+        let most = WINDOW.max(2 * self.source.limits.request_size);
         loop {
-            let items = queue.take_some(WINDOW);
+            let items = queue.take_some(most);
             let (Some(first), Some(last)) = (items.first(), items.last()) else { break };
             let (numbers, length) = (first.number..last.number + 1, items.iter().map(Item::length).sum());
             stopped.check()?;
@@ -146,7 +144,7 @@ impl<'s> Worker<'s> {
 }
 
 /// What a thread works on at a time.
-struct Work {
+pub(super) struct Work {
     items: Vec<Item>,
     /// All their data, and where each extent is in the buffer.
     data: Vec<Extent>,
@@ -156,7 +154,7 @@ struct Work {
 }
 
 impl Work {
-    fn of(items: Vec<Item>) -> Self {
+    pub(super) fn of(items: Vec<Item>) -> Self {
         let extents = items.iter().flat_map(|item| &item.extents);
         let data: Vec<Extent> = extents.filter(|extent| extent.kind() == Kind::Data).copied().collect();
         let (mut spans, mut places): (Vec<Range<u64>>, Vec<_>) = (Vec::new(), Vec::with_capacity(data.len()));
@@ -179,7 +177,7 @@ impl Work {
     }
 
     /// Bytes of the buffer.
-    fn length(&self) -> usize {
+    pub(super) fn length(&self) -> usize {
         self.places.last().map_or(0, |place| place.end)
     }
 

@@ -2,10 +2,10 @@
 
 use super::{SMALL_GAP, Work};
 use crate::extent::{Extent, Kind};
-use crate::pipeline::work::Item;
+use crate::pipeline::work::Queue;
 
 fn work(extents: Vec<Extent>) -> Work {
-    Work::of(vec![Item { number: 0, extents }])
+    Work::of(Queue::new(&extents, 1 << 40).take_some(u64::MAX))
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! From a running job to its disks' partial files, or to members of a zip file.
 
 use std::io::{BufWriter, Seek};
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -34,20 +33,23 @@ use crate::stream::writer::Finished;
 use crate::ui::log::on_disk;
 use crate::units::format_bytes;
 
-/// Threads that copy where none are asked for, of all disks together. Each has a connection, reads, digests and
-/// compresses: while some compute, the others keep the server busy.
-const THREADS: usize = 12;
+/// Connections of all disks together where no number is asked for, as far as each disk has its least and most. Each has
+/// a thread that reads, digests and compresses: while some compute, the others keep the server busy.
+const CONNECTIONS: usize = 12;
 
-/// Of them, for each disk.
-const THREADS_OF_A_DISK: RangeInclusive<usize> = 2..=6;
+/// Connections for one disk, at least.
+const LEAST: usize = 2;
+
+/// Connections for one disk, at most, where no number is asked for.
+const MOST: usize = 6;
 
 /// Headers and small frames on their way to a pipe are gathered to this size.
 const WRITE_BUFFER: usize = 1 << 20;
 
 /// Connections for one disk.
 pub fn connections(run: &Context<'_>, plan: &Plan) -> usize {
-    let fair = (THREADS / at_once(run, plan)).clamp(*THREADS_OF_A_DISK.start(), *THREADS_OF_A_DISK.end());
-    run.args.speed.connections.map_or(fair, usize::from)
+    let share = (CONNECTIONS / at_once(run, plan)).clamp(LEAST, MOST);
+    run.args.speed.connections.map_or(share, usize::from)
 }
 
 /// Disks that are copied at a time.

@@ -1,5 +1,6 @@
 //! Which disks of the domain a run copies, and why it leaves the others out.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -8,7 +9,7 @@ use uuid::Uuid;
 use super::phrases;
 use super::way::Way;
 use crate::cli::backup::{Backup, LevelArg};
-use crate::error::{Error, Kind};
+use crate::error::{self, Error, Kind};
 use crate::host::Host;
 use crate::libvirt::domain::Domain;
 use crate::libvirt::domain_xml::{Device, Disk, DomainConfig};
@@ -91,35 +92,43 @@ impl Selection {
     pub fn of(args: &Backup, domain: &Domain, config: &DomainConfig) -> Result<Self> {
         refuse_unknown(args, config)?;
         let mut selection = Self { disks: Vec::new(), skipped: Vec::new(), others: Vec::new(), missed: false };
-        let mut wanted = Vec::new();
-        for disk in &config.disks {
+        let is_asked = |disk: &Disk| {
             let included = args.include.is_empty() || args.include.contains(&disk.target);
-            if !included || args.exclude.contains(&disk.target) {
+            included && !args.exclude.contains(&disk.target)
+        };
+        let eligibility = |disk: &Disk| if args.raw { disk.raw_eligibility() } else { disk.eligibility() };
+        let wanted: Vec<&Disk> =
+            config.disks.iter().filter(|disk| is_asked(disk) && eligibility(disk).is_ok()).collect();
+        let look = |disk: &&Disk| domain.image(disk).map(|image| (info(domain.host(), disk, &image), image));
+        let looked = side_by_side::map(&wanted, img::LOOKS, look)?;
+        let mut looked: BTreeMap<_, _> = wanted.iter().map(|disk| &disk.target).zip(looked).collect();
+        for disk in &config.disks {
+            if !is_asked(disk) {
                 tracing::info!(target: OWN, "Excluding disk [{}]: as asked", disk.target);
                 phrases::not_wanted(args, &disk.target);
                 selection.others.push(disk.target.clone());
-            } else if let Err(skip) = if args.raw { disk.raw_eligibility() } else { disk.eligibility() } {
+            } else if let Err(skip) = eligibility(disk) {
                 selection.skip(args, disk, &skip.reason, &skip.remedy);
-            } else {
-                wanted.push((disk, domain.image(disk)?));
-            }
-        }
-        let infos = side_by_side::map(&wanted, img::LOOKS, |(disk, image)| info(domain.host(), disk, image))?;
-        for ((disk, image), info) in wanted.into_iter().zip(infos) {
-            let raw = disk.is_raw();
-            if !raw && args.level != LevelArg::Copy && info.as_ref().is_some_and(ImageInfo::is_qcow2_version_2) {
-                let remedy = format!(
-                    "`qemu-img amend -o compat=1.1 {}` makes it version 3 while the domain is off, -l copy works as \
-                     it is",
-                    image.display()
-                );
-                selection.skip(args, disk, "its qcow2 image is of version 2, which can't keep a bitmap", &remedy);
-            } else {
-                selection.disks.push(Selected { disk: disk.clone(), image, info, raw });
+            } else if let Some(looked) = looked.remove(&disk.target) {
+                let (info, image) = looked?;
+                selection.add(args, disk, image, known(disk, info));
             }
         }
         selection.refuse_empty(config)?;
         Ok(selection)
+    }
+
+    fn add(&mut self, args: &Backup, disk: &Disk, image: PathBuf, info: Option<ImageInfo>) {
+        let raw = disk.is_raw();
+        if !raw && args.level != LevelArg::Copy && info.as_ref().is_some_and(ImageInfo::is_qcow2_version_2) {
+            let remedy = format!(
+                "`qemu-img amend -o compat=1.1 {}` makes it version 3 while the domain is off, -l copy works as it is",
+                image.display()
+            );
+            self.skip(args, disk, "its qcow2 image is of version 2, which can't keep a bitmap", &remedy);
+        } else {
+            self.disks.push(Selected { disk: disk.clone(), image, info, raw });
+        }
     }
 
     /// # Errors
@@ -223,21 +232,23 @@ fn refuse_unknown(args: &Backup, config: &DomainConfig) -> Result<()> {
     }
 }
 
-/// What the image is. Without that a restore has to take defaults.
-fn info(host: &Host, disk: &Disk, image: &Path) -> Option<ImageInfo> {
-    if disk.is_raw() {
-        // Never guessed from the content, which is the guest's.
-        return img::info_as(host, image, "raw").ok();
-    }
-    let info = img::info(host, image);
-    info.inspect_err(|error| {
-        tracing::warn!(
-            "{}: the image's options are not saved, a restore uses defaults: {}",
-            disk.target,
-            crate::error::report(error)
-        );
-    })
-    .ok()
+fn info(host: &Host, disk: &Disk, image: &Path) -> error::Result<ImageInfo> {
+    // Never guessed from the content of a raw image, which is the guest's.
+    if disk.is_raw() { img::info_as(host, image, "raw") } else { img::info(host, image) }
+}
+
+/// What the image is. Without that a restore has to take defaults; of a raw image there is nothing to take.
+fn known(disk: &Disk, info: error::Result<ImageInfo>) -> Option<ImageInfo> {
+    let told = info.inspect_err(|error| {
+        if !disk.is_raw() {
+            tracing::warn!(
+                "{}: the image's options are not saved, a restore uses defaults: {}",
+                disk.target,
+                error::report(error)
+            );
+        }
+    });
+    told.ok()
 }
 
 /// A directory belongs to one domain.

@@ -42,7 +42,10 @@ pub fn check(args: &Verify, session: &Session, catalogue: &Catalogue, verdict: &
     let total = if args.quick { 0 } else { streams.iter().map(|stream| stream.size).fold(0, u64::saturating_add) };
     let meter = session.display.meter("verify", total);
     let shared = Mutex::new(verdict);
-    let check = |stream: &Stream| check_stream(args, session, stream, &meter, &shared);
+    let check = |stream: &Stream| {
+        session.cancel.check()?;
+        check_stream(args, session, stream, &meter, &shared)
+    };
     Ok(Error::first_of(side_by_side::map(&streams, processors(), check)?)?)
 }
 

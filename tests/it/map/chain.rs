@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use virtkeep::extent::{self, Extent, Kind};
-use virtkeep::pipeline::work::Queue;
+use virtkeep::pipeline::work::{Queue, WINDOW};
 use virtkeep::stream::codec::{Compression, Compressor};
 use virtkeep::stream::digest::digest_blocks;
 use virtkeep::stream::meta::{Meta, Own};
@@ -138,7 +138,7 @@ fn write(
     let meta = meta(number as u64, size, extents, compression);
     let mut stream = StreamWriter::new(Vec::new(), &meta, directory).unwrap();
     let mut compressor = Compressor::new(compression);
-    let queue = Queue::new(extents);
+    let queue = Queue::new(extents, WINDOW);
     while let Some(item) = queue.take() {
         let window = item.window(size);
         let bytes = &content[window.start as usize..window.end as usize];

@@ -15,7 +15,7 @@ use crate::fault;
 use crate::nbd::block_status::{self, ALLOCATION};
 use crate::nbd::client::Client;
 use crate::pipeline::Progress;
-use crate::pipeline::work::{Item, Queue};
+use crate::pipeline::work::{CHAIN_WINDOW, Item, Queue};
 use crate::ui::log::on_disk;
 use crate::units::{align_down, align_up};
 
@@ -62,7 +62,7 @@ pub fn compare(run: &Context<'_>, plan: &Plan, held: Held<'_>, export: &Export, 
         }
     }
     let meter = run.session.display.meter(chain.target(), extent::total(&work, Kind::Data));
-    let queue = Queue::new(&work);
+    let queue = Queue::new(&work, CHAIN_WINDOW);
     let found = Mutex::new(Found::default());
     let stopped = cancel.child();
     std::thread::scope(|scope| {

@@ -207,7 +207,8 @@ fn refuse_other(subject: &Subject<'_>, domain: &Domain) -> Result<()> {
 
 /// A copy of the disks of the restore point that the domain has, and those that it has not.
 fn arguments(subject: &Subject<'_>, domain: &Domain) -> Result<(Backup, Vec<String>)> {
-    let words = ["virtkeep", "backup", "--domain=-", "--output=-", "--level=copy", "--no-freeze"];
+    // One disk after another is compared.
+    let words = ["virtkeep", "backup", "--domain=-", "--output=-", "--level=copy", "--no-freeze", "--worker=1"];
     let Command::Backup(mut args) =
         Cli::try_parse_from(words).map_err(|error| Error::usage(error.to_string()))?.command
     else {

@@ -17,7 +17,7 @@ use crate::commands::restore::source::{opening_bytes, watched};
 use crate::error::{Error, Result};
 use crate::extent::Kind;
 use crate::pipeline::Progress;
-use crate::pipeline::work::WINDOW;
+use crate::pipeline::work::CHAIN_WINDOW;
 use crate::set::catalogue::{Catalogue, Run};
 use crate::side_by_side::processors;
 use crate::stream::reader::{Proof, Scratch, StreamReader};
@@ -136,7 +136,7 @@ fn read_all(points: &[Point<'_>], meter: &Meter, cancel: &Cancel) -> Result<Foun
     // Of virtnbdbackup's frames, of up to 32 MiB, none can be decompressed in part: a thread gets whole ones.
     let has_long = |reader: &Arc<StreamReader>| reader.meta().compression.is_lz4() && reader.index_digest().is_none();
     let long = points.iter().any(|point| point.chain.layers().iter().any(has_long));
-    let step = if long { COMPRESSED_LIMIT } else { WINDOW };
+    let step = if long { COMPRESSED_LIMIT } else { CHAIN_WINDOW };
     let next = AtomicU64::new(0);
     let found = Mutex::new(Found::default());
     std::thread::scope(|scope| {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! for each disk, streams opened once, a chain for each point
-//!   for each MiB of it, by one thread: point after point
+//!   for each 4 MiB of it, by one thread: point after point
 //!     resolve -> without a gap? as laid over each other? -> read and prove what no point before it used
 //! ```
 //!
