@@ -20,6 +20,14 @@ measure() {
     say "$name: $(tail -n 1 "$work/samples.$name" | awk '{ printf "%s s, %d MiB, processor %s s", $1, $2 / 1024, $3 }')"
 }
 
+# Runs a command that is part of another run's way; appends its seconds to the samples of NAME.
+timed() {
+    local name=$1 start && shift
+    start=$(date +%s%N)
+    "$@"
+    echo "$(awk -v n=$(($(date +%s%N) - start)) 'BEGIN { printf "%.3f", n / 1e9 }') 0 0" >>"$work/samples.$name"
+}
+
 # Median of a column of NAME's samples.
 median() { cut -d ' ' -f "$2" "$work/samples.$1" | sort -g | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
 seconds() { median "$1" 1; }
