@@ -1,8 +1,9 @@
 //! Waits for the end of child processes without looking for it again and again.
 
-use std::process::Child;
+use std::io;
+use std::process::{Child, ExitStatus};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -23,6 +24,22 @@ pub fn nap(child: &Child, limit: Duration) {
     }
 }
 
+/// How `child` ended, if it does within `limit`.
+///
+/// # Errors
+/// Of waiting for it.
+pub fn end_within(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
+    let begin = Instant::now();
+    loop {
+        let status = child.try_wait()?;
+        let left = limit.saturating_sub(begin.elapsed());
+        if status.is_some() || left.is_zero() {
+            return Ok(status);
+        }
+        nap(child, left);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::{Command, Stdio};
@@ -34,10 +51,9 @@ mod tests {
         let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         nap(&child, Duration::from_millis(1));
         assert_eq!(child.try_wait().unwrap(), None);
+        assert_eq!(end_within(&mut child, Duration::from_millis(1)).unwrap(), None);
         drop(child.stdin.take());
         // Far longer than any test may last.
-        while child.try_wait().unwrap().is_none() {
-            nap(&child, Duration::MAX);
-        }
+        assert!(end_within(&mut child, Duration::MAX).unwrap().unwrap().success());
     }
 }

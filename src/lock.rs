@@ -140,12 +140,13 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // A note that stays is looked into and found to be of nothing.
-        let _ = match self.dead_holder.take() {
-            _ if self.keeps_note => Ok(()),
-            Some(dead) => self.note(&dead),
-            None => self.file.set_len(0).map_err(|error| Error::io("write", error)),
-        };
+        if !self.keeps_note {
+            // A note that stays is looked into and found to be of nothing.
+            let _ = match self.dead_holder.take() {
+                Some(dead) => self.note(&dead),
+                None => self.file.set_len(0).map_err(|error| Error::io("write", error)),
+            };
+        }
         // Not left to closing: a child on its way to its program has the descriptor, too, and would hold the lock.
         let _ = flock(&self.file, FlockOperation::Unlock);
     }

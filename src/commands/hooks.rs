@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::backup::facts::Known;
 use crate::cancel::Cancel;
-use crate::child::nap;
+use crate::child::{end_within, nap};
 use crate::error::{Error, Kind, Result};
 use crate::qemu::process;
 
@@ -120,10 +120,7 @@ fn end(child: &mut Child) {
     let group = Pid::from_child(child);
     // One that has ended by now is what is wanted.
     let _ = kill_process_group(group, Signal::TERM);
-    let deadline = Instant::now() + GRACE;
-    while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
-        nap(child, TICK);
-    }
+    let _ = end_within(child, GRACE);
     let _ = kill_process_group(group, Signal::KILL);
     let _ = child.wait();
 }

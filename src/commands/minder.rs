@@ -12,13 +12,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::child::nap;
+use crate::child::end_within;
 use crate::error::{Error, Kind, Result};
 
 /// What the process says when it is ready.
@@ -77,10 +77,7 @@ impl Drop for Minder {
         drop(self.pipe.take());
         // One with nothing to do ends at once. One that still tries is left to itself: it says on stderr how that
         // ends.
-        let deadline = Instant::now() + GOODBYE;
-        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
-            nap(&self.child, deadline.saturating_duration_since(Instant::now()));
-        }
+        let _ = end_within(&mut self.child, GOODBYE);
     }
 }
 

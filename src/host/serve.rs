@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::ssh::{Forward, Ssh};
 use crate::cancel::Cancel;
-use crate::child::nap;
+use crate::child::end_within;
 use crate::error::{Error, Kind, Result};
 use crate::nbd::uri;
 use crate::qemu::process;
@@ -92,15 +92,12 @@ impl Served {
     /// [`Kind::Io`] where it did not.
     pub fn finish(mut self) -> Result<()> {
         drop(self.stdin.take());
-        let deadline = Instant::now() + FINISH_TIMEOUT;
-        while Instant::now() < deadline {
-            match self.child.try_wait().map_err(|error| Error::io(&format!("wait for {TOOL}"), error))? {
-                Some(status) if status.success() => return Ok(()),
-                Some(_) => return Err(self.failure()),
-                None => nap(&self.child, deadline.saturating_duration_since(Instant::now())),
-            }
+        let ended = end_within(&mut self.child, FINISH_TIMEOUT);
+        match ended.map_err(|error| Error::io(&format!("wait for {TOOL}"), error))? {
+            Some(status) if status.success() => Ok(()),
+            Some(_) => Err(self.failure()),
+            None => Err(Error::new(Kind::Io, format!("{TOOL} does not end on {}", self.name))),
         }
-        Err(Error::new(Kind::Io, format!("{TOOL} does not end on {}", self.name)))
     }
 
     /// Why it ended.

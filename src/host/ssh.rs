@@ -23,7 +23,7 @@ use tempfile::TempDir;
 use super::address::SshTarget;
 use super::shell;
 use super::trouble;
-use crate::child::nap;
+use crate::child::end_within;
 use crate::error::{Error, Kind, Result};
 use crate::nbd::uri::MAX_SOCKET_PATH;
 use crate::qemu::process;
@@ -261,17 +261,12 @@ impl Master {
 impl Drop for Master {
     fn drop(&mut self) {
         drop(self.stdin.take());
-        let deadline = Instant::now() + END_TIMEOUT;
-        while matches!(self.child.try_wait(), Ok(None)) {
-            if Instant::now() >= deadline {
-                // Not reaped before, so its id is still its own.
-                if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-                    let _ = kill_process_group(pid, Signal::KILL);
-                }
-                let _ = self.child.wait();
-                return;
+        if let Ok(None) = end_within(&mut self.child, END_TIMEOUT) {
+            // Not reaped before, so its id is still its own.
+            if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+                let _ = kill_process_group(pid, Signal::KILL);
             }
-            nap(&self.child, deadline.saturating_duration_since(Instant::now()));
+            let _ = self.child.wait();
         }
     }
 }

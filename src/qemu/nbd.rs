@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use crate::cancel::Cancel;
-use crate::child::nap;
+use crate::child::end_within;
 use crate::error::{Error, Kind, Result};
 use crate::nbd::uri;
 use crate::qemu::{img, process};
@@ -153,20 +153,16 @@ impl QemuNbd {
     /// first: a failed write to the image shows there.
     pub fn finish(mut self) -> Result<()> {
         let deadline = Instant::now() + FINISH_TIMEOUT;
-        let mut asked: Option<Instant> = None;
         loop {
             // A signal between the pid file and its main loop is lost on it (seen with QEMU 7.2): ask again.
-            if asked.is_none_or(|asked| asked.elapsed() > ASK_AGAIN) {
-                self.signal(Signal::TERM);
-                asked = Some(Instant::now());
-            }
-            match self.exit_status()? {
+            self.signal(Signal::TERM);
+            match self.exit_status(ASK_AGAIN)? {
                 Some(status) if status.success() => return Ok(()),
                 Some(status) => return Err(self.failure(status)),
                 None if Instant::now() >= deadline => {
                     return Err(Error::new(Kind::Io, format!("{TOOL} does not end")).path(&self.image));
                 }
-                None => nap(&self.child, ASK_AGAIN),
+                None => {}
             }
         }
     }
@@ -176,7 +172,7 @@ impl QemuNbd {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
             cancel.check()?;
-            if let Some(status) = self.exit_status()? {
+            if let Some(status) = self.exit_status(Duration::ZERO)? {
                 return Err(self.failure(status));
             }
             if self.directory.path().join(PID_FILE).exists() {
@@ -189,8 +185,8 @@ impl QemuNbd {
         }
     }
 
-    fn exit_status(&mut self) -> Result<Option<ExitStatus>> {
-        self.child.try_wait().map_err(|error| Error::io(&format!("wait for {TOOL}"), error))
+    fn exit_status(&mut self, limit: Duration) -> Result<Option<ExitStatus>> {
+        end_within(&mut self.child, limit).map_err(|error| Error::io(&format!("wait for {TOOL}"), error))
     }
 
     fn failure(&self, status: ExitStatus) -> Error {

@@ -5,10 +5,10 @@ use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::cancel::Cancel;
-use crate::child::nap;
+use crate::child::{end_within, nap};
 use crate::error::{Error, Kind, Result};
 use crate::units::{KIB, MIB};
 
@@ -107,19 +107,12 @@ pub fn output(mut command: Command, limit: Duration, most: u64) -> Result<Ended>
 
 /// A tool on storage that went away may never end, not even when it is killed.
 fn wait_within(child: &mut Child, tool: &str, limit: Duration) -> Result<ExitStatus> {
-    let deadline = Instant::now() + limit;
-    loop {
-        if let Some(status) = child.try_wait().map_err(|error| Error::io(&format!("wait for {tool}"), error))? {
-            return Ok(status);
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            let _ = child.kill();
-            return Err(Error::new(Kind::Busy, format!("{tool} does not end within {} s", limit.as_secs()))
-                .hint("does the storage answer?"));
-        }
-        nap(child, left);
-    }
+    let ended = end_within(child, limit).map_err(|error| Error::io(&format!("wait for {tool}"), error))?;
+    ended.ok_or_else(|| {
+        let _ = child.kill();
+        Error::new(Kind::Busy, format!("{tool} does not end within {} s", limit.as_secs()))
+            .hint("does the storage answer?")
+    })
 }
 
 /// Runs `command`, which prints nothing and may last, to its end or until `cancel` is set.
@@ -185,6 +178,8 @@ fn drain(mut pipe: impl Read, limit: u64) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
     use crate::error::{hint, report};
 

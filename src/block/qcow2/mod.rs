@@ -37,7 +37,8 @@ impl Qcow2Sink {
     ///
     /// # Errors
     /// [`Busy`](crate::error::Kind::Busy) if the file exists, [`Unsupported`](crate::error::Kind::Unsupported) if the
-    /// disk is too large for such an image, [`Cancelled`](crate::error::Kind::Cancelled). What there is of the file after others is to be removed.
+    /// disk is too large for such an image, [`Cancelled`](crate::error::Kind::Cancelled). What there is of the file after
+    /// others is to be removed.
     pub fn create(
         path: &Path,
         geometry: Geometry,

@@ -149,7 +149,7 @@ fn one(
     let told = if disk.base.is_some() { count } else { extents.len() };
     let path = run.zip.is_none().then(|| layout.directory().join(format!("{}{PARTIAL}", disk.file)));
     phrases::extents(disk, told, data_size, size, path.as_deref());
-    let clients = clients(run, plan, first, uri, data_size, cancel)?;
+    let clients = clients(first, uri, data_size, connections(run, plan), cancel)?;
     // Zero ranges are nearly free to copy: what counts is data.
     let meter = run.session.display.meter(&disk.target, data_size);
     let own_pace = run.args.speed.disk_rate_limit.map(Pace::new);
@@ -201,11 +201,10 @@ fn one(
 /// The connections that the data comes by. `first`, which has the contexts, is one of them only where the server takes
 /// no others: those without contexts are quicker.
 fn clients(
-    run: &Context<'_>,
-    plan: &Plan,
     first: Client,
     uri: &str,
     data_size: u64,
+    connections: usize,
     cancel: &Cancel,
 ) -> error::Result<Vec<Client>> {
     if !first.capabilities().multi_conn || data_size == 0 {
@@ -213,7 +212,7 @@ fn clients(
     }
     // A server counts its clients. That the goodbye failed says nothing: the next connection shows whether it is there.
     let _ = first.disconnect();
-    (0..connections(run, plan)).map(|_| Client::connect(uri, &[], cancel)).collect()
+    (0..connections).map(|_| Client::connect(uri, &[], cancel)).collect()
 }
 
 /// Has `copy` write the disk's partial file, and makes that durable.

@@ -1,6 +1,5 @@
 //! Which disks of the domain a run copies, and why it leaves the others out.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -97,19 +96,18 @@ impl Selection {
             included && !args.exclude.contains(&disk.target)
         };
         let eligibility = |disk: &Disk| if args.raw { disk.raw_eligibility() } else { disk.eligibility() };
-        let wanted: Vec<&Disk> =
-            config.disks.iter().filter(|disk| is_asked(disk) && eligibility(disk).is_ok()).collect();
-        let look = |disk: &&Disk| domain.image(disk).map(|image| (info(domain.host(), disk, &image), image));
-        let looked = side_by_side::map(&wanted, img::LOOKS, look)?;
-        let mut looked: BTreeMap<_, _> = wanted.iter().map(|disk| &disk.target).zip(looked).collect();
-        for disk in &config.disks {
+        let look = |disk: &Disk| domain.image(disk).map(|image| (info(domain.host(), disk, &image), image));
+        let looked = side_by_side::map(&config.disks, img::LOOKS, |disk| {
+            (is_asked(disk) && eligibility(disk).is_ok()).then(|| look(disk))
+        })?;
+        for (disk, looked) in config.disks.iter().zip(looked) {
             if !is_asked(disk) {
                 tracing::info!(target: OWN, "Excluding disk [{}]: as asked", disk.target);
                 phrases::not_wanted(args, &disk.target);
                 selection.others.push(disk.target.clone());
             } else if let Err(skip) = eligibility(disk) {
                 selection.skip(args, disk, &skip.reason, &skip.remedy);
-            } else if let Some(looked) = looked.remove(&disk.target) {
+            } else if let Some(looked) = looked {
                 let (info, image) = looked?;
                 selection.add(args, disk, image, known(disk, info));
             }

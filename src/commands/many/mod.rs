@@ -71,7 +71,8 @@ fn domains(args: &Backup, session: &Session, rows: &mut Vec<Row>) -> Result<Exit
     let shared = (args.many.parallel > 1).then(|| tempfile::Builder::new().prefix("virtkeep-").tempdir()).transpose();
     let shared = shared.map_err(|error| Error::io("create a temporary directory", error))?;
     args.many.shared = shared.as_ref().map(|shared| shared.path().to_owned());
-    *rows = all(&args, session, &chosen)?;
+    // As many at a time as the options say, in the order of the list.
+    *rows = side_by_side::map(&chosen, args.many.parallel.into(), |domain| each(&args, session, domain))?;
     summary::tell(&args, rows, begin.elapsed())?;
     session.cancel.check()?;
     Ok(summary::verdict(rows))
@@ -99,11 +100,6 @@ fn resolved(args: &Backup) -> Result<Backup> {
     args.output = directory::of_each(&args.output);
     args.hypervisor = connect::settled(&args.hypervisor)?;
     Ok(args)
-}
-
-/// Every domain's run, as many at a time as the options say, in the order of the list.
-fn all(args: &Backup, session: &Session, chosen: &[Chosen]) -> error::Result<Vec<Row>> {
-    side_by_side::map(chosen, args.many.parallel.into(), |domain| each(args, session, domain))
 }
 
 /// One domain's run; what goes wrong is in the row.

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use rustix::process::{Pid, Signal, kill_process};
@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::Place;
 use super::boot::Guest;
 use crate::cancel::Cancel;
-use crate::child::nap;
+use crate::child::{end_within, nap};
 use crate::cli::map::Map;
 use crate::error::{self, Error, Kind};
 use crate::exit::Exit;
@@ -150,12 +150,8 @@ fn end(child: &mut Child, signal: Signal) -> std::io::Result<ExitStatus> {
         // It may have ended by itself.
         let _ = kill_process(process, signal);
     }
-    let begin = Instant::now();
-    while begin.elapsed() < PATIENCE {
-        if let Some(status) = child.try_wait()? {
-            return Ok(status);
-        }
-        nap(child, TICK);
+    if let Some(status) = end_within(child, PATIENCE)? {
+        return Ok(status);
     }
     child.kill()?;
     child.wait()
