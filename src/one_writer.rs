@@ -8,8 +8,9 @@ use std::sync::{Mutex, PoisonError};
 use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, pwritev};
 
-/// Bytes of one write: the others who write to the same file wait for it.
-pub const MAX_WRITE: usize = 1 << 20;
+/// Bytes of one write, which the others who write to the same file wait for: a MiB of a disk, and the headers of the
+/// frames that it is in. Headers that are written for themselves are as many writes again.
+pub const MAX_WRITE: usize = (1 << 20) + (64 << 10);
 
 /// The kernel is told in steps of so many bytes to write to the disk what was written.
 const BEHIND_STEP: u64 = 8 << 20;

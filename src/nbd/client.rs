@@ -28,9 +28,9 @@ pub use crate::nbd::capabilities::Capabilities;
 /// small requests cost system calls.
 pub const REQUEST_SIZE: u64 = 256 * KIB;
 
-/// Requests at once on a connection: on one machine 4 do as well as 32; some more, for scattered pieces, bridge the
-/// latency of a network.
-pub const IN_FLIGHT: usize = 8;
+/// Requests at once on a connection: on one machine 4 do as well as 32. Small ones, for scattered pieces, bridge the
+/// latency of disks and networks if there are more; QEMU works on 16 of a connection at once.
+pub const IN_FLIGHT: usize = 16;
 
 /// No server works on more requests of a connection at once.
 const MOST_IN_FLIGHT: u64 = 64;

@@ -27,6 +27,11 @@ impl Compression {
     pub fn is_lz4(self) -> bool {
         matches!(self, Self::Lz4 { .. })
     }
+
+    /// Whether compressing takes far more time than all else: levels of LZ4 with high compression.
+    pub fn is_high(self) -> bool {
+        matches!(self, Self::Lz4 { level: 3.. })
+    }
 }
 
 /// Compresses payloads one after another, reusing its buffers. One per thread.
@@ -43,7 +48,7 @@ impl Compressor {
     pub fn new(compression: Compression) -> Self {
         Self(match compression {
             Compression::None => Engine::Plain,
-            Compression::Lz4 { level: 0..=2 } => {
+            Compression::Lz4 { .. } if !compression.is_high() => {
                 let info = FrameInfo::new()
                     .block_mode(BlockMode::Independent)
                     .block_size(BlockSize::Max64KB)

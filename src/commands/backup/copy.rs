@@ -10,22 +10,21 @@ use super::config::{self, Extra};
 use super::facts::Phase;
 use super::job::DAEMON_PATIENCE;
 use super::plan::{Export, Plan, PlannedDisk};
-use super::{Context, nbdinfo, phrases, zeroes};
+use super::{Context, connections, listing, phrases};
 use crate::cancel::Cancel;
 use crate::cli::backup::Backup;
 use crate::commands::link::Reached;
 use crate::commands::watched;
 use crate::error::{self, Error, Kind};
-use crate::extent::{self, Extent, Kind as ExtentKind, align_data};
+use crate::extent::{self, Kind as ExtentKind};
 use crate::fault;
-use crate::nbd::block_status::{self, ALLOCATION};
+use crate::nbd::block_status::ALLOCATION;
 use crate::nbd::client::{Client, Limits};
 use crate::phrases::{CLASSIC, OWN};
 use crate::pipeline::backup::{Source, copy, copy_raw};
 use crate::pipeline::pace::Pace;
 use crate::set::layout::{Layout, PARTIAL, index_name};
 use crate::side_by_side;
-use crate::stream::FRAME_ALIGNMENT;
 use crate::stream::codec::Compression;
 use crate::stream::meta::{Meta, Own};
 use crate::stream::out::Placed;
@@ -33,30 +32,8 @@ use crate::stream::writer::Finished;
 use crate::ui::log::on_disk;
 use crate::units::format_bytes;
 
-/// Connections of all disks together where no number is asked for, as far as each disk has its least and most. Each has
-/// a thread that reads, digests and compresses: while some compute, the others keep the server busy.
-const CONNECTIONS: usize = 12;
-
-/// Connections for one disk, at least.
-const LEAST: usize = 2;
-
-/// Connections for one disk, at most, where no number is asked for.
-const MOST: usize = 6;
-
 /// Headers and small frames on their way to a pipe are gathered to this size.
 const WRITE_BUFFER: usize = 1 << 20;
-
-/// Connections for one disk.
-pub fn connections(run: &Context<'_>, plan: &Plan) -> usize {
-    let share = (CONNECTIONS / at_once(run, plan)).clamp(LEAST, MOST);
-    run.args.speed.connections.map_or(share, usize::from)
-}
-
-/// Disks that are copied at a time.
-fn at_once(run: &Context<'_>, plan: &Plan) -> usize {
-    let all = plan.disks.len().max(1);
-    if run.zip.is_some() { 1 } else { run.args.worker.map_or(all, usize::from).clamp(1, all) }
-}
 
 /// One disk's stream.
 #[derive(Debug)]
@@ -98,7 +75,7 @@ pub fn domain(run: &Context<'_>, plan: &Plan, exports: &[Export], cancel: &Cance
 /// # Errors
 /// Of the disk that failed first.
 fn all(run: &Context<'_>, plan: &Plan, exports: &[Export], cancel: &Cancel) -> Result<Vec<CopiedDisk>> {
-    let workers = at_once(run, plan);
+    let workers = connections::at_once(run, plan);
     let pace = run.args.speed.rate_limit.map(Pace::new);
     tracing::debug!(target: OWN, "Concurrent backup processes: [{workers}]");
     tracing::info!(target: CLASSIC, "Concurrent backup processes: [{workers}]");
@@ -135,7 +112,7 @@ fn one(
     phrases::connecting(disk, uri);
     let mut first = Client::connect(uri, &contexts, cancel).map_err(|error| plan.channel.explain(error))?;
     phrases::connected(run.args, disk);
-    let extents = extents(run, disk, &mut first, uri, bitmap.as_deref())?;
+    let extents = listing::extents(run, disk, &mut first, uri, bitmap.as_deref())?;
     let size = first.size();
     if disk.base.as_ref().is_some_and(|base| base.virtual_size != size) {
         return Err(Error::new(Kind::Protocol, format!("its size changed to {size} bytes since the run was planned")));
@@ -149,7 +126,7 @@ fn one(
     let told = if disk.base.is_some() { count } else { extents.len() };
     let path = run.zip.is_none().then(|| layout.directory().join(format!("{}{PARTIAL}", disk.file)));
     phrases::extents(disk, told, data_size, size, path.as_deref());
-    let clients = clients(first, uri, data_size, connections(run, plan), cancel)?;
+    let clients = clients(first, uri, data_size, connections::of_a_disk(run, plan), cancel)?;
     // Zero ranges are nearly free to copy: what counts is data.
     let meter = run.session.display.meter(&disk.target, data_size);
     let own_pace = run.args.speed.disk_rate_limit.map(Pace::new);
@@ -227,40 +204,6 @@ fn into_file(
     let (file, finished) = copy(Placed::new(file)).map_err(|error| error.path(&path))?;
     file.sync().map_err(|error| Error::io("sync", error).path(&path))?;
     Ok(finished)
-}
-
-/// What of the disk goes into the stream.
-fn extents(
-    run: &Context<'_>,
-    disk: &PlannedDisk,
-    client: &mut Client,
-    uri: &str,
-    bitmap: Option<&str>,
-) -> error::Result<Vec<Extent>> {
-    let mut extents = match (&disk.base, bitmap) {
-        (Some(base), Some(bitmap)) => {
-            if run.args.classic.compare_extents {
-                nbdinfo::compare(&disk.target, uri, Some(bitmap), &block_status::changed(client, bitmap)?)?;
-            }
-            zeroes::changed(run.catalogue, base, &disk.target, client, bitmap)?
-        }
-        _ => {
-            let all = block_status::allocation(client)?;
-            if run.args.classic.compare_extents {
-                nbdinfo::compare(&disk.target, uri, None, &all)?;
-            }
-            all
-        }
-    };
-    if run.args.no_sparse_detection {
-        tracing::debug!(target: OWN, "Skipping detection of sparse ranges");
-        for extent in extents.iter_mut().filter(|extent| extent.kind() == ExtentKind::Zero) {
-            *extent = extent.with_kind(ExtentKind::Data);
-        }
-    }
-    // Neighbours that became alike are joined on the way.
-    align_data(&mut extents, FRAME_ALIGNMENT);
-    Ok(extents)
 }
 
 fn meta(args: &Backup, plan: &Plan, disk: &PlannedDisk, virtual_size: u64, data_size: u64) -> Meta {

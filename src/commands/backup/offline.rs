@@ -14,7 +14,7 @@ use std::path::Path;
 use anyhow::Result;
 use uuid::Uuid;
 
-use super::copy;
+use super::connections;
 use super::guest::Quiet;
 use super::job::{DAEMON_PATIENCE, Done, Work};
 use super::plan::{Export, Plan, PlannedDisk};
@@ -136,7 +136,7 @@ fn prepare(run: &Context<'_>, plan: &mut Plan) -> Result<()> {
 
 fn serve(run: &Context<'_>, plan: &Plan, disk: &PlannedDisk) -> Result<Server> {
     let options = ServeOptions {
-        connections: copy::connections(run, plan),
+        connections: connections::of_a_disk(run, plan),
         bitmap: disk.base.as_ref().map(|base| base.checkpoint.clone()),
         bound_to: Some(plan.run),
         ..ServeOptions::default()

@@ -7,7 +7,7 @@ use super::{Compared, Why};
 use crate::cancel::Cancel;
 use crate::chain_device::{Buffers, ChainDevice, Content};
 use crate::commands::backup::Context;
-use crate::commands::backup::copy::connections;
+use crate::commands::backup::connections;
 use crate::commands::backup::plan::{Export, Plan};
 use crate::error::{Error, Result};
 use crate::extent::{self, Extent, Kind};
@@ -57,7 +57,7 @@ pub fn compare(run: &Context<'_>, plan: &Plan, held: Held<'_>, export: &Export, 
     });
     let mut clients = vec![first];
     if clients[0].capabilities().multi_conn {
-        for _ in 1..connections(run, plan) {
+        for _ in 1..connections::of_a_disk(run, plan) {
             clients.push(Client::connect(&export.uri, &[], cancel)?);
         }
     }
