@@ -29,7 +29,6 @@ pub fn extents(
     uri: &str,
     bitmap: Option<&str>,
 ) -> Result<Vec<Extent>> {
-    let begin = Instant::now();
     let mut extents = match (&disk.base, bitmap) {
         (Some(base), Some(bitmap)) => {
             if run.args.classic.compare_extents {
@@ -38,14 +37,15 @@ pub fn extents(
             zeroes::changed(run.catalogue, base, &disk.target, client, bitmap)?
         }
         _ => {
+            let begin = Instant::now();
             let all = block_status::allocation(client)?;
+            tell_slow(&disk.target, client.size(), all.len(), begin.elapsed());
             if run.args.classic.compare_extents {
                 nbdinfo::compare(&disk.target, uri, None, &all)?;
             }
             all
         }
     };
-    tell_slow(&disk.target, client.size(), extents.len(), begin.elapsed());
     if run.args.no_sparse_detection {
         tracing::debug!(target: OWN, "Skipping detection of sparse ranges");
         for extent in extents.iter_mut().filter(|extent| extent.kind() == Kind::Zero) {
