@@ -14,17 +14,17 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// Waits until `child`, whose status nobody has taken yet, has ended, at most for `limit`. It may return early: whether
 /// the child has ended is what [`Child::try_wait`] says.
-pub fn nap(child: &Child, limit: Duration) {
+fn nap(child: &Child, limit: Duration) {
     // A limit beyond what the kernel takes is as good as none.
     let time = Timespec::try_from(limit).ok();
     match pidfd_open(Pid::from_child(child), PidfdFlags::empty()) {
-        // Interrupted by a signal it is over early, which callers that look at a flag want.
+        // Interrupted by a signal it is over early.
         Ok(descriptor) => drop(poll(&mut [PollFd::new(&descriptor, PollFlags::IN)], time.as_ref())),
         Err(_) => thread::sleep(limit.min(LOOK)),
     }
 }
 
-/// How `child` ended, if it does within `limit`.
+/// How `child` ended, if it does within `limit`; who looks at a flag meanwhile calls it with a short one in a loop.
 ///
 /// # Errors
 /// Of waiting for it.

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::backup::facts::Known;
 use crate::cancel::Cancel;
-use crate::child::{end_within, nap};
+use crate::child::end_within;
 use crate::error::{Error, Kind, Result};
 use crate::qemu::process;
 
@@ -98,7 +98,7 @@ impl Hook<'_> {
     fn wait(&self, child: &mut Child, cancel: &Cancel) -> Result<ExitStatus> {
         let deadline = Instant::now() + self.limit;
         loop {
-            if let Some(status) = child.try_wait().map_err(|error| Error::io("wait for a hook", error))? {
+            if let Some(status) = end_within(child, TICK).map_err(|error| Error::io("wait for a hook", error))? {
                 return Ok(status);
             }
             if cancel.is_cancelled() {
@@ -110,7 +110,6 @@ impl Hook<'_> {
                 let message = format!("the hook {} did not end within {} s", self.name, self.limit.as_secs_f32());
                 return Err(Error::new(Kind::Busy, message).hint("--hook-timeout gives hooks more time"));
             }
-            nap(child, TICK);
         }
     }
 }

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::cancel::Cancel;
-use crate::child::{end_within, nap};
+use crate::child::end_within;
 use crate::error::{Error, Kind, Result};
 use crate::units::{KIB, MIB};
 
@@ -127,7 +127,8 @@ pub fn run_until(mut command: Command, cancel: &Cancel) -> Result<()> {
     let mut child = spawn(&mut command)?;
     let stderr = child.stderr.take().map(|pipe| thread::spawn(move || drain(pipe, STDERR_LIMIT)));
     let status = loop {
-        if let Some(status) = child.try_wait().map_err(|error| Error::io(&format!("wait for {tool}"), error))? {
+        let ended = end_within(&mut child, POLL).map_err(|error| Error::io(&format!("wait for {tool}"), error))?;
+        if let Some(status) = ended {
             break status;
         }
         if cancel.is_cancelled() {
@@ -135,7 +136,6 @@ pub fn run_until(mut command: Command, cancel: &Cancel) -> Result<()> {
             let _ = child.wait();
             return Err(Error::cancelled());
         }
-        nap(&child, POLL);
     };
     let stderr = stderr.and_then(|thread| thread.join().ok()).unwrap_or_default();
     if status.success() { Ok(()) } else { Err(failure(&tool, status, &stderr)) }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::one::{RECORD, REPORT, Report};
 use super::section;
-use crate::child::nap;
+use crate::child::end_within;
 use crate::cli::Talk;
 use crate::cli::backup::Backup;
 use crate::commands::Session;
@@ -98,7 +98,7 @@ fn wait(mut child: Child, session: &Session, domain: &str, errors: &Arc<Mutex<Op
     let said = child.stderr.take().map(|pipe| relay(pipe, &session.log, domain, errors));
     let data = child.stdout.take().map(|pipe| read(pipe, domain));
     let status = loop {
-        match child.try_wait() {
+        match end_within(&mut child, LOOK) {
             Ok(Some(status)) => break Ok(status),
             Ok(None) => {}
             Err(error) => break Err(Error::io("wait for the domain's process", error)),
@@ -106,7 +106,6 @@ fn wait(mut child: Child, session: &Session, domain: &str, errors: &Arc<Mutex<Op
         if session.cancel.is_cancelled() {
             drop(lifeline.take());
         }
-        nap(&child, LOOK);
     };
     let Said { report, record, estimate } = data.and_then(|data| data.join().ok()).unwrap_or_default();
     let deadline = Instant::now() + LAST_WORDS;

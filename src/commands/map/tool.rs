@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::Place;
 use super::boot::Guest;
 use crate::cancel::Cancel;
-use crate::child::{end_within, nap};
+use crate::child::end_within;
 use crate::cli::map::Map;
 use crate::error::{self, Error, Kind};
 use crate::exit::Exit;
@@ -136,10 +136,9 @@ fn exec(command: &str, uris: &[(String, String)], place: &Place, guest: Option<&
 fn watch(child: &mut Child, stop: &Cancel) -> error::Result<ExitStatus> {
     let failed = |error| Error::io("wait for a command", error);
     while !stop.is_cancelled() {
-        if let Some(status) = child.try_wait().map_err(failed)? {
+        if let Some(status) = end_within(child, TICK).map_err(failed)? {
             return Ok(status);
         }
-        nap(child, TICK);
     }
     end(child, Signal::TERM).map_err(failed)
 }
