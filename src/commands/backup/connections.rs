@@ -7,6 +7,9 @@
 use super::Context;
 use super::channel::Channel;
 use super::plan::Plan;
+use crate::cancel::Cancel;
+use crate::error::Result;
+use crate::nbd::client::Client;
 use crate::side_by_side::processors;
 use crate::stream::codec::Compression;
 
@@ -32,6 +35,27 @@ pub fn of_a_disk(run: &Context<'_>, plan: &Plan) -> usize {
     let is_high = run.args.compress.is_some_and(|level| Compression::Lz4 { level }.is_high());
     let share = share(disks, processors(), is_remote, is_high);
     run.args.speed.connections.map_or(share, usize::from)
+}
+
+/// The connections that the data of a disk comes by, `data_size` bytes. `first`, which has the contexts, is one of them
+/// only where the server takes no others: those without contexts are quicker.
+///
+/// # Errors
+/// Of connecting.
+pub fn open(
+    run: &Context<'_>,
+    plan: &Plan,
+    first: Client,
+    uri: &str,
+    data_size: u64,
+    cancel: &Cancel,
+) -> Result<Vec<Client>> {
+    if !first.capabilities().multi_conn || data_size == 0 {
+        return Ok(vec![first]);
+    }
+    // A server counts its clients. That the goodbye failed says nothing: the next connection shows whether it is there.
+    let _ = first.disconnect();
+    (0..of_a_disk(run, plan)).map(|_| Client::connect(uri, &[], cancel)).collect()
 }
 
 /// Disks that are copied at a time.

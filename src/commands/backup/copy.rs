@@ -126,7 +126,7 @@ fn one(
     let told = if disk.base.is_some() { count } else { extents.len() };
     let path = run.zip.is_none().then(|| layout.directory().join(format!("{}{PARTIAL}", disk.file)));
     phrases::extents(disk, told, data_size, size, path.as_deref());
-    let clients = clients(first, uri, data_size, connections::of_a_disk(run, plan), cancel)?;
+    let clients = connections::open(run, plan, first, uri, data_size, cancel)?;
     // Zero ranges are nearly free to copy: what counts is data.
     let meter = run.session.display.meter(&disk.target, data_size);
     let own_pace = run.args.speed.disk_rate_limit.map(Pace::new);
@@ -173,23 +173,6 @@ fn one(
     }
     let zeroed_size = if meta.incremental { zeroed } else { 0 };
     Ok(CopiedDisk { target: disk.target.clone(), virtual_size: size, zeroed_size, finished })
-}
-
-/// The connections that the data comes by. `first`, which has the contexts, is one of them only where the server takes
-/// no others: those without contexts are quicker.
-fn clients(
-    first: Client,
-    uri: &str,
-    data_size: u64,
-    connections: usize,
-    cancel: &Cancel,
-) -> error::Result<Vec<Client>> {
-    if !first.capabilities().multi_conn || data_size == 0 {
-        return Ok(vec![first]);
-    }
-    // A server counts its clients. That the goodbye failed says nothing: the next connection shows whether it is there.
-    let _ = first.disconnect();
-    (0..connections).map(|_| Client::connect(uri, &[], cancel)).collect()
 }
 
 /// Has `copy` write the disk's partial file, and makes that durable.

@@ -55,13 +55,9 @@ pub fn compare(run: &Context<'_>, plan: &Plan, held: Held<'_>, export: &Export, 
         (Kind::Zero, Kind::Zero) => Kind::Clean,
         _ => Kind::Data,
     });
-    let mut clients = vec![first];
-    if clients[0].capabilities().multi_conn {
-        for _ in 1..connections::of_a_disk(run, plan) {
-            clients.push(Client::connect(&export.uri, &[], cancel)?);
-        }
-    }
-    let meter = run.session.display.meter(chain.target(), extent::total(&work, Kind::Data));
+    let data_size = extent::total(&work, Kind::Data);
+    let clients = connections::open(run, plan, first, &export.uri, data_size, cancel)?;
+    let meter = run.session.display.meter(chain.target(), data_size);
     let queue = Queue::new(&work, CHAIN_WINDOW);
     let found = Mutex::new(Found::default());
     let stopped = cancel.child();
