@@ -5,7 +5,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | base | [`units`], [`error`], [`fault`], [`cancel`], [`child`], [`lock`], [`proc_locks`], [`extent`], [`one_writer`], [`phrases`], [`side_by_side`] |
+//! | base | [`units`], [`error`], [`fault`], [`cancel`], [`child`], [`lock`], [`proc_locks`], [`extent`], [`file_writer`], [`phrases`], [`side_by_side`] |
 //! | formats | [`stored`] (a file where it lies: a directory, a zip file), [`stream`] (one disk in one backup), [`set`] (all files of a domain) |
 //! | drivers | [`host`], [`libvirt`], [`nbd`], [`qemu`], [`guestfs`]: one outside system each; `unsafe` only in their `sys` files |
 //! | engine | [`block`], [`chain_device`], [`pipeline`], [`mapped`] |
@@ -23,13 +23,13 @@ pub mod error;
 pub mod exit;
 pub mod extent;
 pub mod fault;
+pub mod file_writer;
 pub mod guestfs;
 pub mod host;
 pub mod libvirt;
 pub mod lock;
 pub mod mapped;
 pub mod nbd;
-pub mod one_writer;
 pub mod phrases;
 pub mod pipeline;
 pub mod proc_locks;

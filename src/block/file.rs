@@ -18,7 +18,7 @@ use rustix::io::Errno;
 
 use crate::block::BlockSink;
 use crate::error::{Error, Kind, Result};
-use crate::one_writer::OneWriter;
+use crate::file_writer::{FileWriter, Way};
 use crate::units::{GIB, MIB};
 
 /// Zero bytes written at once when nothing better works.
@@ -34,7 +34,7 @@ const FAST_WAYS: [FallocateFlags; 2] =
 /// A raw file or block device that is written as a disk.
 #[derive(Debug)]
 pub struct FileSink {
-    writer: OneWriter,
+    writer: FileWriter,
     path: PathBuf,
     size: u64,
     zeroed: bool,
@@ -48,7 +48,7 @@ impl FileSink {
     pub fn create(path: &Path, size: u64) -> Result<Self> {
         let file = create_new(path)?;
         file.set_len(size).map_err(|error| Error::io("set the size", error).path(path))?;
-        Ok(Self { writer: OneWriter::new(file), path: path.to_owned(), size, zeroed: true })
+        Ok(Self { writer: FileWriter::new(file), path: path.to_owned(), size, zeroed: true })
     }
 
     /// An existing file, which becomes `size` bytes long, or a block device, which has at least as
@@ -83,7 +83,12 @@ impl FileSink {
                 return Err(Error::usage(message).path(path));
             }
         }
-        Ok(Self { writer: OneWriter::new(file), path: path.to_owned(), size, zeroed: false })
+        Ok(Self { writer: FileWriter::new(file), path: path.to_owned(), size, zeroed: false })
+    }
+
+    /// The same, written another way.
+    pub fn with_way(self, way: Way) -> Self {
+        Self { writer: self.writer.with_way(way), ..self }
     }
 
     /// Sets all of the space of a new file aside, so that it can't run out later.

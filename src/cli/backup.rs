@@ -292,6 +292,11 @@ pub struct Speed {
     /// Bytes of one read request, 4K to 32M [default: 256K]
     #[arg(long, value_name = "BYTES", value_parser = parse_request)]
     pub request_size: Option<u64>,
+
+    /// Write through the page cache where it would be avoided: ext4 and XFS on solid-state disks are written directly,
+    /// in pieces of a MiB.
+    #[arg(long)]
+    pub page_cache: bool,
 }
 
 /// How the data of a domain on another host comes here.

@@ -84,6 +84,11 @@ pub struct Restore {
     #[arg(long)]
     pub to_host: bool,
 
+    /// Write through the page cache where it would be avoided: ext4 and XFS on solid-state disks, and solid-state disks
+    /// themselves, are written directly, in pieces of a MiB.
+    #[arg(long)]
+    pub page_cache: bool,
+
     /// Directory in which the tables of virtnbdbackup's streams are kept, so that those are read as a whole only
     /// the first time [default: $VIRTKEEP_CACHE_DIR; /var/cache/virtkeep as root, ~/.cache/virtkeep otherwise]
     #[arg(long, value_name = "DIR")]

@@ -12,6 +12,7 @@ use crate::cancel::Cancel;
 use crate::chain_device::ChainDevice;
 use crate::error::{Kind as ErrorKind, Result};
 use crate::extent::{self, Extent, Kind, align_data};
+use crate::file_writer::FileWriter;
 use crate::nbd::block_status::{ALLOCATION, allocation};
 use crate::nbd::client::{Client, Limits};
 use crate::nbd::testing::Nbdkit;
@@ -56,7 +57,7 @@ fn backup(
     let spool = path.parent().unwrap();
     let file = std::fs::File::create(path).unwrap();
     let source = Source { extents, meta: &meta, limits: Limits::default(), paces: &[] };
-    copy(&source, clients, Placed::new(file), spool, &(), &Cancel::new()).map(|(_, finished)| finished)
+    copy(&source, clients, Placed::new(FileWriter::new(file)), spool, &(), &Cancel::new()).map(|(_, finished)| finished)
 }
 
 #[test]
@@ -144,7 +145,8 @@ fn a_full_output_ends_all_threads() {
     let clients = || (0..4).map(|_| connect(&server)).collect::<Vec<_>>();
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
     let in_order = copy(&source, clients(), Full(20 << 20), directory.path(), &(), &Cancel::new()).map(drop);
-    let placed = copy(&source, clients(), Placed::new(full), directory.path(), &(), &Cancel::new()).map(drop);
+    let placed =
+        copy(&source, clients(), Placed::new(FileWriter::new(full)), directory.path(), &(), &Cancel::new()).map(drop);
     for error in [in_order.unwrap_err(), placed.unwrap_err()] {
         assert_eq!(error.kind(), ErrorKind::Io, "{error}");
         assert!(crate::error::report(&error).contains("pace"), "{}", crate::error::report(&error));
@@ -172,7 +174,7 @@ fn a_cancelled_copy_is_no_copy() {
     let cancel = Cancel::new();
     let clients = (0..4).map(|_| Client::connect(&server.uri(), &[], &cancel).unwrap()).collect();
     let path = directory.path().join("x");
-    let out = Placed::new(std::fs::File::create(&path).unwrap());
+    let out = Placed::new(FileWriter::new(std::fs::File::create(&path).unwrap()));
     let at = CancelAt(cancel.clone(), AtomicU64::new(0));
     let error = copy(&source, clients, out, directory.path(), &at, &cancel).map(drop).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Cancelled);

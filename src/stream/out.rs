@@ -1,11 +1,10 @@
 //! Where the bytes of a stream or image go: one after the other into anything that is written to, or to their places
 //! in a file, payloads from several threads at once.
 
-use std::fs::File;
 use std::io::{self, IoSlice, Write};
 use std::sync::Arc;
 
-use crate::one_writer::{MAX_WRITE, OneWriter};
+use crate::file_writer::{FileWriter, MAX_WRITE};
 
 /// Zeroes that are written at once where there are no holes.
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
@@ -75,7 +74,7 @@ impl<W: Write> Out for W {
 /// thread. Zeroes are holes.
 #[derive(Debug)]
 pub struct Placed {
-    target: Arc<OneWriter>,
+    target: Arc<FileWriter>,
     /// One past the last byte that has a place.
     end: u64,
     pending: Pending,
@@ -84,7 +83,7 @@ pub struct Placed {
 /// What was given a place in a file and is not written yet: small parts, which are here, and places of payloads.
 #[derive(Debug, Default)]
 pub struct Pending {
-    target: Option<Arc<OneWriter>>,
+    target: Option<Arc<FileWriter>>,
     small: Vec<u8>,
     parts: Vec<Part>,
 }
@@ -99,8 +98,8 @@ struct Part {
 
 impl Placed {
     /// An output into `file`, which is empty.
-    pub fn new(file: File) -> Self {
-        let target = Arc::new(OneWriter::new(file));
+    pub fn new(file: FileWriter) -> Self {
+        let target = Arc::new(file);
         Self { target, end: 0, pending: Pending::default() }
     }
 
@@ -155,6 +154,7 @@ impl Out for Placed {
 
     fn complete(&mut self, length: u64) -> io::Result<()> {
         self.flush()?;
+        self.target.drain()?;
         self.target.file().set_len(length)
     }
 

@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use proptest::prelude::*;
 
 use super::{MAX_SLICES, Out, Pending, Placed};
-use crate::one_writer::MAX_WRITE;
+use crate::file_writer::{FileWriter, MAX_WRITE};
 
 /// Something that is appended.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +35,7 @@ fn bytes(seed: usize, len: usize) -> Vec<u8> {
 fn both(steps: &[Step], order: impl Fn(&mut Vec<(Pending, Vec<Vec<u8>>)>)) -> (Vec<u8>, Vec<u8>) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("out");
-    let mut file = Placed::new(fs::File::create(&path).unwrap());
+    let mut file = Placed::new(FileWriter::new(fs::File::create(&path).unwrap()));
     let (mut memory, mut taken, mut payloads) = (Vec::new(), Vec::new(), Vec::new());
     for (seed, step) in steps.iter().copied().chain([Step::Take]).enumerate() {
         match step {
@@ -85,7 +85,7 @@ fn many_small_parts_are_more_than_one_write() {
 
 #[test]
 fn what_no_payload_follows_does_not_pile_up() {
-    let mut file = Placed::new(tempfile::tempfile().unwrap());
+    let mut file = Placed::new(FileWriter::new(tempfile::tempfile().unwrap()));
     for _ in 0..5000 {
         file.put(&[1; 1000]).unwrap();
     }
@@ -97,7 +97,7 @@ fn what_no_payload_follows_does_not_pile_up() {
 #[test]
 fn a_payload_that_does_not_fit_its_place_is_refused() {
     for payloads in [&[][..], &[&[1, 2][..]], &[&[1, 2, 3, 4]]] {
-        let mut file = Placed::new(tempfile::tempfile().unwrap());
+        let mut file = Placed::new(FileWriter::new(tempfile::tempfile().unwrap()));
         file.payload(&[1, 2, 3]).unwrap();
         let mut pending = Pending::default();
         file.take(&mut pending);
@@ -108,7 +108,7 @@ fn a_payload_that_does_not_fit_its_place_is_refused() {
 
 #[test]
 fn a_full_disk_is_an_error() {
-    let mut file = Placed::new(fs::File::options().write(true).open("/dev/full").unwrap());
+    let mut file = Placed::new(FileWriter::new(fs::File::options().write(true).open("/dev/full").unwrap()));
     file.put(&[1]).unwrap();
     file.payload(&[2]).unwrap();
     let mut pending = Pending::default();

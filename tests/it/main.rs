@@ -7,6 +7,7 @@
 mod bad;
 mod config;
 mod crash;
+mod direct;
 mod docs;
 mod doctor;
 mod drift;

@@ -20,13 +20,13 @@ use crate::block::{BlockSink, file};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::extent::Extent;
-use crate::one_writer::OneWriter;
+use crate::file_writer::{FileWriter, Way};
 use crate::units::MIB;
 
 /// A new qcow2 image that is written as a disk.
 #[derive(Debug)]
 pub struct Qcow2Sink {
-    writer: OneWriter,
+    writer: FileWriter,
     path: PathBuf,
     layout: Layout,
 }
@@ -59,7 +59,12 @@ impl Qcow2Sink {
         let written = tables::write(&layout, extents, &mut out).and_then(|()| out.flush());
         drop(out);
         written.map_err(bad("write the tables"))?;
-        Ok(Self { writer: OneWriter::new(file), path: path.to_owned(), layout })
+        Ok(Self { writer: FileWriter::new(file), path: path.to_owned(), layout })
+    }
+
+    /// The same, written another way.
+    pub fn with_way(self, way: Way) -> Self {
+        Self { writer: self.writer.with_way(way), ..self }
     }
 }
 

@@ -18,12 +18,13 @@ use crate::commands::watched;
 use crate::error::{self, Error, Kind};
 use crate::extent::{self, Kind as ExtentKind};
 use crate::fault;
+use crate::file_writer::{FileWriter, Way};
 use crate::nbd::block_status::ALLOCATION;
 use crate::nbd::client::{Client, Limits};
 use crate::phrases::{CLASSIC, OWN};
 use crate::pipeline::backup::{Source, copy, copy_raw};
 use crate::pipeline::pace::Pace;
-use crate::set::layout::{Layout, PARTIAL, index_name};
+use crate::set::layout::{PARTIAL, index_name};
 use crate::side_by_side;
 use crate::stream::codec::Compression;
 use crate::stream::meta::{Meta, Own};
@@ -134,7 +135,7 @@ fn one(
     let limits = run.args.speed.request_size.map_or_else(Limits::default, Limits::of_size);
     let source = Source { extents: &extents, meta: &meta, limits, paces: &paces };
     let finished = match run.zip {
-        None if disk.verbatim => into_file(layout, disk, |file| {
+        None if disk.verbatim => into_file(run, disk, |file| {
             let index = layout.file(&format!("{}{PARTIAL}", index_name(&disk.file)))?;
             let mut index = layout.create_new(&index)?;
             fault::point("index-created")?;
@@ -143,7 +144,7 @@ fn one(
             index.sync_all().map_err(|error| Error::io("sync", error))?;
             Ok(copied)
         })?,
-        None => into_file(layout, disk, |file| copy(&source, clients, file, &layout.private(), &meter, cancel))?,
+        None => into_file(run, disk, |file| copy(&source, clients, file, &layout.private(), &meter, cancel))?,
         Some(zip) if disk.verbatim => {
             // A member of its own, and as long as that of the image may be: it waits in a file.
             let spooled = |error| Error::io("write a temporary file", error).path(layout.private());
@@ -177,14 +178,16 @@ fn one(
 
 /// Has `copy` write the disk's partial file, and makes that durable.
 fn into_file(
-    layout: &Layout,
+    run: &Context<'_>,
     disk: &PlannedDisk,
     copy: impl FnOnce(Placed) -> error::Result<(Placed, Finished)>,
 ) -> error::Result<Finished> {
+    let layout = run.layout;
     let path = layout.file(&format!("{}{PARTIAL}", disk.file))?;
     let file = layout.create_new(&path)?;
     fault::point("stream-created")?;
-    let (file, finished) = copy(Placed::new(file)).map_err(|error| error.path(&path))?;
+    let way = if run.args.speed.page_cache { Way::PageCache } else { Way::Fastest };
+    let (file, finished) = copy(Placed::new(FileWriter::new(file).with_way(way))).map_err(|error| error.path(&path))?;
     file.sync().map_err(|error| Error::io("sync", error).path(&path))?;
     Ok(finished)
 }

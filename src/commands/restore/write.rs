@@ -13,6 +13,7 @@ use crate::cli::read::Restore;
 use crate::commands::Session;
 use crate::error::{Error, Kind, Result};
 use crate::extent::Extent;
+use crate::file_writer::Way;
 use crate::host::Host;
 use crate::pipeline::restore::copy;
 use crate::qemu::img::{self, CreateOptions};
@@ -29,17 +30,24 @@ pub fn write(args: &Restore, session: &Session, host: &Host, chain: &ChainDevice
     match target {
         _ if !host.is_local() => there::write(args, session, host, chain, target),
         Target::Raw(_) => {
-            let sink = FileSink::create(&partial, chain.size())?;
+            let sink = FileSink::create(&partial, chain.size())?.with_way(way(args));
             if args.preallocate {
                 sink.allocate()?;
             }
             copy_all(session, chain, &sink)
         }
         // All of its space is its own.
-        Target::Device(path) => copy_all(session, chain, &FileSink::open_existing(path, chain.size())?),
+        Target::Device(path) => {
+            copy_all(session, chain, &FileSink::open_existing(path, chain.size())?.with_way(way(args)))
+        }
         Target::Qcow2(_, options) => qcow2(args, session, chain, &partial, options),
         Target::WithDataFile(_, data, options) => with_data_file(session, chain, &partial, data, options),
     }
+}
+
+/// How what is written here gets to the disk.
+fn way(args: &Restore) -> Way {
+    if args.page_cache { Way::PageCache } else { Way::Fastest }
 }
 
 /// Copies the whole disk, with a progress bar.
@@ -95,7 +103,7 @@ fn laid_out(
     let geometry = Geometry::new(chain.size(), options)?;
     let sink = Qcow2Sink::create(path, geometry, &extents, args.preallocate, &session.cancel)
         .map_err(|error| if error.kind() == Kind::Unsupported { error.hint(hint) } else { error })?;
-    copy_known(session, chain, &extents, &sink)
+    copy_known(session, chain, &extents, &sink.with_way(way(args)))
 }
 
 /// Writes a compressed qcow2 image. QEMU can't write a disk so whose size is no multiple of the cluster size: such an

@@ -8,6 +8,7 @@ use super::{RawImage, RawWriter, verify};
 use crate::cancel::Cancel;
 use crate::error::Kind;
 use crate::extent::{self, Extent, Kind as ExtentKind};
+use crate::file_writer::FileWriter;
 use crate::stored::StoredFile;
 use crate::stream::digest::digest_blocks;
 use crate::stream::out::{Pending, Placed};
@@ -30,7 +31,7 @@ fn write(pieces: &[(usize, u8)]) -> Written {
     let directory = tempfile::tempdir().unwrap();
     let (image, index) = (directory.path().join("vdb.copy.data"), directory.path().join("vdb.copy.data.index"));
     let content: Vec<u8> = pieces.iter().flat_map(|(length, value)| std::iter::repeat_n(*value, *length)).collect();
-    let file = Placed::new(fs::File::create(&image).unwrap());
+    let file = Placed::new(FileWriter::new(fs::File::create(&image).unwrap()));
     let mut writer = RawWriter::new(file, content.len() as u64, directory.path()).unwrap();
     let (mut position, mut data, mut pending) = (0, Vec::new(), Pending::default());
     for (length, value) in pieces {

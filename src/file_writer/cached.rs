@@ -1,4 +1,4 @@
-//! A file that several threads write to at once, at places of their own, and that does not fill the page cache.
+//! Writes through the page cache, which is not filled: one thread at a time, and what was written leaves it.
 
 use std::fs::File;
 use std::io::{self, IoSlice};
@@ -20,21 +20,21 @@ const BEHIND: u64 = 64 << 20;
 
 /// A file, written by one thread at a time.
 #[derive(Debug)]
-pub struct OneWriter {
+pub(super) struct Cached {
     file: File,
     /// Held while something is written: Linux lets one write at a time into a file, and who waits for that in the
     /// kernel takes a processor. How much was written, wherever, since the kernel was last told.
     turn: Mutex<u64>,
 }
 
-impl OneWriter {
+impl Cached {
     /// Writes to `file`.
-    pub fn new(file: File) -> Self {
+    pub(super) fn new(file: File) -> Self {
         Self { file, turn: Mutex::new(0) }
     }
 
     /// The file.
-    pub fn file(&self) -> &File {
+    pub(super) fn file(&self) -> &File {
         &self.file
     }
 
@@ -42,7 +42,7 @@ impl OneWriter {
     ///
     /// # Errors
     /// Of the file, with what was written undefined.
-    pub fn write_at(&self, bytes: &[u8], mut position: u64) -> io::Result<()> {
+    pub(super) fn write_at(&self, bytes: &[u8], mut position: u64) -> io::Result<()> {
         for part in bytes.chunks(MAX_WRITE) {
             self.write(&mut [IoSlice::new(part)], position)?;
             position += part.len() as u64;
@@ -53,8 +53,8 @@ impl OneWriter {
     /// Writes all of `slices`, one behind the other, at `position`; best [`MAX_WRITE`] bytes in all.
     ///
     /// # Errors
-    /// As for [`OneWriter::write_at`].
-    pub fn write(&self, mut slices: &mut [IoSlice<'_>], position: u64) -> io::Result<()> {
+    /// As for [`Cached::write_at`].
+    pub(super) fn write(&self, mut slices: &mut [IoSlice<'_>], position: u64) -> io::Result<()> {
         let mut told = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut end = position;
         while !slices.is_empty() {
@@ -81,7 +81,7 @@ impl OneWriter {
     ///
     /// # Errors
     /// Of the file.
-    pub fn sync(&self) -> io::Result<()> {
+    pub(super) fn sync(&self) -> io::Result<()> {
         self.file.sync_all()?;
         // Nothing depends on it.
         let _ = fadvise(&self.file, 0, None, Advice::DontNeed);
@@ -98,35 +98,5 @@ impl OneWriter {
                 let _ = fadvise(&self.file, range.start, Some(length), Advice::DontNeed);
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn threads_write_at_their_places() {
-        let writer = OneWriter::new(tempfile::tempfile().unwrap());
-        let bytes: Vec<u8> = (0..9 * MAX_WRITE + 5).map(|i| (i / 1000) as u8).collect();
-        std::thread::scope(|scope| {
-            for (number, part) in bytes.chunks(2 * MAX_WRITE + 1).enumerate() {
-                let writer = &writer;
-                scope.spawn(move || writer.write_at(part, (number * (2 * MAX_WRITE + 1)) as u64).unwrap());
-            }
-        });
-        writer.sync().unwrap();
-        let mut found = vec![0; bytes.len()];
-        std::os::unix::fs::FileExt::read_exact_at(writer.file(), &mut found, 0).unwrap();
-        assert!(found == bytes);
-        assert_eq!(writer.file().metadata().unwrap().len(), bytes.len() as u64);
-    }
-
-    #[test]
-    fn errors_are_told() {
-        let full = OneWriter::new(File::options().write(true).open("/dev/full").unwrap());
-        assert_eq!(full.write_at(&[1], 0).unwrap_err().kind(), io::ErrorKind::StorageFull);
-        let unwritable = OneWriter::new(File::open("/dev/zero").unwrap());
-        assert!(unwritable.write_at(&[1], 0).is_err());
     }
 }

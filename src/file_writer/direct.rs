@@ -1,0 +1,303 @@
+//! Writes around the page cache, in whole chunks, beside the threads whose bytes they are.
+//!
+//! What is written is copied into chunks ([`super::chunk`]); who fills one hands it to a thread that writes it, and goes
+//! on. Whole pages are written directly and parts of pages through the page cache, so that no page is ever written
+//! in both ways: the kernel keeps those apart only where they do not meet (open(2), "O_DIRECT").
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::thread::JoinHandle;
+
+use rustix::io::{Errno, pwrite};
+
+use super::cached::Cached;
+use super::chunk::{CHUNK, Chunk, Memory};
+
+/// Threads that write, each one chunk at a time.
+const WRITERS: usize = 2;
+
+/// Chunks that wait to be written or are being written, at most.
+const QUEUED: usize = 4;
+
+/// Chunks that are not whole yet, at most: as many as threads write at once, and some for what leaves gaps.
+const OPEN: usize = 8;
+
+/// Fewer bytes in one piece are not worth a wait for the disk: the page cache gathers them.
+const LEAST: usize = 64 << 10;
+
+/// The direct way into a file.
+#[derive(Debug)]
+pub(super) struct Direct {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// The same file, opened with `O_DIRECT`.
+    file: File,
+    cached: Arc<Cached>,
+    page: usize,
+    /// Whether a direct write was refused: no other is tried then.
+    refused: AtomicBool,
+    state: Mutex<State>,
+    /// The state changed.
+    changed: Condvar,
+}
+
+/// A chunk that bytes are copied into; none when it was handed over.
+type Place = Arc<Mutex<Option<Chunk>>>;
+
+#[derive(Debug, Default)]
+struct State {
+    open: BTreeMap<u64, Place>,
+    queue: VecDeque<Chunk>,
+    /// Chunks that are being written.
+    writing: usize,
+    free: Vec<Memory>,
+    failed: Option<io::Error>,
+    closed: bool,
+}
+
+impl Direct {
+    /// Writes pages of `page` bytes to `file`, which was opened with `O_DIRECT`, and the rest to the same file through
+    /// `cached`.
+    pub(super) fn new(file: File, page: usize, cached: Arc<Cached>) -> Self {
+        let shared = Shared {
+            file,
+            cached,
+            page,
+            refused: AtomicBool::new(false),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        };
+        Self { shared: Arc::new(shared), threads: Mutex::default() }
+    }
+
+    /// Takes all of `slices`, one behind the other, for `position`.
+    ///
+    /// # Errors
+    /// Of an earlier write.
+    pub(super) fn write(&self, slices: &[IoSlice<'_>], mut position: u64) -> io::Result<()> {
+        let mut slices = slices.iter();
+        let mut rest: &[u8] = &[];
+        loop {
+            while rest.is_empty() {
+                let Some(next) = slices.next() else { return Ok(()) };
+                rest = next;
+            }
+            let number = position / CHUNK as u64;
+            let place = self.place(number)?;
+            let mut filling = place.lock().unwrap_or_else(PoisonError::into_inner);
+            // Handed over before its lock was got: there will be another one.
+            let Some(chunk) = filling.as_mut() else { continue };
+            let mut offset = (position % CHUNK as u64) as usize;
+            while offset < CHUNK && !rest.is_empty() {
+                let (now, later) = rest.split_at(rest.len().min(CHUNK - offset));
+                chunk.put(offset, now);
+                offset += now.len();
+                position += now.len() as u64;
+                rest = if later.is_empty() { slices.next().map_or(later, |next| &**next) } else { later };
+            }
+            if chunk.is_full() {
+                self.start();
+                let chunk = filling.take();
+                self.shared.hand_over(number, chunk);
+            } else {
+                drop(filling);
+                self.shared.let_go();
+            }
+        }
+    }
+
+    /// All that was taken is written when this returns, or an error.
+    ///
+    /// # Errors
+    /// Of any write since the file was opened.
+    pub(super) fn drain(&self) -> io::Result<()> {
+        let mut state = self.shared.lock();
+        while let Some(number) = state.open.keys().next().copied() {
+            if !state.queue_up(number) {
+                state = self.shared.wait(state);
+            }
+        }
+        while let Some(chunk) = state.queue.pop_front() {
+            state = self.shared.write(state, chunk);
+        }
+        while state.writing > 0 {
+            state = self.shared.wait(state);
+        }
+        state.check()
+    }
+
+    /// Where bytes of chunk `number` go; waits while too much waits to be written.
+    fn place(&self, number: u64) -> io::Result<Place> {
+        let mut state = self.shared.lock();
+        loop {
+            state.check()?;
+            if let Some(place) = state.open.get(&number) {
+                return Ok(Arc::clone(place));
+            }
+            if state.queue.len() + state.writing >= QUEUED {
+                state = self.shared.wait(state);
+            } else if state.open.len() >= OPEN {
+                // The lowest ones are those that nothing is added to any more: files are written nearly in order.
+                let numbers: Vec<u64> = state.open.keys().copied().collect();
+                if numbers.into_iter().any(|number| state.queue_up(number)) {
+                    self.start();
+                    self.shared.changed.notify_all();
+                } else {
+                    state = self.shared.wait(state);
+                }
+            } else {
+                let memory = state.free.pop().unwrap_or_else(|| Memory::new(self.shared.page));
+                let place: Place = Arc::new(Mutex::new(Some(Chunk::new(number, memory))));
+                state.open.insert(number, Arc::clone(&place));
+                return Ok(place);
+            }
+        }
+    }
+
+    /// Starts the threads that write, once.
+    fn start(&self) {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        while threads.len() < WRITERS {
+            let shared = Arc::clone(&self.shared);
+            threads.push(std::thread::spawn(move || shared.run()));
+        }
+    }
+}
+
+impl Drop for Direct {
+    /// What was not drained is not written.
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.changed.notify_all();
+        for thread in self.threads.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            // A panic was told when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl State {
+    /// The error of the first write that failed, again and again: whoever goes on is told.
+    fn check(&self) -> io::Result<()> {
+        match &self.failed {
+            Some(error) => Err(match error.raw_os_error() {
+                Some(code) => io::Error::from_raw_os_error(code),
+                None => io::Error::new(error.kind(), error.to_string()),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Moves an open chunk to what is to be written; false where somebody copies into it right now.
+    fn queue_up(&mut self, number: u64) -> bool {
+        let Some(place) = self.open.get(&number) else { return true };
+        let chunk = match place.try_lock() {
+            Ok(mut chunk) => chunk.take(),
+            Err(TryLockError::Poisoned(chunk)) => chunk.into_inner().take(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        self.open.remove(&number);
+        self.queue.extend(chunk);
+        true
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'s>(&self, state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
+        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has a chunk written that is whole.
+    fn hand_over(&self, number: u64, chunk: Option<Chunk>) {
+        let mut state = self.lock();
+        state.open.remove(&number);
+        state.queue.extend(chunk);
+        self.changed.notify_all();
+    }
+
+    /// Tells who waits for a chunk that it can be had.
+    fn let_go(&self) {
+        // Who saw it taken waits by now.
+        drop(self.lock());
+        self.changed.notify_all();
+    }
+
+    /// Writes what is handed over, until the file is closed.
+    fn run(&self) {
+        let mut state = self.lock();
+        while !state.closed {
+            state = match state.queue.pop_front() {
+                Some(chunk) => self.write(state, chunk),
+                None => self.wait(state),
+            };
+        }
+    }
+
+    /// Writes one chunk, the lock being let go meanwhile.
+    fn write<'s>(&'s self, mut state: MutexGuard<'s, State>, chunk: Chunk) -> MutexGuard<'s, State> {
+        let failed = state.failed.is_some();
+        state.writing += 1;
+        drop(state);
+        // Where something is missing already nothing is of use.
+        let written = if failed { Ok(()) } else { self.put(&chunk) };
+        let mut state = self.lock();
+        state.writing -= 1;
+        state.free.push(chunk.into_memory());
+        if let Err(error) = written {
+            state.failed.get_or_insert(error);
+        }
+        self.changed.notify_all();
+        state
+    }
+
+    /// Writes the parts of a chunk, each in the way that suits it.
+    fn put(&self, chunk: &Chunk) -> io::Result<()> {
+        for (position, bytes) in chunk.parts() {
+            let before = (position.next_multiple_of(self.page as u64) - position) as usize;
+            let whole = bytes.len().saturating_sub(before) / self.page * self.page;
+            if whole < LEAST || self.refused.load(Ordering::Relaxed) {
+                self.cached.write_at(bytes, position)?;
+                continue;
+            }
+            let (before, rest) = bytes.split_at(before);
+            let (pages, after) = rest.split_at(whole);
+            let start = position + before.len() as u64;
+            self.cached.write_at(before, position)?;
+            self.put_pages(pages, start)?;
+            self.cached.write_at(after, start + pages.len() as u64)?;
+        }
+        Ok(())
+    }
+
+    /// Writes whole pages directly, or as it goes where the storage takes no direct writes.
+    fn put_pages(&self, mut bytes: &[u8], mut position: u64) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match pwrite(&self.file, bytes, position) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    bytes = &bytes[written..];
+                    position += written as u64;
+                }
+                Err(Errno::INTR) => {}
+                // Sectors larger than pages, for example.
+                Err(Errno::INVAL | Errno::OPNOTSUPP) => {
+                    self.refused.store(true, Ordering::Relaxed);
+                    return self.cached.write_at(bytes, position);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,102 @@
+//! A file that several threads write to at once, each at places of its own.
+//!
+//! ```text
+//! ext4, XFS, devices; solid-state -> chunks in memory -> threads that write them around the page cache
+//! all others, and small pieces    -> one thread at a time through the page cache, which it leaves soon
+//! ```
+
+mod cached;
+mod chunk;
+mod direct;
+mod suits;
+
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use cached::Cached;
+use direct::Direct;
+
+pub use cached::MAX_WRITE;
+
+/// How bytes get to the storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Way {
+    /// Around the page cache where that is faster.
+    #[default]
+    Fastest,
+    /// Through the page cache.
+    PageCache,
+}
+
+/// A file that is written to. No byte of it may be written twice.
+#[derive(Debug)]
+pub struct FileWriter {
+    cached: Arc<Cached>,
+    direct: Option<Direct>,
+}
+
+impl FileWriter {
+    /// Writes to `file` in the fastest way.
+    pub fn new(file: File) -> Self {
+        let direct = suits::reopen(&file);
+        let cached = Arc::new(Cached::new(file));
+        let page = rustix::param::page_size();
+        Self { direct: direct.map(|file| Direct::new(file, page, Arc::clone(&cached))), cached }
+    }
+
+    /// The same, written another way, before anything is.
+    pub fn with_way(self, way: Way) -> Self {
+        match way {
+            Way::Fastest => self,
+            Way::PageCache => Self { direct: None, ..self },
+        }
+    }
+
+    /// The file. It need not hold what was not drained.
+    pub fn file(&self) -> &File {
+        self.cached.file()
+    }
+
+    /// Writes all of `bytes` at `position`, now or later.
+    ///
+    /// # Errors
+    /// Of the file, for these bytes or earlier ones, with what was written undefined.
+    pub fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+        match &self.direct {
+            Some(direct) => direct.write(&[IoSlice::new(bytes)], position),
+            None => self.cached.write_at(bytes, position),
+        }
+    }
+
+    /// Writes all of `slices`, one behind the other, at `position`, now or later; best [`MAX_WRITE`] bytes in all.
+    ///
+    /// # Errors
+    /// As for [`FileWriter::write_at`].
+    pub fn write(&self, slices: &mut [IoSlice<'_>], position: u64) -> io::Result<()> {
+        match &self.direct {
+            Some(direct) => direct.write(slices, position),
+            None => self.cached.write(slices, position),
+        }
+    }
+
+    /// All bytes are in the file when this returns.
+    ///
+    /// # Errors
+    /// As for [`FileWriter::write_at`].
+    pub fn drain(&self) -> io::Result<()> {
+        self.direct.as_ref().map_or(Ok(()), Direct::drain)
+    }
+
+    /// Makes everything durable; nothing of it stays in the page cache.
+    ///
+    /// # Errors
+    /// As for [`FileWriter::write_at`].
+    pub fn sync(&self) -> io::Result<()> {
+        self.drain()?;
+        self.cached.sync()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+//! Solid-state disks, which are written around the page cache.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use crate::support::{Case, Lab, Loop, MIB, Run, compare, listing, program, run, virtkeep};
+
+/// A file system of its own on a device in memory, which the kernel takes for a solid-state disk.
+struct SolidState {
+    mounted: PathBuf,
+    _device: Loop,
+    _file: tempfile::NamedTempFile,
+}
+
+impl SolidState {
+    fn of_size(lab: &Lab, size: u64) -> SolidState {
+        let file = tempfile::NamedTempFile::new_in("/dev/shm").unwrap();
+        file.as_file().set_len(size).unwrap();
+        let device = Loop::new(file.path());
+        run("mkfs.ext4", &[&"-q", &"-m", &"0", &device.0]).succeeds();
+        let mounted = lab.fresh_directory();
+        run("mount", &[&device.0, &mounted]).succeeds();
+        run("chmod", &[&"777", &mounted]).succeeds();
+        SolidState { mounted, _device: device, _file: file }
+    }
+
+    fn remounted(&self) {
+        run("mount", &[&"-o", &"remount", &self.mounted]).succeeds();
+    }
+}
+
+impl Drop for SolidState {
+    fn drop(&mut self) {
+        run("umount", &[&"-l", &self.mounted]);
+    }
+}
+
+/// Runs the program; how many writes of a whole MiB it made without the page cache, by what strace saw.
+#[track_caller]
+fn direct_writes(lab: &Lab, arguments: &[OsString]) -> (Run, usize) {
+    let output = lab.fresh_directory().join("trace");
+    let mut all: Vec<&dyn AsRef<OsStr>> = vec![&"-f", &"-qq", &"-s", &"0", &"-e", &"signal=none"];
+    let program = program();
+    all.extend([&"-e" as &dyn AsRef<OsStr>, &"trace=?open,openat,pwrite64", &"-o", &output, &program]);
+    all.extend(arguments.iter().map(|argument| argument as &dyn AsRef<OsStr>));
+    let run = run("strace", &all);
+    let trace = std::fs::read_to_string(output).unwrap();
+    let direct: Vec<&str> = trace
+        .lines()
+        .filter(|line| line.contains("O_DIRECT") && line.contains("/proc/self/fd/"))
+        .filter_map(|line| line.rsplit_once("= ").map(|(_, descriptor)| descriptor.trim()))
+        .collect();
+    let writes = trace.lines().filter(|line| {
+        let of = line.split_once("pwrite64(").map(|(_, rest)| rest);
+        of.is_some_and(|rest| direct.iter().any(|it| rest.starts_with(&format!("{it},"))) && rest.contains(", 1048576,"))
+    });
+    (run, writes.count())
+}
+
+fn restore(set: &Path, output: &Path, options: &[&str]) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = ["restore", "-i"].map(Into::into).to_vec();
+    arguments.extend([set.into(), "-o".into(), output.into()]);
+    arguments.extend(options.iter().map(Into::into));
+    arguments
+}
+
+#[test]
+fn what_is_written_directly_is_the_disk() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "d", &["vda:64M", "vdb:64M"]);
+    let disks = ["vda", "vdb"];
+    // Not at multiples of anything, with holes, and to the disk's end.
+    for (disk, seed) in disks.into_iter().zip([1, 101]) {
+        for part in 0..20u64 {
+            let length = (part * 700_001) % (2 * MIB) / 512 * 512 + 512;
+            case.domain.write(disk, seed + part as u8, part * 3 * MIB + 512 * part, length);
+        }
+        case.domain.write(disk, seed + 20, 64 * MIB - 65_536, 65_536);
+    }
+    let references = case.domain.snapshot_references(&disks);
+    let disk = SolidState::of_size(&lab, 512 << 20);
+
+    for (name, options) in [("plain", &[][..]), ("lz4", &["-z"]), ("raw", &["-t", "raw"]), ("cached", &["--page-cache"])] {
+        let set = disk.mounted.join(name);
+        let copy = [&["-l", "copy"], options].concat();
+        let (run, writes) = direct_writes(&lab, &case.arguments(&set, &copy));
+        run.succeeds();
+        match name {
+            "cached" => assert_eq!(writes, 0),
+            // What compresses so well leaves less than a MiB.
+            "lz4" => {}
+            _ => assert!(writes >= 10, "{name}: {writes} direct writes"),
+        }
+        virtkeep(&[&"verify", &"-i", &set]).succeeds();
+        for format in ["raw", "qcow2"] {
+            let output = disk.mounted.join("restored");
+            let mut options = vec!["-t", format];
+            options.extend((name == "cached").then_some("--page-cache"));
+            let (run, writes) = direct_writes(&lab, &restore(&set, &output, &options));
+            run.succeeds();
+            assert_eq!(writes > 0, name != "cached", "{name} to {format}: {writes} direct writes");
+            disk.remounted();
+            for (target, reference) in disks.iter().zip(&references) {
+                let image = std::fs::read_dir(&output).unwrap().map(|entry| entry.unwrap().path());
+                let image = image.into_iter().find(|path| path.to_str().unwrap().contains(target)).unwrap();
+                compare(&image, format, reference);
+            }
+            std::fs::remove_dir_all(&output).unwrap();
+        }
+        std::fs::remove_dir_all(&set).unwrap();
+    }
+}
+
+/// Writes that are done later fail later: the run must know.
+#[test]
+fn a_disk_that_gets_full_fails_the_run() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "d", &["vda:48M"]);
+    case.domain.write("vda", 0xaa, 0, 40 * MIB);
+    case.backs_up(&[], &["vda"]);
+    for size in [24, 36, 44] {
+        let disk = SolidState::of_size(&lab, size << 20);
+        let set = disk.mounted.join("set");
+        let failed = case.backup_to(&set, &["-l", "copy"]);
+        failed.ends_with(1).says(&["vda", "No space left", "hint: "]);
+        assert!(listing(&set).iter().all(|name| !name.contains(".data")), "{:?}", listing(&set));
+        case.is_as_before(&["virtnbdbackup.0"]);
+        let output = disk.mounted.join("restored");
+        let failed = virtkeep(&[&"restore", &"-i", &case.set, &"-o", &output, &"-t", &"raw"]);
+        failed.ends_with(1).says(&["vda", "No space left"]);
+        assert!(!output.exists() || listing(&output).is_empty(), "{:?}", listing(&output));
+    }
+}
