@@ -15,6 +15,8 @@ usage: tests/bench.sh [PART...]
   BENCH_EXTENTS    pieces of 4 KiB of the fragmented disk [300000]
   BENCH_DIR        where disks and sets lie, 16 GiB with the sizes above [/dev/shm: a disk would
                    be what is measured]
+  BENCH_DISK       disks and sets lie on a solid-state disk of that many GiB (12 suffice), which is made
+                   of memory: ext4 on a loop device
   BENCH_COLD       what a run reads is dropped from the page cache before it (BENCH_DIR on a disk)
   BENCH_BIN        the program [a release build, made first]
 END
@@ -43,11 +45,13 @@ lab=$work/lab
 . tests/bench/lib.sh
 clean() {
     tests/lab.sh down "$lab" || true
+    [ -z "${BENCH_DISK-}" ] || disk_down
     rm -rf "$work" "/dev/shm/${work##*/}.warm"
 }
 trap clean EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
+[ -z "${BENCH_DISK-}" ] || disk_up "$BENCH_DISK"
 uri=$(tests/lab.sh up "$lab")
 begin=$SECONDS
 
@@ -76,6 +80,7 @@ part_full() {
             cold "$work/full.qcow2"
             "${kind}_backup" $kind-z full "$work/$kind-z" -l copy -z
         done
+        rm -rf "$work"/virtnbdbackup{,-z}
         # The same bytes, in one file.
         cold "$work/virtkeep/vda.copy.data"
         measure b3sum b3sum --num-threads 1 "$work/virtkeep/vda.copy.data"
@@ -87,7 +92,7 @@ with open(sys.argv[1], "rb", buffering=0) as file:
         cold "$work"/virtkeep{,-z}/vda.copy.data
         measure verify "$bin" verify -i "$work/virtkeep" -n
         measure verify-z "$bin" verify -i "$work/virtkeep-z" -n
-        rm -rf "$work"/{virtkeep,virtnbdbackup}{,-z}
+        rm -rf "$work"/virtkeep{,-z}
     done
     row "nbdcopy --flush to a file" nbdcopy
     row "virtkeep backup -l copy" virtkeep nbdcopy=nbdcopy virtnbdbackup=virtnbdbackup
@@ -106,7 +111,7 @@ with open(sys.argv[1], "rb", buffering=0) as file:
     for round in $(seq "$rounds"); do warm_mib=0 virtkeep_backup no-change full "$work/chain" -l inc; done
     row "virtkeep backup -l inc, nothing changed" no-change
     tests/lab.sh remove "$lab" full
-    rm -rf "$work/chain"
+    rm -rf "$work/chain" "$work/full.qcow2"
 }
 
 # ---- four disks at once
@@ -132,6 +137,7 @@ part_four() {
         rm -rf "$work/set"
     done
     tests/lab.sh remove "$lab" four
+    rm -f "$work"/four-*.qcow2
     row "nbdcopy, four disks side by side" four-nbdcopy
     row "virtkeep backup -l copy, four disks" four-virtkeep four-nbdcopy="four nbdcopy"
     echo "To begin and end the job of four disks takes libvirt $(median four-begin 1) + $(median four-end 1) s (with the" \
@@ -158,7 +164,7 @@ part_scattered() {
         rm -f "$work"/chain/*diff*.data*
     done
     tests/lab.sh remove "$lab" scattered
-    rm -rf "$work/chain"
+    rm -rf "$work/chain" "$work/scattered.qcow2"
     row "virtnbdbackup -l diff, 1 % of 100 GiB" scattered-virtnbdbackup
     row "virtkeep backup -l diff, 1 % of 100 GiB" scattered-virtkeep scattered-virtnbdbackup=virtnbdbackup
 }
@@ -243,7 +249,7 @@ part_restore() {
         rm -rf "$work/copy.raw" "$work/out"
     done
     tests/lab.sh remove "$lab" restore
-    rm -rf "$work/chain"
+    rm -rf "$work/chain" "$work/restore.qcow2"
     row "qemu-img convert of the same content, to qcow2" convert
     row "virtkeep restore of a full and 30 increments, to qcow2" restore convert="qemu-img convert"
     row "nbdcopy --flush of the same content, to raw" copy-raw

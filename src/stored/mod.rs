@@ -193,7 +193,7 @@ impl StoredFile {
 pub struct Stamp(pub [u64; 8]);
 
 /// An open file of known size.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct OpenFile {
     file: Arc<File>,
     start: u64,

@@ -27,6 +27,7 @@
 //! | `walk` | the pass of `verify` over a stream of ours |
 //! | `scan` | the same table for virtnbdbackup's streams, in one pass |
 
+mod ahead;
 pub mod cache;
 pub mod codec;
 pub mod digest;

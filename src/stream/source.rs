@@ -9,12 +9,16 @@ use simd_adler32::Adler32;
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::stored::{OpenFile, Stamp, StoredFile};
+use crate::stream::ahead::Ahead;
 use crate::stream::frame::{HEADER_LEN, Header, Kind, TERMINATOR};
 use crate::stream::index::HASH_LEN;
 use crate::stream::meta::{MAX_LEN, Meta};
 
 /// Unit of sequential reading: what is read is still in the processor's cache when it is summed.
 const CHUNK: usize = 256 << 10;
+
+/// Shorter files are read by who sums them.
+const AHEAD: u64 = 2 << 20;
 
 /// What was read leaves the page cache in steps of so many bytes, where that is wanted.
 const FORGET_STEP: u64 = 8 << 20;
@@ -53,10 +57,15 @@ impl StreamFile {
 
     /// Fills `buffer` from `position`.
     pub(super) fn read_at(&self, buffer: &mut [u8], position: u64) -> Result<()> {
-        self.file.read_exact_at(buffer, position).map_err(|error| match error.kind() {
+        self.file.read_exact_at(buffer, position).map_err(|error| self.unread(error, position))
+    }
+
+    /// What `error` at `position` means.
+    fn unread(&self, error: std::io::Error, position: u64) -> Error {
+        match error.kind() {
             std::io::ErrorKind::UnexpectedEof => self.short(position),
             _ => Error::io("read", error).path(&self.path).at(position),
-        })
+        }
     }
 
     /// Where the next bytes are at or behind `position` that are no hole; none up to the end. A file system
@@ -188,6 +197,8 @@ pub(super) struct Sequential<'f> {
     watch: Watch<'f>,
     /// Sums of the bytes handed out; none when hopping.
     sums: Option<Hashers>,
+    /// The thread that reads a file of many chunks.
+    ahead: Option<Ahead>,
     buffer: Vec<u8>,
     /// The part of `buffer` not handed out yet.
     ready: Range<usize>,
@@ -199,9 +210,14 @@ pub(super) struct Sequential<'f> {
 impl<'f> Sequential<'f> {
     /// A pass from the start of the file that reads and sums every byte, or hops.
     pub(super) fn new(file: &'f StreamFile, watch: Watch<'f>, hop: bool) -> Self {
-        let buffer = vec![0; if hop { HEADER_LEN } else { CHUNK }];
+        let is_long = !hop && file.size > AHEAD;
+        let ahead = if is_long { Ahead::new(file.file.clone(), CHUNK) } else { None };
+        let buffer = match ahead {
+            Some(_) => Vec::new(),
+            None => vec![0; if hop { HEADER_LEN } else { CHUNK }],
+        };
         let hashers = || Hashers { adler: Adler32::new(), crc: file.stored.crc32().map(|_| crc32fast::Hasher::new()) };
-        Self { file, watch, sums: (!hop).then(hashers), buffer, ready: 0..0, position: 0, forgotten: None }
+        Self { file, watch, sums: (!hop).then(hashers), ahead, buffer, ready: 0..0, position: 0, forgotten: None }
     }
 
     /// The file is not read again: it leaves the page cache, which others need.
@@ -288,9 +304,17 @@ impl<'f> Sequential<'f> {
     fn refill(&mut self) -> Result<()> {
         self.watch.cancel.check()?;
         self.forget(FORGET_STEP);
-        let left = self.file.size - self.position;
-        let len = self.buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        self.file.read_at(&mut self.buffer[..len], self.position)?;
+        let len = if let Some(ahead) = &mut self.ahead {
+            let part = ahead.next(std::mem::take(&mut self.buffer));
+            let (buffer, len) = part.map_err(|error| self.file.unread(error, self.position))?;
+            self.buffer = buffer;
+            len
+        } else {
+            let left = self.file.size - self.position;
+            let len = self.buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            self.file.read_at(&mut self.buffer[..len], self.position)?;
+            len
+        };
         self.ready = 0..len;
         (self.watch.progress)(len as u64);
         Ok(())

@@ -10,6 +10,21 @@ warm() {
     rm "/dev/shm/${work##*/}.warm"
 }
 
+# A solid-state disk of so many GiB, made of memory that is taken once; the work directory becomes a file system on it.
+disk_up() {
+    head -c "$1G" /dev/zero >"/dev/shm/${work##*/}.disk"
+    disk=$(losetup -f --show --direct-io=on "/dev/shm/${work##*/}.disk")
+    # What is deleted keeps its memory.
+    mkfs.ext4 -q -E nodiscard "$disk"
+    mount "$disk" "$work"
+    chmod 755 "$work"
+}
+disk_down() {
+    umount "$work" 2>/dev/null || true
+    [ -z "${disk-}" ] || losetup -d "$disk"
+    rm -f "/dev/shm/${work##*/}.disk"
+}
+
 # Runs a command; appends "seconds kilobytes processor-seconds" to the samples of NAME.
 measure() {
     local name=$1 && shift

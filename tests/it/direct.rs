@@ -52,7 +52,9 @@ fn direct_writes(lab: &Lab, arguments: &[OsString]) -> (Run, usize) {
         .collect();
     let writes = trace.lines().filter(|line| {
         let of = line.split_once("pwrite64(").map(|(_, rest)| rest);
-        of.is_some_and(|rest| direct.iter().any(|it| rest.starts_with(&format!("{it},"))) && rest.contains(", 1048576,"))
+        of.is_some_and(|rest| {
+            direct.iter().any(|it| rest.starts_with(&format!("{it},"))) && rest.contains(", 1048576,")
+        })
     });
     (run, writes.count())
 }
@@ -80,7 +82,9 @@ fn what_is_written_directly_is_the_disk() {
     let references = case.domain.snapshot_references(&disks);
     let disk = SolidState::of_size(&lab, 512 << 20);
 
-    for (name, options) in [("plain", &[][..]), ("lz4", &["-z"]), ("raw", &["-t", "raw"]), ("cached", &["--page-cache"])] {
+    for (name, options) in
+        [("plain", &[][..]), ("lz4", &["-z"]), ("raw", &["-t", "raw"]), ("cached", &["--page-cache"])]
+    {
         let set = disk.mounted.join(name);
         let copy = [&["-l", "copy"], options].concat();
         let (run, writes) = direct_writes(&lab, &case.arguments(&set, &copy));
