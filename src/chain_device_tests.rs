@@ -9,6 +9,7 @@ use super::ChainDevice;
 use crate::block::file::FileSink;
 use crate::cancel::Cancel;
 use crate::extent::{self, Extent, Kind};
+use crate::file_writer::Way;
 use crate::pipeline::restore;
 use crate::pipeline::work::{Queue, WINDOW};
 use crate::stream::codec::{Compression, Compressor};
@@ -114,7 +115,7 @@ fn write(directory: &Path, number: usize, layer: &Layer) -> std::path::PathBuf {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
     #[test]
-    fn restored_chains_equal_a_naive_overlay(layers in layers()) {
+    fn restored_chains_equal_a_naive_overlay(layers in layers(), way in prop::sample::select(vec![Way::Fastest, Way::Direct])) {
         let directory = tempfile::tempdir().unwrap();
         let mut expected = Vec::new();
         let mut readers = Vec::new();
@@ -132,11 +133,12 @@ proptest! {
         let size = chain.size();
         let fresh = directory.path().join("fresh");
         let (extents, cancel) = (chain.extents(0..size), Cancel::new());
-        restore::copy(&chain, &extents, &FileSink::create(&fresh, size).unwrap(), 3, &(), &cancel).unwrap();
+        restore::copy(&chain, &extents, &FileSink::create(&fresh, size).unwrap().with_way(way), 3, &(), &cancel).unwrap();
         prop_assert!(std::fs::read(&fresh).unwrap() == expected, "fresh file");
         let old = directory.path().join("old");
         std::fs::write(&old, vec![0xff; 100_000]).unwrap();
-        restore::copy(&chain, &extents, &FileSink::open_existing(&old, size).unwrap(), 1, &(), &cancel).unwrap();
+        let sink = FileSink::open_existing(&old, size).unwrap().with_way(way);
+        restore::copy(&chain, &extents, &sink, 1, &(), &cancel).unwrap();
         prop_assert!(std::fs::read(&old).unwrap() == expected, "existing file");
     }
 }

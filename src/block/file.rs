@@ -114,7 +114,7 @@ impl BlockSink for FileSink {
 
     fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
         self.check(offset, data.len() as u64)?;
-        self.writer.write_at(data, offset).map_err(|error| Error::io("write", error).path(&self.path).at(offset))
+        self.writer.write_at(data, offset).map_err(|error| Error::io("write", error).path(&self.path))
     }
 
     fn write_zeroes(&self, range: Range<u64>) -> Result<()> {

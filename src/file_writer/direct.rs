@@ -7,9 +7,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{self, IoSlice};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::thread::JoinHandle;
+use std::thread::{Builder, JoinHandle};
 
 use rustix::io::{Errno, pwrite};
 
@@ -19,10 +20,12 @@ use super::chunk::{CHUNK, Chunk, Memory};
 /// Threads that write, each one chunk at a time.
 const WRITERS: usize = 2;
 
-/// Chunks that wait to be written or are being written, at most.
+/// No chunk is begun while so many wait to be written or are being written.
 const QUEUED: usize = 4;
 
-/// Chunks that are not whole yet, at most: as many as threads write at once, and some for what leaves gaps.
+/// Chunks that are not whole yet, at most. Few threads have one each, and there are some for what leaves gaps; where more
+/// threads are at work the lowest chunks are written before they are whole. With [`QUEUED`] it bounds the memory: 11
+/// chunks for a file.
 const OPEN: usize = 8;
 
 /// Fewer bytes in one piece are not worth a wait for the disk: the page cache gathers them.
@@ -44,8 +47,10 @@ struct Shared {
     /// Whether a direct write was refused: no other is tried then.
     refused: AtomicBool,
     state: Mutex<State>,
-    /// The state changed.
-    changed: Condvar,
+    /// Something was queued, or the file is closed: for the threads that write.
+    queued: Condvar,
+    /// Something was written, or a chunk is out of use: for all others.
+    written: Condvar,
 }
 
 /// A chunk that bytes are copied into; none when it was handed over.
@@ -72,7 +77,8 @@ impl Direct {
             page,
             refused: AtomicBool::new(false),
             state: Mutex::default(),
-            changed: Condvar::new(),
+            queued: Condvar::new(),
+            written: Condvar::new(),
         };
         Self { shared: Arc::new(shared), threads: Mutex::default() }
     }
@@ -103,12 +109,12 @@ impl Direct {
                 rest = if later.is_empty() { slices.next().map_or(later, |next| &**next) } else { later };
             }
             if chunk.is_full() {
-                self.start();
+                // Its lock is held until it is no longer to be found.
                 let chunk = filling.take();
-                self.shared.hand_over(number, chunk);
+                self.hand_over(number, chunk);
             } else {
                 drop(filling);
-                self.shared.let_go();
+                self.let_go();
             }
         }
     }
@@ -124,9 +130,8 @@ impl Direct {
                 state = self.shared.wait(state);
             }
         }
-        while let Some(chunk) = state.queue.pop_front() {
-            state = self.shared.write(state, chunk);
-        }
+        self.shared.queued.notify_all();
+        state = self.shared.write_queued(state);
         while state.writing > 0 {
             state = self.shared.wait(state);
         }
@@ -146,12 +151,11 @@ impl Direct {
             } else if state.open.len() >= OPEN {
                 // The lowest ones are those that nothing is added to any more: files are written nearly in order.
                 let numbers: Vec<u64> = state.open.keys().copied().collect();
-                if numbers.into_iter().any(|number| state.queue_up(number)) {
-                    self.start();
-                    self.shared.changed.notify_all();
+                state = if numbers.into_iter().any(|number| state.queue_up(number)) {
+                    self.get_written(state)
                 } else {
-                    state = self.shared.wait(state);
-                }
+                    self.shared.wait(state)
+                };
             } else {
                 let memory = state.free.pop().unwrap_or_else(|| Memory::new(self.shared.page));
                 let place: Place = Arc::new(Mutex::new(Some(Chunk::new(number, memory))));
@@ -161,13 +165,37 @@ impl Direct {
         }
     }
 
-    /// Starts the threads that write, once.
-    fn start(&self) {
+    /// Has a chunk written that is whole.
+    fn hand_over(&self, number: u64, chunk: Option<Chunk>) {
+        let mut state = self.shared.lock();
+        state.open.remove(&number);
+        state.queue.extend(chunk);
+        drop(self.get_written(state));
+    }
+
+    /// Tells who waits for a chunk that it can be had.
+    fn let_go(&self) {
+        // Who saw it in use waits by now: that takes the lock.
+        drop(self.shared.lock());
+        self.shared.written.notify_all();
+    }
+
+    /// Sees to it that what was queued up is written.
+    fn get_written<'s>(&'s self, state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         while threads.len() < WRITERS {
             let shared = Arc::clone(&self.shared);
-            threads.push(std::thread::spawn(move || shared.run()));
+            match Builder::new().name("write".to_owned()).spawn(move || shared.run()) {
+                Ok(thread) => threads.push(thread),
+                Err(_) => break,
+            }
         }
+        let nobody_writes = threads.is_empty();
+        drop(threads);
+        self.shared.queued.notify_all();
+        // There may be room for another open chunk.
+        self.shared.written.notify_all();
+        if nobody_writes { self.shared.write_queued(state) } else { state }
     }
 }
 
@@ -175,7 +203,7 @@ impl Drop for Direct {
     /// What was not drained is not written.
     fn drop(&mut self) {
         self.shared.lock().closed = true;
-        self.shared.changed.notify_all();
+        self.shared.queued.notify_all();
         for thread in self.threads.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..) {
             // A panic was told when it happened.
             let _ = thread.join();
@@ -214,23 +242,17 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Waits until something was written or is out of use.
     fn wait<'s>(&self, state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
-        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+        self.written.wait(state).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has a chunk written that is whole.
-    fn hand_over(&self, number: u64, chunk: Option<Chunk>) {
-        let mut state = self.lock();
-        state.open.remove(&number);
-        state.queue.extend(chunk);
-        self.changed.notify_all();
-    }
-
-    /// Tells who waits for a chunk that it can be had.
-    fn let_go(&self) {
-        // Who saw it taken waits by now.
-        drop(self.lock());
-        self.changed.notify_all();
+    /// Writes all that is queued.
+    fn write_queued<'s>(&'s self, mut state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
+        while let Some(chunk) = state.queue.pop_front() {
+            state = self.write(state, chunk);
+        }
+        state
     }
 
     /// Writes what is handed over, until the file is closed.
@@ -239,7 +261,7 @@ impl Shared {
         while !state.closed {
             state = match state.queue.pop_front() {
                 Some(chunk) => self.write(state, chunk),
-                None => self.wait(state),
+                None => self.queued.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
         }
     }
@@ -249,15 +271,16 @@ impl Shared {
         let failed = state.failed.is_some();
         state.writing += 1;
         drop(state);
-        // Where something is missing already nothing is of use.
-        let written = if failed { Ok(()) } else { self.put(&chunk) };
+        // Where something is missing already nothing is of use. Others wait for this chunk, whatever happens.
+        let put = AssertUnwindSafe(|| if failed { Ok(()) } else { self.put(&chunk) });
+        let written = catch_unwind(put).unwrap_or_else(|_| Err(io::Error::other("a thread panicked")));
         let mut state = self.lock();
         state.writing -= 1;
         state.free.push(chunk.into_memory());
         if let Err(error) = written {
             state.failed.get_or_insert(error);
         }
-        self.changed.notify_all();
+        self.written.notify_all();
         state
     }
 

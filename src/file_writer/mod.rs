@@ -12,7 +12,7 @@ mod suits;
 
 use std::fs::File;
 use std::io::{self, IoSlice};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use cached::Cached;
 use direct::Direct;
@@ -27,30 +27,29 @@ pub enum Way {
     Fastest,
     /// Through the page cache.
     PageCache,
+    /// Around the page cache where that is possible at all.
+    #[cfg(test)]
+    Direct,
 }
 
-/// A file that is written to. No byte of it may be written twice.
+/// A file that is written to. No byte of it may be written twice through this.
 #[derive(Debug)]
 pub struct FileWriter {
     cached: Arc<Cached>,
-    direct: Option<Direct>,
+    way: Way,
+    /// Chosen with the first write.
+    direct: OnceLock<Option<Direct>>,
 }
 
 impl FileWriter {
     /// Writes to `file` in the fastest way.
     pub fn new(file: File) -> Self {
-        let direct = suits::reopen(&file);
-        let cached = Arc::new(Cached::new(file));
-        let page = rustix::param::page_size();
-        Self { direct: direct.map(|file| Direct::new(file, page, Arc::clone(&cached))), cached }
+        Self { cached: Arc::new(Cached::new(file)), way: Way::Fastest, direct: OnceLock::new() }
     }
 
     /// The same, written another way, before anything is.
     pub fn with_way(self, way: Way) -> Self {
-        match way {
-            Way::Fastest => self,
-            Way::PageCache => Self { direct: None, ..self },
-        }
+        Self { way, ..self }
     }
 
     /// The file. It need not hold what was not drained.
@@ -63,7 +62,7 @@ impl FileWriter {
     /// # Errors
     /// Of the file, for these bytes or earlier ones, with what was written undefined.
     pub fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
-        match &self.direct {
+        match self.direct() {
             Some(direct) => direct.write(&[IoSlice::new(bytes)], position),
             None => self.cached.write_at(bytes, position),
         }
@@ -74,7 +73,7 @@ impl FileWriter {
     /// # Errors
     /// As for [`FileWriter::write_at`].
     pub fn write(&self, slices: &mut [IoSlice<'_>], position: u64) -> io::Result<()> {
-        match &self.direct {
+        match self.direct() {
             Some(direct) => direct.write(slices, position),
             None => self.cached.write(slices, position),
         }
@@ -85,7 +84,15 @@ impl FileWriter {
     /// # Errors
     /// As for [`FileWriter::write_at`].
     pub fn drain(&self) -> io::Result<()> {
-        self.direct.as_ref().map_or(Ok(()), Direct::drain)
+        self.direct.get().and_then(Option::as_ref).map_or(Ok(()), Direct::drain)
+    }
+
+    fn direct(&self) -> Option<&Direct> {
+        let open = || {
+            let file = suits::reopen(self.file(), self.way)?;
+            Some(Direct::new(file, rustix::param::page_size(), Arc::clone(&self.cached)))
+        };
+        self.direct.get_or_init(open).as_ref()
     }
 
     /// Makes everything durable; nothing of it stays in the page cache.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use proptest::prelude::*;
 use rustix::fs::OFlags;
@@ -23,8 +23,13 @@ fn around(path: &Path, page: usize) -> FileWriter {
     let mut options = File::options();
     options.write(true);
     let direct = options.clone().custom_flags(OFlags::DIRECT.bits() as i32).open(path).or_else(|_| options.open(path));
+    with_direct(file, direct.unwrap(), page)
+}
+
+fn with_direct(file: File, direct: File, page: usize) -> FileWriter {
     let cached = Arc::new(Cached::new(file));
-    FileWriter { direct: Some(Direct::new(direct.unwrap(), page, Arc::clone(&cached))), cached }
+    let direct = Direct::new(direct, page, Arc::clone(&cached));
+    FileWriter { cached, way: Way::Fastest, direct: OnceLock::from(Some(direct)) }
 }
 
 fn through(path: &Path) -> FileWriter {
@@ -138,9 +143,7 @@ fn errors_of_later_are_told_until_the_end() {
     let directory = tempfile::tempdir().unwrap();
     let full = |path: &str| File::options().write(true).open(path).unwrap();
     for len in [CHUNK, 10, CHUNK + 10] {
-        let cached = Arc::new(Cached::new(full("/dev/full")));
-        let direct = Direct::new(full("/dev/full"), 4096, Arc::clone(&cached));
-        let writer = FileWriter { direct: Some(direct), cached };
+        let writer = with_direct(full("/dev/full"), full("/dev/full"), 4096);
         writer.write_at(&vec![1; len], 0).unwrap();
         for _ in 0..2 {
             assert_eq!(writer.drain().unwrap_err().kind(), io::ErrorKind::StorageFull, "{len}");
@@ -149,9 +152,7 @@ fn errors_of_later_are_told_until_the_end() {
         }
     }
     // Whoever goes on writing is told without asking, and does not wait for room that there never is.
-    let cached = Arc::new(Cached::new(File::create(directory.path().join("file")).unwrap()));
-    let direct = Direct::new(full("/dev/full"), 4096, Arc::clone(&cached));
-    let writer = FileWriter { direct: Some(direct), cached };
+    let writer = with_direct(File::create(directory.path().join("file")).unwrap(), full("/dev/full"), 4096);
     let bytes = vec![1; CHUNK];
     let failed = (0..100).find_map(|number| writer.write_at(&bytes, number * CHUNK as u64).err());
     assert_eq!(failed.map(|error| error.kind()), Some(io::ErrorKind::StorageFull));

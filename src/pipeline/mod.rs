@@ -1,7 +1,7 @@
 //! Moving bytes: the work of one disk is cut into items ([`work`]) that threads take in order. Each
 //! thread does all the steps of its items. Only their places in the stream are given in order
 //! ([`turnstile`]); a file is written at its places by all threads at once, a pipe in turn. Memory is bounded by one
-//! window per thread.
+//! window per thread, and by what [`crate::file_writer`] gathers.
 //!
 //! ```text
 //! extents -> work queue -> thread: read, digest -> compress -> in turn: place, index -> write

@@ -15,9 +15,9 @@ pub(super) type Part = (Vec<u8>, usize);
 
 /// The thread that reads. It ends with the file, at an error, or when this is dropped.
 pub(super) struct Ahead {
-    /// None when it is to end.
+    /// Both are none when it is to end.
     empty: Option<Sender<Vec<u8>>>,
-    read: Receiver<io::Result<Part>>,
+    read: Option<Receiver<io::Result<Part>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -46,25 +46,26 @@ impl Ahead {
         let thread = Builder::new().name("read ahead".to_owned()).spawn(run).ok()?;
         // Who receives them waits for them.
         (0..PARTS).for_each(|_| drop(empty.send(vec![0; len])));
-        Some(Self { empty: Some(empty), read, thread: Some(thread) })
+        Some(Self { empty: Some(empty), read: Some(read), thread: Some(thread) })
     }
 
     /// The next part of the file; `used` is one that is not needed any more, or empty.
     ///
     /// # Errors
-    /// Of the file; [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) behind its end.
+    /// Of the file; after one, and behind its end, there is nothing more to be had.
     pub(super) fn next(&mut self, used: Vec<u8>) -> io::Result<Part> {
         if let Some(empty) = self.empty.as_ref().filter(|_| !used.is_empty()) {
             // Where nobody reads any more all was read.
             let _ = empty.send(used);
         }
-        self.read.recv().unwrap_or_else(|_| Err(io::ErrorKind::UnexpectedEof.into()))
+        let part = self.read.as_ref().and_then(|read| read.recv().ok());
+        part.unwrap_or_else(|| Err(io::Error::other("nobody reads the file any more")))
     }
 }
 
 impl Drop for Ahead {
     fn drop(&mut self) {
-        self.empty = None;
+        (self.empty, self.read) = (None, None);
         // A panic was told when it happened.
         self.thread.take().map(JoinHandle::join);
     }
@@ -97,7 +98,7 @@ mod tests {
                 used = buffer;
             }
             assert!(found == bytes[..size]);
-            assert_eq!(ahead.next(used).unwrap_err().kind(), io::ErrorKind::UnexpectedEof, "{size}");
+            assert_eq!(ahead.next(used).unwrap_err().kind(), io::ErrorKind::Other, "{size}");
         }
     }
 
@@ -108,9 +109,8 @@ mod tests {
         let mut ahead = Ahead::new(file, 300).unwrap();
         let (used, len) = ahead.next(Vec::new()).unwrap();
         assert_eq!(len, 300);
-        for _ in 0..2 {
-            assert_eq!(ahead.next(used.clone()).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-        }
+        assert_eq!(ahead.next(used).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(ahead.next(Vec::new()).unwrap_err().kind(), io::ErrorKind::Other);
     }
 
     /// Nobody waits for the rest of a file of which enough was seen.

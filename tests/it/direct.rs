@@ -3,12 +3,12 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use crate::support::{Case, Lab, Loop, MIB, Run, compare, listing, program, run, virtkeep};
+use crate::support::{Case, Lab, Loop, MIB, Run, compare, files, listing, program, run, virtkeep};
 
 /// A file system of its own on a device in memory, which the kernel takes for a solid-state disk.
 struct SolidState {
     mounted: PathBuf,
-    _device: Loop,
+    device: Loop,
     _file: tempfile::NamedTempFile,
 }
 
@@ -21,11 +21,13 @@ impl SolidState {
         let mounted = lab.fresh_directory();
         run("mount", &[&device.0, &mounted]).succeeds();
         run("chmod", &[&"777", &mounted]).succeeds();
-        SolidState { mounted, _device: device, _file: file }
+        SolidState { mounted, device, _file: file }
     }
 
-    fn remounted(&self) {
-        run("mount", &[&"-o", &"remount", &self.mounted]).succeeds();
+    /// Nothing of it is in the page cache afterwards.
+    fn mounted_again(&self) {
+        run("umount", &[&self.mounted]).succeeds();
+        run("mount", &[&self.device.0, &self.mounted]).succeeds();
     }
 }
 
@@ -38,13 +40,15 @@ impl Drop for SolidState {
 /// Runs the program; how many writes of a whole MiB it made without the page cache, by what strace saw.
 #[track_caller]
 fn direct_writes(lab: &Lab, arguments: &[OsString]) -> (Run, usize) {
-    let output = lab.fresh_directory().join("trace");
-    let mut all: Vec<&dyn AsRef<OsStr>> = vec![&"-f", &"-qq", &"-s", &"0", &"-e", &"signal=none"];
+    let traces = lab.fresh_directory();
+    // A file for each thread: no call comes in two lines.
+    let output = traces.join("trace");
+    let mut all: Vec<&dyn AsRef<OsStr>> = vec![&"-ff", &"-qq", &"-s", &"0", &"-e", &"signal=none"];
     let program = program();
     all.extend([&"-e" as &dyn AsRef<OsStr>, &"trace=?open,openat,pwrite64", &"-o", &output, &program]);
     all.extend(arguments.iter().map(|argument| argument as &dyn AsRef<OsStr>));
     let run = run("strace", &all);
-    let trace = std::fs::read_to_string(output).unwrap();
+    let trace: String = files(&traces).iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
     let direct: Vec<&str> = trace
         .lines()
         .filter(|line| line.contains("O_DIRECT") && line.contains("/proc/self/fd/"))
@@ -103,7 +107,7 @@ fn what_is_written_directly_is_the_disk() {
             let (run, writes) = direct_writes(&lab, &restore(&set, &output, &options));
             run.succeeds();
             assert_eq!(writes > 0, name != "cached", "{name} to {format}: {writes} direct writes");
-            disk.remounted();
+            disk.mounted_again();
             for (target, reference) in disks.iter().zip(&references) {
                 let image = std::fs::read_dir(&output).unwrap().map(|entry| entry.unwrap().path());
                 let image = image.into_iter().find(|path| path.to_str().unwrap().contains(target)).unwrap();
@@ -112,6 +116,35 @@ fn what_is_written_directly_is_the_disk() {
             std::fs::remove_dir_all(&output).unwrap();
         }
         std::fs::remove_dir_all(&set).unwrap();
+    }
+}
+
+/// Onto a device that is full of something else, at no multiples of pages, with its last page cut.
+#[test]
+fn devices_are_written_directly() {
+    let lab = Lab::up();
+    let size = 32 * MIB + 512;
+    let case = Case::new(&lab, "d", &[&format!("vda:{size}")]);
+    for part in 0..10u64 {
+        case.domain.write("vda", 1 + part as u8, part * 3 * MIB + 512 * part, (part + 1) * 150_016);
+        case.domain.write_zeroes("vda", part * 3 * MIB + 512 * (part + 3), 1024, false);
+    }
+    case.domain.write("vda", 99, size - 512, 512);
+    let references = case.domain.snapshot_references(&["vda"]);
+    case.backup(&["-l", "full"]).succeeds();
+    for more in [0, 512, MIB] {
+        let file = tempfile::tempdir_in("/dev/shm").unwrap();
+        let device = Loop::filled(file.path(), (size + more) as usize, 0xff);
+        let mut arguments: Vec<OsString> = ["restore", "-i"].map(Into::into).to_vec();
+        arguments.extend([case.set.clone().into(), "--force".into(), "--to-device".into()]);
+        arguments.push(format!("vda={}", device.path()).into());
+        let (run, writes) = direct_writes(&lab, &arguments);
+        run.succeeds();
+        assert!(more < MIB || writes > 0, "no direct writes");
+        let (written, reference) = (device.content(), std::fs::read(&references[0]).unwrap());
+        let (disk, rest) = written.split_at(size as usize);
+        assert!(disk == &reference[..size as usize], "the device differs from the disk");
+        assert!(rest.iter().all(|byte| *byte == 0xff), "written behind the disk's end");
     }
 }
 

@@ -99,7 +99,7 @@ impl BlockSink for Qcow2Sink {
                 return Err(Error::usage("write where no data was announced").path(&self.path).at(offset));
             };
             let (part, rest) = data.split_at(room.min(data.len() as u64) as usize);
-            self.writer.write_at(part, place).map_err(|error| Error::io("write", error).path(&self.path).at(offset))?;
+            self.writer.write_at(part, place).map_err(|error| Error::io("write", error).path(&self.path))?;
             data = rest;
             offset += part.len() as u64;
         }

@@ -84,11 +84,14 @@ fn extents() -> impl Strategy<Value = Vec<Extent>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
     #[test]
-    fn any_image_is_what_qemu_would_have_made(options in options(), extents in extents()) {
+    fn any_image_is_what_qemu_would_have_made(
+        options in options(), extents in extents(), way in prop::sample::select(vec![Way::Fastest, Way::Direct])
+    ) {
         let directory = TempDir::new().unwrap();
         let [image, raw, other] = ["image", "raw", "other"].map(|name| directory.path().join(name));
         let size = extents.last().map_or(0, Extent::end);
-        let sink = Qcow2Sink::create(&image, Geometry::new(size, &options).unwrap(), &extents, false, &Cancel::new()).unwrap();
+        let geometry = Geometry::new(size, &options).unwrap();
+        let sink = Qcow2Sink::create(&image, geometry, &extents, false, &Cancel::new()).unwrap().with_way(way);
         // It is valid before anything is in it.
         tool("qemu-img", &["check", "-q", "-f", "qcow2", text(&image)]);
         fill(&sink, &extents);
