@@ -48,7 +48,7 @@ fn direct_writes(lab: &Lab, arguments: &[OsString]) -> (Run, usize) {
     all.extend([&"-e" as &dyn AsRef<OsStr>, &"trace=?open,openat,pwrite64", &"-o", &output, &program]);
     all.extend(arguments.iter().map(|argument| argument as &dyn AsRef<OsStr>));
     let run = run("strace", &all);
-    let trace: String = files(&traces).iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    let trace: String = files(&traces).iter().map(|file| std::fs::read_to_string(traces.join(file)).unwrap()).collect();
     let direct: Vec<&str> = trace
         .lines()
         .filter(|line| line.contains("O_DIRECT") && line.contains("/proc/self/fd/"))
