@@ -60,6 +60,6 @@ fn is_fast(device: u64) -> bool {
         text.trim().parse().ok()
     };
     // Zero: nothing is better than anything else.
-    let takes_chunks = |best: u64| best == 0 || (CHUNK as u64).is_multiple_of(best);
+    let takes_chunks = |best: u64| best == 0 || CHUNK as u64 % best == 0;
     limit("rotational") == Some(0) && limit("optimal_io_size").is_some_and(takes_chunks)
 }
