@@ -1,19 +1,16 @@
 //! Writes around the page cache, in whole chunks, beside the threads whose bytes they are.
 //!
-//! What is written is copied into chunks ([`super::chunk`]); who fills one hands it to a thread that writes it, and goes
-//! on. Whole pages are written directly and parts of pages through the page cache, so that no page is ever written
-//! in both ways: the kernel keeps those apart only where they do not meet (open(2), "O_DIRECT").
+//! What is written is copied into chunks ([`super::chunk`]); who fills one hands it to a thread that writes it
+//! ([`super::both_ways`]), and goes on.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::{Builder, JoinHandle};
 
-use rustix::io::{Errno, pwrite};
-
+use super::both_ways::BothWays;
 use super::cached::Cached;
 use super::chunk::{CHUNK, Chunk, Memory};
 
@@ -28,9 +25,6 @@ const QUEUED: usize = 4;
 /// chunks for a file.
 const OPEN: usize = 8;
 
-/// Fewer bytes in one piece are not worth a wait for the disk: the page cache gathers them.
-const LEAST: usize = 64 << 10;
-
 /// The direct way into a file.
 #[derive(Debug)]
 pub(super) struct Direct {
@@ -40,12 +34,7 @@ pub(super) struct Direct {
 
 #[derive(Debug)]
 struct Shared {
-    /// The same file, opened with `O_DIRECT`.
-    file: File,
-    cached: Arc<Cached>,
-    page: usize,
-    /// Whether a direct write was refused: no other is tried then.
-    refused: AtomicBool,
+    ways: BothWays,
     state: Mutex<State>,
     /// Something was queued, or the file is closed: for the threads that write.
     queued: Condvar,
@@ -72,10 +61,7 @@ impl Direct {
     /// `cached`.
     pub(super) fn new(file: File, page: usize, cached: Arc<Cached>) -> Self {
         let shared = Shared {
-            file,
-            cached,
-            page,
-            refused: AtomicBool::new(false),
+            ways: BothWays::new(file, page, cached),
             state: Mutex::default(),
             queued: Condvar::new(),
             written: Condvar::new(),
@@ -157,7 +143,7 @@ impl Direct {
                     self.shared.wait(state)
                 };
             } else {
-                let memory = state.free.pop().unwrap_or_else(|| Memory::new(self.shared.page));
+                let memory = state.free.pop().unwrap_or_else(|| Memory::new(self.shared.ways.page()));
                 let place: Place = Arc::new(Mutex::new(Some(Chunk::new(number, memory))));
                 state.open.insert(number, Arc::clone(&place));
                 return Ok(place);
@@ -272,7 +258,7 @@ impl Shared {
         state.writing += 1;
         drop(state);
         // Where something is missing already nothing is of use. Others wait for this chunk, whatever happens.
-        let put = AssertUnwindSafe(|| if failed { Ok(()) } else { self.put(&chunk) });
+        let put = AssertUnwindSafe(|| if failed { Ok(()) } else { self.ways.put(&chunk) });
         let written = catch_unwind(put).unwrap_or_else(|_| Err(io::Error::other("a thread panicked")));
         let mut state = self.lock();
         state.writing -= 1;
@@ -282,45 +268,5 @@ impl Shared {
         }
         self.written.notify_all();
         state
-    }
-
-    /// Writes the parts of a chunk, each in the way that suits it.
-    fn put(&self, chunk: &Chunk) -> io::Result<()> {
-        for (position, bytes) in chunk.parts() {
-            let before = (position.next_multiple_of(self.page as u64) - position) as usize;
-            let whole = bytes.len().saturating_sub(before) / self.page * self.page;
-            if whole < LEAST || self.refused.load(Ordering::Relaxed) {
-                self.cached.write_at(bytes, position)?;
-                continue;
-            }
-            let (before, rest) = bytes.split_at(before);
-            let (pages, after) = rest.split_at(whole);
-            let start = position + before.len() as u64;
-            self.cached.write_at(before, position)?;
-            self.put_pages(pages, start)?;
-            self.cached.write_at(after, start + pages.len() as u64)?;
-        }
-        Ok(())
-    }
-
-    /// Writes whole pages directly, or as it goes where the storage takes no direct writes.
-    fn put_pages(&self, mut bytes: &[u8], mut position: u64) -> io::Result<()> {
-        while !bytes.is_empty() {
-            match pwrite(&self.file, bytes, position) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => {
-                    bytes = &bytes[written..];
-                    position += written as u64;
-                }
-                Err(Errno::INTR) => {}
-                // Sectors larger than pages, for example.
-                Err(Errno::INVAL | Errno::OPNOTSUPP) => {
-                    self.refused.store(true, Ordering::Relaxed);
-                    return self.cached.write_at(bytes, position);
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
     }
 }

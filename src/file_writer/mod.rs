@@ -5,6 +5,7 @@
 //! all others, and small pieces    -> one thread at a time through the page cache, which it leaves soon
 //! ```
 
+mod both_ways;
 mod cached;
 mod chunk;
 mod direct;
@@ -20,16 +21,22 @@ use direct::Direct;
 pub use cached::MAX_WRITE;
 
 /// How bytes get to the storage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     /// Around the page cache where that is faster.
-    #[default]
     Fastest,
     /// Through the page cache.
     PageCache,
     /// Around the page cache where that is possible at all.
     #[cfg(test)]
     Direct,
+}
+
+impl Way {
+    /// What the option `--page-cache` asks for.
+    pub fn asked(page_cache: bool) -> Self {
+        if page_cache { Self::PageCache } else { Self::Fastest }
+    }
 }
 
 /// A file that is written to. No byte of it may be written twice through this.

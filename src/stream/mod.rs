@@ -23,6 +23,7 @@
 //! | [`raw`] | raw images of disks, with an index in a file of its own |
 //! | [`verify`] | every byte of a stream against everything known of it |
 //! | `source` | the file: positioned and sequential reads, what is found from its ends |
+//! | `ahead` | the thread that reads a long file while another one sums it |
 //! | `load` | an index from the end of a file of ours |
 //! | `walk` | the pass of `verify` over a stream of ours |
 //! | `scan` | the same table for virtnbdbackup's streams, in one pass |

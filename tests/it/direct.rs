@@ -63,11 +63,9 @@ fn direct_writes(lab: &Lab, arguments: &[OsString]) -> (Run, usize) {
     (run, writes.count())
 }
 
-fn restore(set: &Path, output: &Path, options: &[&str]) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = ["restore", "-i"].map(Into::into).to_vec();
-    arguments.extend([set.into(), "-o".into(), output.into()]);
-    arguments.extend(options.iter().map(Into::into));
-    arguments
+fn restore(set: &Path, options: &[&dyn AsRef<OsStr>]) -> Vec<OsString> {
+    let first: [&dyn AsRef<OsStr>; 3] = [&"restore", &"-i", &set];
+    first.iter().chain(options).map(|option| option.as_ref().to_owned()).collect()
 }
 
 #[test]
@@ -102,9 +100,11 @@ fn what_is_written_directly_is_the_disk() {
         virtkeep(&[&"verify", &"-i", &set]).succeeds();
         for format in ["raw", "qcow2"] {
             let output = disk.mounted.join("restored");
-            let mut options = vec!["-t", format];
-            options.extend((name == "cached").then_some("--page-cache"));
-            let (run, writes) = direct_writes(&lab, &restore(&set, &output, &options));
+            let mut options: Vec<&dyn AsRef<OsStr>> = vec![&"-o", &output, &"-t", &format];
+            if name == "cached" {
+                options.push(&"--page-cache");
+            }
+            let (run, writes) = direct_writes(&lab, &restore(&set, &options));
             run.succeeds();
             assert_eq!(writes > 0, name != "cached", "{name} to {format}: {writes} direct writes");
             disk.mounted_again();
@@ -135,10 +135,8 @@ fn devices_are_written_directly() {
     for more in [0, 512, MIB] {
         let file = tempfile::tempdir_in("/dev/shm").unwrap();
         let device = Loop::filled(file.path(), (size + more) as usize, 0xff);
-        let mut arguments: Vec<OsString> = ["restore", "-i"].map(Into::into).to_vec();
-        arguments.extend([case.set.clone().into(), "--force".into(), "--to-device".into()]);
-        arguments.push(format!("vda={}", device.path()).into());
-        let (run, writes) = direct_writes(&lab, &arguments);
+        let place = format!("vda={}", device.path());
+        let (run, writes) = direct_writes(&lab, &restore(&case.set, &[&"--force", &"--to-device", &place]));
         run.succeeds();
         assert!(more < MIB || writes > 0, "no direct writes");
         let (written, reference) = (device.content(), std::fs::read(&references[0]).unwrap());

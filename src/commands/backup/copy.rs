@@ -186,8 +186,8 @@ fn into_file(
     let path = layout.file(&format!("{}{PARTIAL}", disk.file))?;
     let file = layout.create_new(&path)?;
     fault::point("stream-created")?;
-    let way = if run.args.speed.page_cache { Way::PageCache } else { Way::Fastest };
-    let (file, finished) = copy(Placed::new(FileWriter::new(file).with_way(way))).map_err(|error| error.path(&path))?;
+    let file = FileWriter::new(file).with_way(Way::asked(run.args.speed.page_cache));
+    let (file, finished) = copy(Placed::new(file)).map_err(|error| error.path(&path))?;
     file.sync().map_err(|error| Error::io("sync", error).path(&path))?;
     Ok(finished)
 }

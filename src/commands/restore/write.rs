@@ -27,27 +27,21 @@ pub(super) const THREADS: usize = 4;
 pub fn write(args: &Restore, session: &Session, host: &Host, chain: &ChainDevice, target: &Target) -> Result<()> {
     let _messages = on_disk(chain.target());
     let partial = target.partial();
+    let way = Way::asked(args.page_cache);
     match target {
         _ if !host.is_local() => there::write(args, session, host, chain, target),
         Target::Raw(_) => {
-            let sink = FileSink::create(&partial, chain.size())?.with_way(way(args));
+            let sink = FileSink::create(&partial, chain.size())?.with_way(way);
             if args.preallocate {
                 sink.allocate()?;
             }
             copy_all(session, chain, &sink)
         }
         // All of its space is its own.
-        Target::Device(path) => {
-            copy_all(session, chain, &FileSink::open_existing(path, chain.size())?.with_way(way(args)))
-        }
+        Target::Device(path) => copy_all(session, chain, &FileSink::open_existing(path, chain.size())?.with_way(way)),
         Target::Qcow2(_, options) => qcow2(args, session, chain, &partial, options),
         Target::WithDataFile(_, data, options) => with_data_file(session, chain, &partial, data, options),
     }
-}
-
-/// How what is written here gets to the disk.
-fn way(args: &Restore) -> Way {
-    if args.page_cache { Way::PageCache } else { Way::Fastest }
 }
 
 /// Copies the whole disk, with a progress bar.
@@ -103,7 +97,7 @@ fn laid_out(
     let geometry = Geometry::new(chain.size(), options)?;
     let sink = Qcow2Sink::create(path, geometry, &extents, args.preallocate, &session.cancel)
         .map_err(|error| if error.kind() == Kind::Unsupported { error.hint(hint) } else { error })?;
-    copy_known(session, chain, &extents, &sink.with_way(way(args)))
+    copy_known(session, chain, &extents, &sink.with_way(Way::asked(args.page_cache)))
 }
 
 /// Writes a compressed qcow2 image. QEMU can't write a disk so whose size is no multiple of the cluster size: such an
