@@ -5,7 +5,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | base | [`units`], [`error`], [`fault`], [`cancel`], [`child`], [`lock`], [`proc_locks`], [`extent`], [`file_writer`], [`phrases`], [`side_by_side`] |
+//! | base | [`units`], [`error`], [`fault`], [`cancel`], [`child`], [`lock`], [`proc_locks`], [`extent`], [`file_writer`], [`phrases`], [`side_by_side`], [`turnstile`] |
 //! | formats | [`stored`] (a file where it lies: a directory, a zip file), [`stream`] (one disk in one backup), [`set`] (all files of a domain) |
 //! | drivers | [`host`], [`libvirt`], [`nbd`], [`qemu`], [`guestfs`]: one outside system each; `unsafe` only in their `sys` files |
 //! | engine | [`block`], [`chain_device`], [`pipeline`], [`mapped`] |
@@ -40,5 +40,6 @@ pub mod signals;
 pub mod stored;
 pub mod stream;
 pub mod target;
+pub mod turnstile;
 pub mod ui;
 pub mod units;

@@ -4,7 +4,6 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use super::pace::Pace;
-use super::turnstile::Turnstile;
 use super::work::{Queue, WINDOW};
 use super::worker::Worker;
 use super::{Failures, Progress};
@@ -17,6 +16,7 @@ use crate::stream::meta::Meta;
 use crate::stream::out::{Out, Pending};
 use crate::stream::raw::RawWriter;
 use crate::stream::writer::{Finished, StreamWriter};
+use crate::turnstile::Turnstile;
 
 /// What one disk's backup reads and what it is called.
 #[derive(Debug)]

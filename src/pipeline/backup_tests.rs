@@ -22,7 +22,7 @@ use crate::stream::codec::Compression;
 use crate::stream::meta::{Meta, Own};
 use crate::stream::out::Placed;
 use crate::stream::reader::StreamReader;
-use crate::stream::verify::verify;
+use crate::stream::verify::{Scope, verify};
 use crate::stream::writer::Finished;
 
 fn connect(server: &Nbdkit) -> Client {
@@ -79,7 +79,10 @@ fn scattered_data_survives_with_every_compression() {
         let path = directory.path().join("vda.full.data");
         let finished = backup(&server, &path, &extents, compression, threads).unwrap();
         assert_eq!(finished.stored_size, path.metadata().unwrap().len());
-        assert!(verify(&path, None, false, &|_| (), &Cancel::new()).unwrap().is_sound(), "{compression:?}");
+        assert!(
+            verify(&path, None, Scope::Bytes { threads: 2 }, &|_| (), &Cancel::new()).unwrap().is_sound(),
+            "{compression:?}"
+        );
         let chain = ChainDevice::new("vda", vec![StreamReader::open(&path).unwrap()]).unwrap();
         let disk = MemoryDisk::from_picture(&"0".repeat(37 * 1024), 1024);
         restore::copy(&chain, &chain.extents(0..chain.size()), &disk, 2, &(), &Cancel::new()).unwrap();

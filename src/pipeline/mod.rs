@@ -1,6 +1,6 @@
 //! Moving bytes: the work of one disk is cut into items ([`work`]) that threads take in order. Each
 //! thread does all the steps of its items. Only their places in the stream are given in order
-//! ([`turnstile`]); a file is written at its places by all threads at once, a pipe in turn. Memory is bounded by one
+//! ([`crate::turnstile`]); a file is written at its places by all threads at once, a pipe in turn. Memory is bounded by one
 //! window per thread, and by what [`crate::file_writer`] gathers.
 //!
 //! ```text
@@ -12,7 +12,6 @@ mod arrival;
 pub mod backup;
 pub mod pace;
 pub mod restore;
-pub mod turnstile;
 pub mod work;
 mod worker;
 pub mod zeroes;

@@ -5,7 +5,6 @@ use std::ops::Range;
 
 use super::arrival::Arrival;
 use super::backup::{Output, Source};
-use super::turnstile::Turnstile;
 use super::work::{Item, Queue, SMALL_GAP, WINDOW};
 use super::{Progress, pace, zeroes};
 use crate::cancel::Cancel;
@@ -14,6 +13,7 @@ use crate::extent::{Extent, Kind, push};
 use crate::nbd::client::{Client, ReadPiece};
 use crate::stream::codec::Compressor;
 use crate::stream::out::Pending;
+use crate::turnstile::Turnstile;
 
 /// What is read at a time where reading is held back, at least: a rate of a few bytes is no reason for requests of
 /// a few bytes.

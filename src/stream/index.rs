@@ -320,11 +320,13 @@ fn decode_frames<B: Bytes>(header: &Header, meta: &Meta, stop: u64, bytes: &mut 
     Ok(pieces)
 }
 
-/// Between two payloads there is room for whole zero frame headers only: in a full where the guest
-/// range has a gap, and nowhere else.
+/// Between two payloads there is room for whole zero frame headers only, each of which stands for a byte at least: in a
+/// full where the guest range has a gap, and nowhere else.
 fn check_skip(meta: &Meta, gap: u64, room: Option<u64>) -> Result<()> {
-    let fits =
-        room.is_some_and(|room| room % FRAME_HEADER_LEN as u64 == 0 && (room > 0) == (gap > 0 && !meta.incremental));
+    let fits = room.is_some_and(|room| {
+        let headers = room / FRAME_HEADER_LEN as u64;
+        room % FRAME_HEADER_LEN as u64 == 0 && headers <= gap && (room > 0) == (gap > 0 && !meta.incremental)
+    });
     if fits { Ok(()) } else { Err(Error::corrupt("frames in the index don't adjoin in the file")) }
 }
 

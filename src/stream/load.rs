@@ -11,6 +11,9 @@ use crate::stream::source::{MetaFrame, StreamFile};
 /// Unit of reading the index.
 const CHUNK: u64 = 256 << 10;
 
+/// Digests read at once.
+const DIGESTS: u64 = 4096;
+
 /// Where the index and, in a compressed stream, the list of stored sizes stand in the file.
 pub(super) struct Tail {
     pub(super) index: Range<u64>,
@@ -74,6 +77,34 @@ pub(super) fn read_digests(file: &StreamFile, own: &OwnIndex, rank: u64, digests
         return Err(Error::new(ErrorKind::Corrupt, "digest table is too short").path(&file.path));
     }
     file.read_at(digests.as_flattened_mut(), own.digests + rank * DIGEST_LEN as u64)
+}
+
+/// Entries of the digest table in their order, some of them read at a time.
+pub(super) struct Digests<'d> {
+    file: &'d StreamFile,
+    own: &'d OwnIndex,
+    known: std::vec::IntoIter<Digest>,
+    /// Not read yet.
+    left: Range<u64>,
+}
+
+impl<'d> Digests<'d> {
+    /// The entries `left` of the table that `file` has.
+    pub(super) fn new(file: &'d StreamFile, own: &'d OwnIndex, left: Range<u64>) -> Self {
+        Self { file, own, known: Vec::new().into_iter(), left }
+    }
+
+    /// The next one.
+    pub(super) fn next(&mut self) -> Result<Digest> {
+        if self.known.len() == 0 {
+            let count = (self.left.end.saturating_sub(self.left.start)).min(DIGESTS);
+            let mut digests = vec![[0; DIGEST_LEN]; count as usize];
+            read_digests(self.file, self.own, self.left.start, &mut digests)?;
+            self.left.start += count;
+            self.known = digests.into_iter();
+        }
+        self.known.next().ok_or_else(|| Error::corrupt("digest table is too short").path(&self.file.path))
+    }
 }
 
 /// Bytes of the index, all of them hashed.

@@ -17,18 +17,18 @@
 //! | [`index`] | the index: table of frames, zero extents, digests |
 //! | [`writer`] | writing a stream, front to back |
 //! | [`out`] | where its bytes go: in order, or to their places in a file |
-//! | [`sum`] | Adler-32 of what was summed in pieces |
+//! | [`sum`] | Adler-32 and CRC-32 of what was summed in pieces |
 //! | [`reader`] | positioned, proven reading |
 //! | [`cache`] | tables of virtnbdbackup's streams, kept for the next time |
 //! | [`raw`] | raw images of disks, with an index in a file of its own |
 //! | [`verify`] | every byte of a stream against everything known of it |
-//! | `source` | the file: positioned and sequential reads, what is found from its ends |
-//! | `ahead` | the thread that reads a long file while another one sums it |
+//! | `source` | the file: positioned reads, what is found from its ends |
+//! | `sequential` | reading it, or a part of it, front to back |
+//! | `page_cache` | what it is told of a file that several threads read |
 //! | `load` | an index from the end of a file of ours |
-//! | `walk` | the pass of `verify` over a stream of ours |
+//! | `walk` | the pass of `verify` over a stream of ours, by several threads |
 //! | `scan` | the same table for virtnbdbackup's streams, in one pass |
 
-mod ahead;
 pub mod cache;
 pub mod codec;
 pub mod digest;
@@ -38,9 +38,11 @@ pub mod index;
 mod load;
 pub mod meta;
 pub mod out;
+mod page_cache;
 pub mod raw;
 pub mod reader;
 mod scan;
+mod sequential;
 mod source;
 pub mod sum;
 #[cfg(test)]

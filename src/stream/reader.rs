@@ -26,7 +26,8 @@ use crate::stream::digest::{self, Digest};
 use crate::stream::index::{HASH_LEN, Index, Piece};
 use crate::stream::meta::Meta;
 use crate::stream::raw::{self, RawImage};
-use crate::stream::source::{StreamFile, Sums, read_meta};
+use crate::stream::source::{StreamFile, read_meta};
+use crate::stream::sum::Sums;
 use crate::stream::{BLOCK, SLICE, cache, load};
 use crate::units::{align_down, align_up};
 
@@ -46,7 +47,7 @@ pub enum Proof {
 #[derive(Clone, Copy)]
 pub struct Opening<'o> {
     /// Gets the bytes read, since it was last called, of streams without an index, which are read as a whole.
-    pub progress: &'o dyn Fn(u64),
+    pub progress: &'o (dyn Fn(u64) + Sync),
     /// Stops that.
     pub cancel: &'o Cancel,
     /// Where their tables are kept, so that they are read once only.

@@ -12,7 +12,9 @@ use crate::extent::{self, Extent};
 use crate::stream::frame::{Header, Kind};
 use crate::stream::index::{Index, Piece, Pieces};
 use crate::stream::meta::Meta;
-use crate::stream::source::{MetaFrame, Sequential, StreamFile, Sums, Watch};
+use crate::stream::sequential::{Sequential, Watch};
+use crate::stream::source::{MetaFrame, StreamFile};
+use crate::stream::sum::Sums;
 use crate::stream::{COMPRESSED_LIMIT, codec};
 
 /// Gets each compressed payload with the piece it belongs to. It lends its bytes.
@@ -59,7 +61,7 @@ pub(super) fn scan(
     if file.trailing(Kind::Indx, end, frame.end).is_ok() {
         return Err(Error::corrupt("meta does not announce the index that the stream has").path(&file.path).at(0));
     }
-    let mut input = Sequential::new(file, watch, hop);
+    let mut input = if hop { Sequential::hopping(file, watch) } else { Sequential::new(file, watch) };
     input.skip(frame.end)?;
     let mut scan =
         Scan { meta: &frame.meta, input, sizes, next: 0, pieces: Pieces::default(), zeros: Vec::new(), guest: 0, look };
@@ -67,7 +69,8 @@ pub(super) fn scan(
     scan.totals(stop).map_err(|error| error.path(&file.path).at(stop))?;
     let zeros = scan.zeros;
     let index = Index { pieces: scan.pieces.list, zeros, stop, own: None };
-    Ok(Scanned { index, sums: scan.input.finish()? })
+    let sums = scan.input.finish()?;
+    Ok(Scanned { index, sums: (!hop).then_some(sums) })
 }
 
 struct Scan<'s, 'c, 'd> {
@@ -88,7 +91,7 @@ impl Scan<'_, '_, '_> {
     fn frames(&mut self) -> Result<u64> {
         loop {
             let position = self.input.position();
-            let header = self.input.header()?.1?;
+            let header = self.input.header()?;
             match header.kind {
                 Kind::Data => self.data(header).map_err(|error| error.at(position))?,
                 Kind::Zero => {

@@ -1,4 +1,4 @@
-//! Adler-32 of bytes that were summed in pieces, in any order.
+//! Adler-32 and CRC-32 of bytes that were summed in pieces, in any order.
 
 /// Modulus of Adler-32.
 const MODULUS: u64 = 65521;
@@ -18,6 +18,32 @@ pub fn combine(first: u32, second: u32, length: u64) -> u32 {
     let high = (high + behind_high + length % MODULUS * above) % MODULUS;
     // Both are below 65521.
     (high as u32) << 16 | ((above + behind_low) % MODULUS) as u32
+}
+
+/// Sums over bytes of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sums {
+    /// Adler-32.
+    pub adler32: u32,
+    /// CRC-32 as zip files have it; only of a file for which one is known.
+    pub crc32: Option<u32>,
+}
+
+impl Sums {
+    /// Those of no bytes.
+    pub const fn empty(crc32: bool) -> Self {
+        Self { adler32: EMPTY, crc32: if crc32 { Some(0) } else { None } }
+    }
+
+    /// The sums over these bytes and `length` more behind them, which have `second`.
+    pub fn then(self, second: Self, length: u64) -> Self {
+        let crc32 = self.crc32.zip(second.crc32).map(|(first, second)| {
+            let mut hasher = crc32fast::Hasher::new_with_initial(first);
+            hasher.combine(&crc32fast::Hasher::new_with_initial_len(second, length));
+            hasher.finalize()
+        });
+        Self { adler32: combine(self.adler32, second.adler32, length), crc32 }
+    }
 }
 
 /// The sum over `length` zero bytes.
@@ -40,8 +66,9 @@ mod tests {
             cuts.extend([0, bytes.len()]);
             cuts.sort_unstable();
             let pieces = cuts.windows(2).map(|pair| &bytes[pair[0]..pair[1]]);
-            let sum = pieces.fold(EMPTY, |sum, piece| combine(sum, adler32(&piece), piece.len() as u64));
-            prop_assert_eq!(sum, adler32(&bytes.as_slice()));
+            let sums = |bytes: &[u8]| Sums { adler32: adler32(&bytes), crc32: Some(crc32fast::hash(bytes)) };
+            let sum = pieces.fold(Sums::empty(true), |sum, piece| sum.then(sums(piece), piece.len() as u64));
+            prop_assert_eq!(sum, sums(&bytes));
         }
 
         #[test]

@@ -15,8 +15,10 @@ use crate::stream::load;
 use crate::stream::meta::Meta;
 use crate::stream::reader::{Proof, foreign_proof, locate};
 use crate::stream::scan::Look;
-use crate::stream::source::{MetaFrame, StreamFile, Sums, Watch, read_meta};
-use crate::stream::walk::Walk;
+use crate::stream::sequential::Watch;
+use crate::stream::source::{MetaFrame, StreamFile, read_meta};
+use crate::stream::sum::Sums;
+use crate::stream::walk::{PART, Walk};
 use crate::stream::{COMPRESSED_LIMIT, scan};
 
 /// Findings listed; the rest is counted.
@@ -42,6 +44,56 @@ pub struct Finding {
     pub range: Option<Range<u64>>,
 }
 
+/// The first damages, and how many more there are.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// The first ones.
+    pub listed: Vec<Finding>,
+    /// Further ones that are not listed.
+    pub omitted: u64,
+}
+
+impl Findings {
+    /// Whether nothing was found.
+    pub fn is_empty(&self) -> bool {
+        self.listed.is_empty()
+    }
+
+    pub(super) fn add(&mut self, error: Error, range: Option<Range<u64>>) {
+        if self.listed.len() < MAX_FINDINGS {
+            self.listed.push(Finding { error, range });
+        } else {
+            self.omitted += 1;
+        }
+    }
+
+    /// Adds what was found behind.
+    pub(super) fn append(&mut self, behind: Self) {
+        behind.listed.into_iter().for_each(|finding| self.add(finding.error, finding.range));
+        self.omitted += behind.omitted;
+    }
+
+    /// Says where all of them are.
+    pub(super) fn locate(&mut self, locate: impl Fn(Error) -> Error) {
+        for finding in &mut self.listed {
+            let error = std::mem::replace(&mut finding.error, Error::cancelled());
+            finding.error = locate(error);
+        }
+    }
+}
+
+/// How much of a file is looked at.
+#[derive(Debug, Clone, Copy)]
+pub enum Scope {
+    /// Its structure: the index, or, where there is none, the frame headers.
+    Structure,
+    /// Every byte. A file with an index is read by `threads` threads.
+    Bytes {
+        /// At least one, which is the caller's.
+        threads: usize,
+    },
+}
+
 /// What a check found.
 #[derive(Debug)]
 pub struct Report {
@@ -53,16 +105,15 @@ pub struct Report {
     pub stored_size: u64,
     /// Adler-32 over the file, if all of it was read.
     pub adler32: Option<u32>,
-    /// The first damages.
-    pub findings: Vec<Finding>,
-    /// Further damages that are not listed.
-    pub omitted: u64,
+    /// The damages.
+    pub findings: Findings,
 }
 
 impl Report {
     /// Of a file of `size` bytes, nothing found yet.
     pub(super) fn new(size: u64) -> Self {
-        Self { meta: None, proof: Proof::Unproven, stored_size: size, adler32: None, findings: Vec::new(), omitted: 0 }
+        let (meta, proof, findings) = (None, Proof::Unproven, Findings::default());
+        Self { meta, proof, stored_size: size, adler32: None, findings }
     }
 
     /// Whether nothing is wrong with the stream.
@@ -71,40 +122,32 @@ impl Report {
     }
 
     pub(super) fn add(&mut self, error: Error, range: Option<Range<u64>>) {
-        if self.findings.len() < MAX_FINDINGS {
-            self.findings.push(Finding { error, range });
-        } else {
-            self.omitted += 1;
-        }
+        self.findings.add(error, range);
     }
 }
 
-/// Checks the stream in `file`. `quick` looks at the structure only: the index, or, where there is
-/// none, the frame headers. `progress` gets the bytes read since the last call.
+/// Checks the stream in `file`. `progress` gets the bytes read since the last call.
 ///
 /// # Errors
 /// When the file can't be opened, or on cancellation. All else is a finding.
 pub fn verify(
     file: impl Into<StoredFile>,
     expected: Option<&Expected>,
-    quick: bool,
-    progress: &dyn Fn(u64),
+    scope: Scope,
+    progress: &(dyn Fn(u64) + Sync),
     cancel: &Cancel,
 ) -> Result<Report> {
     let file = StreamFile::open(file.into())?;
     let mut report = Report::new(file.size);
     let watch = Watch { progress, cancel };
-    if let Err(error) = check(&file, expected, quick, watch, &mut report) {
+    if let Err(error) = check(&file, expected, scope, watch, &mut report) {
         if error.kind() == ErrorKind::Cancelled {
             return Err(error);
         }
         report.add(error, None);
     }
     if let Some(meta) = &report.meta {
-        for finding in &mut report.findings {
-            let error = std::mem::replace(&mut finding.error, Error::cancelled());
-            finding.error = error.disk(&meta.disk_name).path(&file.path);
-        }
+        report.findings.locate(|error| error.disk(&meta.disk_name).path(&file.path));
     }
     Ok(report)
 }
@@ -112,7 +155,7 @@ pub fn verify(
 fn check(
     file: &StreamFile,
     expected: Option<&Expected>,
-    quick: bool,
+    scope: Scope,
     watch: Watch<'_>,
     report: &mut Report,
 ) -> Result<()> {
@@ -130,12 +173,12 @@ fn check(
         if expected.is_some_and(|expected| expected.index_digest != Some(own.hash)) {
             report.add(Error::corrupt("stream is not the one the manifest names").path(&file.path), None);
         }
-        if !quick {
-            let walk = Walk { file, frame: &frame, index: &index, own, tail: &tail };
-            sums = walk.run(watch, report)?;
+        if let Scope::Bytes { threads } = scope {
+            let walk = Walk { file, frame: &frame, index: &index, own, tail: &tail, part: PART };
+            sums = Some(walk.run(threads, watch, &mut report.findings)?);
         }
     } else {
-        sums = check_foreign(file, &frame, expected, quick, watch, report)?;
+        sums = check_foreign(file, &frame, expected, scope, watch, report)?;
     }
     report.adler32 = sums.map(|sums| sums.adler32);
     // A sum over the file says no more than what was found within it.
@@ -163,7 +206,7 @@ fn check_foreign(
     file: &StreamFile,
     frame: &MetaFrame,
     expected: Option<&Expected>,
-    quick: bool,
+    scope: Scope,
     watch: Watch<'_>,
     report: &mut Report,
 ) -> Result<Option<Sums>> {
@@ -180,7 +223,8 @@ fn check_foreign(
         }
         Ok(())
     };
-    let look = Look { compressed: if quick { None } else { Some(&mut check) }, plain: None };
-    let scanned = scan::scan(file, frame, watch, quick, look)?;
+    let hop = matches!(scope, Scope::Structure);
+    let look = Look { compressed: if hop { None } else { Some(&mut check) }, plain: None };
+    let scanned = scan::scan(file, frame, watch, hop, look)?;
     Ok(scanned.sums)
 }

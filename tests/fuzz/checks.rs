@@ -32,7 +32,7 @@ use virtkeep::stored::StoredFile;
 use virtkeep::stream::meta::Meta;
 use virtkeep::stream::raw::{self, RawImage};
 use virtkeep::stream::reader::{Scratch, StreamReader};
-use virtkeep::stream::verify::verify;
+use virtkeep::stream::verify::{Scope, verify};
 use virtkeep::stream::{BLOCK, head, index};
 
 /// The largest image that is read for an index: 16 blocks.
@@ -57,8 +57,8 @@ pub fn stream_sealed(bytes: &[u8]) {
 }
 
 fn look_at_stream(path: &Path) {
-    let whole = |quick| verify(path, None, quick, &|_| (), &Cancel::new()).unwrap();
-    let (full, quick) = (whole(false), whole(true));
+    let whole = |scope| verify(path, None, scope, &|_| (), &Cancel::new()).unwrap();
+    let (full, quick) = (whole(Scope::Bytes { threads: 1 }), whole(Scope::Structure));
     assert!(quick.is_sound() || !full.is_sound(), "{:?}", quick.findings);
     let meta = head::read(path);
     let reader = match StreamReader::open(path) {
@@ -124,8 +124,8 @@ pub fn raw_index(bytes: &[u8]) {
         for bytes in [bytes, &sealed] {
             std::fs::write(&index, bytes).unwrap();
             let image = RawImage { target: "vda", file: &image, index: Some(&index_file) };
-            let whole = |quick| raw::verify(&image, None, quick, &|_| (), &Cancel::new()).unwrap();
-            let (full, quick) = (whole(false), whole(true));
+            let whole = |scope| raw::verify(&image, None, scope, &|_| (), &Cancel::new()).unwrap();
+            let (full, quick) = (whole(Scope::Bytes { threads: 1 }), whole(Scope::Structure));
             assert!(quick.is_sound() || !full.is_sound(), "{:?}", quick.findings);
             match StreamReader::open_raw(&image) {
                 Ok(reader) => read_some(&reader, full.is_sound()),

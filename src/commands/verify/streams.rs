@@ -17,7 +17,7 @@ use crate::side_by_side::{self, processors};
 use crate::stored::StoredFile;
 use crate::stream::raw::{self, RawImage};
 use crate::stream::reader::Proof;
-use crate::stream::verify::{Expected, Report, verify};
+use crate::stream::verify::{Expected, Report, Scope, verify};
 use crate::ui::log::on_disk;
 use crate::ui::progress::Meter;
 
@@ -36,17 +36,31 @@ struct Stream {
     index: Option<StoredFile>,
 }
 
-/// The streams, several at a time.
+/// Files with fewer bytes are not worth several threads.
+const LONG: u64 = 16 << 20;
+
+impl Stream {
+    /// Whether all processors work on it at once: an index says what is where.
+    fn is_shared(&self) -> bool {
+        self.size >= LONG && self.expected.is_some()
+    }
+}
+
+/// The streams: long ones one after another, each by all processors, so that a disk reads one file at a time; then all
+/// the rest, several at a time.
 pub fn check(args: &Verify, session: &Session, catalogue: &Catalogue, verdict: &mut Verdict) -> Result<()> {
     let streams = streams(catalogue)?;
     let total = if args.quick { 0 } else { streams.iter().map(|stream| stream.size).fold(0, u64::saturating_add) };
     let meter = session.display.meter("verify", total);
     let shared = Mutex::new(verdict);
-    let check = |stream: &Stream| {
+    let threads = processors();
+    let check = |stream: &Stream, threads| {
         session.cancel.check()?;
-        check_stream(args, session, stream, &meter, &shared)
+        check_stream(args, session, stream, threads, &meter, &shared)
     };
-    Ok(Error::first_of(side_by_side::map(&streams, processors(), check)?)?)
+    let (long, rest): (Vec<_>, Vec<_>) = streams.into_iter().partition(|stream| !args.quick && stream.is_shared());
+    long.iter().try_for_each(|stream| check(stream, threads))?;
+    Ok(Error::first_of(side_by_side::map(&rest, threads, |stream| check(stream, 1))?)?)
 }
 
 fn streams(catalogue: &Catalogue) -> Result<Vec<Stream>> {
@@ -71,17 +85,19 @@ fn check_stream(
     args: &Verify,
     session: &Session,
     stream: &Stream,
+    threads: usize,
     meter: &Meter,
     shared: &Mutex<&mut Verdict>,
 ) -> error::Result<()> {
     let _messages = on_disk(&stream.target);
     let path = stream.file.path();
     let (expected, progress) = (stream.expected.as_ref(), |bytes| meter.advance(bytes));
+    let scope = if args.quick { Scope::Structure } else { Scope::Bytes { threads } };
     let result = if stream.raw {
         let image = RawImage { target: &stream.target, file: &stream.file, index: stream.index.as_ref() };
-        raw::verify(&image, expected, args.quick, &progress, &session.cancel)
+        raw::verify(&image, expected, scope, &progress, &session.cancel)
     } else {
-        verify(&stream.file, expected, args.quick, &progress, &session.cancel)
+        verify(&stream.file, expected, scope, &progress, &session.cancel)
     };
     let mut verdict = shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     verdict.files += 1;
@@ -104,13 +120,14 @@ fn check_stream(
     if !report.findings.is_empty() {
         verdict.bad_streams.insert(path.to_owned());
     }
-    for finding in report.findings {
+    let findings = report.findings;
+    for finding in findings.listed {
         let error = finding.error.disk(&stream.target).path(path);
         verdict.damaged_data(Damage { error, range: finding.range, points: Vec::new() });
     }
-    if report.omitted > 0 {
-        tracing::error!("damage: disk {}: {} more in this file", stream.target, report.omitted);
-        verdict.damages += report.omitted;
+    if findings.omitted > 0 {
+        tracing::error!("damage: disk {}: {} more in this file", stream.target, findings.omitted);
+        verdict.damages += findings.omitted;
     }
     Ok(())
 }

@@ -31,7 +31,8 @@ use crate::stream::digest::{BlockHasher, Digest};
 use crate::stream::index::{Index, Piece};
 use crate::stream::reader::{Opening, Proof, foreign_proof};
 use crate::stream::scan::{self, Look, Scanned};
-use crate::stream::source::{MetaFrame, StreamFile, Watch};
+use crate::stream::sequential::Watch;
+use crate::stream::source::{MetaFrame, StreamFile};
 
 /// The largest table: a hundred million frames.
 const MAX_LEN: u64 = 1 << 30;

@@ -13,7 +13,7 @@ use crate::stored::StoredFile;
 use crate::stream::digest::digest_blocks;
 use crate::stream::out::{Pending, Placed};
 use crate::stream::reader::{Proof, Scratch, StreamReader};
-use crate::stream::verify::{Expected, Report};
+use crate::stream::verify::{Expected, Report, Scope};
 use crate::stream::writer::Finished;
 
 /// An image and its index in a directory of their own.
@@ -63,7 +63,7 @@ impl Written {
     fn verify(&self) -> Report {
         let Finished { stored_size, adler32, index_digest, .. } = self.finished;
         let expected = Expected { size: stored_size, adler32, index_digest: Some(index_digest) };
-        verify(&self.named(), Some(&expected), false, &|_| (), &Cancel::new()).unwrap()
+        verify(&self.named(), Some(&expected), Scope::Bytes { threads: 2 }, &|_| (), &Cancel::new()).unwrap()
     }
 
     /// All data through the reader.
@@ -111,7 +111,7 @@ fn every_flipped_bit_of_the_image_is_found() {
     for position in 0..written.content.len() {
         Written::flip(&written.image, position, 4);
         let report = written.verify();
-        let range = report.findings.first().and_then(|finding| finding.range.clone()).unwrap();
+        let range = report.findings.listed.first().and_then(|finding| finding.range.clone()).unwrap();
         assert!(range.contains(&(position as u64)), "byte {position}: {range:?}");
         // What reads as zero is not read: it comes back as zeroes whatever the file says.
         assert_eq!(written.read().is_err(), written.content[position] != 0, "byte {position}");
@@ -139,7 +139,7 @@ fn an_image_without_an_index_is_data_and_unproven() {
     let content = reader.content();
     assert_eq!(content.iter().map(|extent| extent.length()).sum::<u64>(), (8 << 20) + 512);
     assert!(content.iter().all(|extent| extent.kind() != ExtentKind::Clean));
-    let report = verify(&image, None, false, &|_| (), &Cancel::new()).unwrap();
+    let report = verify(&image, None, Scope::Bytes { threads: 2 }, &|_| (), &Cancel::new()).unwrap();
     assert!(report.is_sound() && report.proof == Proof::Unproven);
 }
 

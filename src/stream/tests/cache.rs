@@ -1,8 +1,8 @@
 //! Tables of virtnbdbackup's streams in a cache: the second opening reads nothing, and says the same.
 
-use std::cell::Cell;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::foreign::{encode, known};
 use super::*;
@@ -13,11 +13,13 @@ use crate::stream::reader::{Opening, Proof};
 
 /// Opens by way of the cache; with the bytes that were read for it.
 fn open(path: &Path, cache: &Cache) -> Result<(StreamReader, u64)> {
-    let read = Cell::new(0);
-    let progress = |bytes| read.set(read.get() + bytes);
+    let read = AtomicU64::new(0);
+    let progress = |bytes| {
+        read.fetch_add(bytes, Ordering::Relaxed);
+    };
     let reader =
         StreamReader::open_as(path, Opening { progress: &progress, cancel: &Cancel::new(), cache: Some(cache) })?;
-    Ok((reader, read.get()))
+    Ok((reader, read.into_inner()))
 }
 
 fn tables(directory: &Path) -> Vec<PathBuf> {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::cancel::Cancel;
 use crate::stream::codec::Decompressor;
-use crate::stream::verify::verify;
+use crate::stream::verify::{Scope, verify};
 
 fn pictures() -> Vec<Picture> {
     vec![
@@ -35,9 +35,9 @@ fn every_flipped_bit_is_found() {
             let all = good.len() < 4000 || position < 600 || position > good.len() - 900;
             for bit in (0..8).filter(|bit| all || position % 8 == *bit) {
                 file.write_all_at(&[good[position] ^ 1 << bit], position as u64).unwrap();
-                let report = verify(&stored.path, None, false, &|_| (), &Cancel::new()).unwrap();
+                let report = whole(&stored.path);
                 assert!(!report.is_sound(), "byte {position}, bit {bit} of {}", good.len());
-                assert!(report.omitted == 0);
+                assert!(report.findings.omitted == 0);
                 // Reading may not notice what it does not use, but never gives anything else.
                 if position % 8 == bit {
                     if let Ok(other) = restored(&stored.path) {
@@ -47,7 +47,7 @@ fn every_flipped_bit_is_found() {
             }
             file.write_all_at(&[good[position]], position as u64).unwrap();
         }
-        assert!(verify(&stored.path, None, false, &|_| (), &Cancel::new()).unwrap().is_sound());
+        assert!(whole(&stored.path).is_sound());
     }
 }
 
@@ -63,14 +63,14 @@ fn each_damage_is_listed_with_its_place() {
             bytes[piece.position as usize + 30] ^= 4;
         }
         stored.replace(&bytes);
-        let report = verify(&stored.path, None, false, &|_| (), &Cancel::new()).unwrap();
-        let ranges: Vec<_> = report.findings.iter().map(|finding| finding.range.clone().unwrap()).collect();
+        let report = whole(&stored.path);
+        let ranges: Vec<_> = report.findings.listed.iter().map(|finding| finding.range.clone().unwrap()).collect();
         let size = picture.disk.len() as u64;
         match compression {
             Compression::None => assert_eq!(ranges, [0..BLOCK, 2 * BLOCK..size]),
             Compression::Lz4 { .. } => assert_eq!(ranges, [pieces[0].range(), pieces[2].range()]),
         }
-        for (finding, piece) in report.findings.iter().zip([&pieces[0], &pieces[2]]) {
+        for (finding, piece) in report.findings.listed.iter().zip([&pieces[0], &pieces[2]]) {
             assert_eq!(finding.error.offset(), Some(piece.position));
             let text = finding.error.to_string();
             assert!(text.starts_with("disk vda: ") && text.contains("vda data.full.data"), "{text}");
@@ -84,7 +84,7 @@ fn cancelling_ends_a_check() {
     stored.replace(&small(false, Compression::None).write(stored.dir.path()).unwrap().0);
     let cancel = Cancel::new();
     cancel.cancel();
-    let error = verify(&stored.path, None, false, &|_| (), &cancel).unwrap_err();
+    let error = verify(&stored.path, None, Scope::Bytes { threads: 2 }, &|_| (), &cancel).unwrap_err();
     assert_eq!(error.kind(), crate::error::Kind::Cancelled);
 }
 
@@ -97,7 +97,7 @@ proptest! {
         let position = (bytes.len() as f64 * place) as usize;
         bytes[position] ^= 1 << bit;
         stored.replace(&bytes);
-        prop_assert!(!verify(&stored.path, None, false, &|_| (), &Cancel::new()).unwrap().is_sound());
+        prop_assert!(!whole(&stored.path).is_sound());
     }
 
     #[test]

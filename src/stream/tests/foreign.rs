@@ -2,11 +2,9 @@
 //! leftovers; and what must be refused.
 
 use super::*;
-use crate::cancel::Cancel;
 use crate::error::Kind as ErrorKind;
 use crate::stream::frame::{Header, Kind as FrameKind};
 use crate::stream::reader::Proof;
-use crate::stream::verify::verify;
 
 /// The stream as virtnbdbackup would write it, with `between` after `stop`.
 pub(super) fn encode(picture: &Picture, between: &[u8]) -> Vec<u8> {
@@ -81,8 +79,8 @@ proptest! {
         let reader = StreamReader::open(&stored.path).unwrap();
         prop_assert_eq!(reader.proof(), Proof::Unproven);
         check_reads(&reader, &known(&picture), &steps);
-        prop_assert!(verify(&stored.path, None, false, &|_| (), &Cancel::new()).unwrap().is_sound());
-        prop_assert!(verify(&stored.path, None, true, &|_| (), &Cancel::new()).unwrap().is_sound());
+        prop_assert!(whole(&stored.path).is_sound());
+        prop_assert!(structure(&stored.path).is_sound());
     }
 
     #[test]
@@ -95,7 +93,7 @@ proptest! {
                 bytes[position] = *byte;
             }
             stored.replace(&bytes);
-            let _ = verify(&stored.path, None, false, &|_| (), &Cancel::new()).unwrap();
+            let _ = whole(&stored.path);
             if let Ok(reader) = StreamReader::open(&stored.path) {
                 let _ = read_all(&reader, &[1], 0);
             }
@@ -133,7 +131,7 @@ fn sums_are_compared() {
     ] {
         stored.checksum(&text);
         let opened = StreamReader::open(&stored.path);
-        let report = verify(&stored.path, None, false, &|_| (), &Cancel::new()).unwrap();
+        let report = whole(&stored.path);
         match proof {
             Some(proof) => {
                 assert_eq!((opened.unwrap().proof(), report.proof), (proof, proof), "{text}");
@@ -185,7 +183,7 @@ fn broken_structure_is_refused() {
         let stored = Stored::new(&bytes);
         let error = StreamReader::open(&stored.path).expect_err(name);
         assert!(matches!(error.kind(), ErrorKind::Incomplete | ErrorKind::Corrupt), "{name}: {error}");
-        assert!(!verify(&stored.path, None, false, &|_| (), &Cancel::new()).unwrap().is_sound(), "{name}");
+        assert!(!whole(&stored.path).is_sound(), "{name}");
     }
 }
 
@@ -198,8 +196,8 @@ fn damaged_payloads_are_all_listed() {
     bytes[pieces[0].position as usize + 20] ^= 1;
     bytes[pieces[1].position as usize + 20] ^= 1;
     stored.replace(&bytes);
-    let report = verify(&stored.path, None, false, &|_| (), &Cancel::new()).unwrap();
-    let ranges: Vec<_> = report.findings.iter().map(|finding| finding.range.clone()).collect();
+    let report = whole(&stored.path);
+    let ranges: Vec<_> = report.findings.listed.iter().map(|finding| finding.range.clone()).collect();
     assert_eq!(ranges, [Some(pieces[0].range()), Some(pieces[1].range())]);
     let reader = StreamReader::open(&stored.path).unwrap();
     let error = read_all(&reader, &[1], 0).unwrap_err();

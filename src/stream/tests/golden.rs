@@ -1,8 +1,6 @@
 //! Golden files: made by a script from the text of the format, never to change.
 
 use super::*;
-use crate::cancel::Cancel;
-use crate::stream::verify::verify;
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/stream-v1").join(name)
@@ -17,7 +15,7 @@ fn check(name: &str, frames: &[Extent], incremental: bool, compression: Compress
     let reader = StreamReader::open(&path).unwrap();
     assert_eq!(reader.meta(), &picture.meta());
     check_reads(&reader, &picture, &[1]);
-    assert!(verify(&path, None, false, &|_| (), &Cancel::new()).unwrap().is_sound());
+    assert!(whole(&path).is_sound());
 
     let bytes = std::fs::read(&path).unwrap();
     let mut payloads = reader.frames().iter();

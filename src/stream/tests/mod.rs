@@ -7,6 +7,7 @@ mod foreign;
 mod golden;
 mod own;
 mod tables;
+mod walk;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use uuid::Uuid;
 
+use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::extent::{self, Extent, Kind};
 use crate::stream::BLOCK;
@@ -22,7 +24,18 @@ use crate::stream::codec::{Compression, Compressor};
 use crate::stream::digest::BlockHasher;
 use crate::stream::meta::{Meta, Own};
 use crate::stream::reader::{Scratch, StreamReader};
+use crate::stream::verify::{Report, Scope, verify};
 use crate::stream::writer::{Finished, StreamWriter};
+
+/// What a check of every byte finds.
+fn whole(path: &Path) -> Report {
+    verify(path, None, Scope::Bytes { threads: 2 }, &|_| (), &Cancel::new()).unwrap()
+}
+
+/// What a look at the structure finds.
+fn structure(path: &Path) -> Report {
+    verify(path, None, Scope::Structure, &|_| (), &Cancel::new()).unwrap()
+}
 
 /// What a stream is to hold: data frames, zero ranges, and the bytes of the disk.
 #[derive(Debug, Clone)]

@@ -5,7 +5,7 @@ use crate::cancel::Cancel;
 use crate::error::Kind as ErrorKind;
 use crate::stream::digest::DIGEST_LEN;
 use crate::stream::reader::Proof;
-use crate::stream::verify::{Expected, verify};
+use crate::stream::verify::{Expected, Scope, verify};
 
 fn expected(finished: &Finished) -> Expected {
     Expected { size: finished.stored_size, adler32: finished.adler32, index_digest: Some(finished.index_digest) }
@@ -25,8 +25,8 @@ proptest! {
         prop_assert_eq!(reader.proof(), Proof::Digests);
         prop_assert_eq!(reader.index_digest(), Some(finished.index_digest));
         check_reads(&reader, &picture, &steps);
-        for quick in [false, true] {
-            let report = verify(&stored.path, Some(&expected(&finished)), quick, &|_| (), &Cancel::new()).unwrap();
+        for scope in [Scope::Bytes { threads: 3 }, Scope::Structure] {
+            let report = verify(&stored.path, Some(&expected(&finished)), scope, &|_| (), &Cancel::new()).unwrap();
             prop_assert!(report.is_sound(), "{:?}", report.findings);
         }
     }
@@ -82,7 +82,7 @@ fn a_swapped_index_is_refused() {
     let error = read_all(&reader, &[1], 0).unwrap_err();
     assert!(error.to_string().contains("guest range 0..1048576"), "{error}");
     stored.replace(&two);
-    let report = verify(&stored.path, Some(&expected(&first)), true, &|_| (), &Cancel::new()).unwrap();
+    let report = verify(&stored.path, Some(&expected(&first)), Scope::Structure, &|_| (), &Cancel::new()).unwrap();
     assert!(!report.is_sound());
 }
 
