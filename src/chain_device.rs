@@ -299,7 +299,10 @@ pub fn open_layer(catalogue: &Catalogue, stream: &Stream, opening: Opening<'_>) 
         StreamReader::open_as(&file, opening)
     };
     let reader = opened.map_err(|error| match error.kind() {
-        ErrorKind::NotFound => Error::incomplete("is missing from the set").path(path).disk(&stream.target),
+        ErrorKind::NotFound => Error::incomplete("is missing from the set")
+            .path(path)
+            .disk(&stream.target)
+            .hint("take it from another copy of the set; `virtkeep verify` lists the points that are whole (--until)"),
         // Its manifest is of a version that we know: so was the stream, once.
         ErrorKind::Unsupported if recorded.is_some() => {
             Error::corrupt("is damaged").path(path).disk(&stream.target).caused_by(error)

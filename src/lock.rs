@@ -175,8 +175,15 @@ enum Attempt {
 
 fn open(path: &Path) -> Result<Attempt> {
     let place = |operation: &str, error: io::Error| Error::io(operation, error).path(path);
-    let file = open_file(path)
-        .map_err(|error| place("open", error).hint("a lock is a plain file: remove what is in its place"))?;
+    let file = open_file(path).map_err(|error| {
+        let hint = match error.kind() {
+            io::ErrorKind::ReadOnlyFilesystem => "what takes a lock has to write there: mount it read-write",
+            io::ErrorKind::PermissionDenied => "what takes a lock has to write there: run it as the owner, or root",
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room there",
+            _ => "a lock is a plain file: if something else is in its place, remove that",
+        };
+        place("open", error).hint(hint)
+    })?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {
             let note = read_note(&file);

@@ -10,7 +10,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate};
@@ -62,7 +62,7 @@ impl FileSink {
         let kind = path.metadata().map_err(|error| Error::io("open", error).path(path))?.file_type();
         if kind.is_block_device() {
             // On a device this means: not while it is mounted or part of another one.
-            std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, rustix::fs::OFlags::EXCL.bits() as i32);
+            options.custom_flags(rustix::fs::OFlags::EXCL.bits() as i32);
         } else if !kind.is_file() {
             return Err(Error::usage("neither a file nor a block device").path(path));
         }
@@ -139,12 +139,12 @@ impl BlockSink for FileSink {
     }
 }
 
-/// A new file.
+/// A new file that is the user's alone: what it gets is as secret as the disk.
 ///
 /// # Errors
 /// [`Kind::Busy`] if it exists.
 pub(super) fn create_new(path: &Path) -> Result<File> {
-    let created = OpenOptions::new().read(true).write(true).create_new(true).open(path);
+    let created = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path);
     created.map_err(|error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => Error::new(Kind::Busy, "the file exists").path(path),
         _ => Error::io("create", error).path(path),

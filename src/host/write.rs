@@ -1,7 +1,9 @@
 //! What a restore writes on a machine: directories, files, names.
 
 use std::ffi::OsString;
+use std::fs::OpenOptions;
 use std::io::ErrorKind::NotADirectory;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -56,19 +58,23 @@ impl Host {
         }
     }
 
-    /// Makes an empty file, of which nothing may be there yet.
+    /// Makes an empty file that is the user's alone, of which nothing may be there yet.
     ///
     /// # Errors
     /// [`Kind::Busy`] where it exists.
     pub fn reserve(&self, path: &Path) -> Result<()> {
         let exists = || Error::new(Kind::Busy, "the file exists").path(path);
         match self {
-            Self::Local => std::fs::File::create_new(path).map(drop).map_err(|error| match error.kind() {
-                std::io::ErrorKind::AlreadyExists => exists(),
-                _ => Error::io("create", error).path(path),
-            }),
+            Self::Local => {
+                let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+                made.map(drop).map_err(|error| match error.kind() {
+                    std::io::ErrorKind::AlreadyExists => exists(),
+                    _ => Error::io("create", error).path(path),
+                })
+            }
             _ => {
-                let script = format!("if [ -e \"$1\" ] || [ -L \"$1\" ]; then exit {EXISTS}; fi; set -C; : >\"$1\"");
+                let script =
+                    format!("if [ -e \"$1\" ] || [ -L \"$1\" ]; then exit {EXISTS}; fi; umask 077; set -C; : >\"$1\"");
                 self.change("create", &script, &[path.into()], &[])
             }
         }

@@ -54,10 +54,14 @@ fn refuse_damaged(catalogue: &Catalogue) -> Result<()> {
     Err(Error::corrupt("a run may be missing from the damaged set: its newest point is unknown")
         .path(directory)
         .caused_by(Error::corrupt(error::report(&problem.error)))
-        .hint(format!(
-            "`virtkeep verify -i {}` lists the damage; --until with a checkpoint or a run id restores a point that is whole",
-            directory.display()
-        )))
+        .hint(match catalogue.runs.is_empty() {
+            false => format!(
+                "`virtkeep verify -i {}` lists the damage; --until with a checkpoint or a run id restores a point that is whole",
+                directory.display()
+            ),
+            true => "`virtkeep restore -s FULL,INC,…` restores a disk from streams that are named, without the manifests"
+                .to_owned(),
+        }))
 }
 
 fn newest_by<'c>(catalogue: &'c Catalogue, date: &jiff::Zoned) -> Option<&'c Run> {

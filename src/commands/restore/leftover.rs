@@ -1,6 +1,7 @@
 //! What becomes of partial images when a restore fails.
 
 use super::image::Target;
+use crate::chain_device::ChainDevice;
 use crate::error::{Error, Kind};
 use crate::host::Host;
 
@@ -25,6 +26,14 @@ pub fn clear(host: &Host, whole: &[Target], target: &Target, error: &Error) {
             target.partial().display(),
             target.path().file_name().unwrap_or_default()
         );
+    }
+}
+
+/// After damage, how `chains`, of disks whose turn had not come, are restored.
+pub fn others(chains: &[ChainDevice], error: &Error) {
+    let disks: Vec<&str> = chains.iter().map(ChainDevice::target).collect();
+    if !disks.is_empty() && matches!(error.kind(), Kind::Corrupt | Kind::Incomplete) {
+        tracing::warn!("nothing was restored of {} yet: -d {} does that", disks.join(", "), disks.join(","));
     }
 }
 

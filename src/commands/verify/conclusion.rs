@@ -52,7 +52,13 @@ pub fn tell(
     }
     say(&line)?;
     if exit == Exit::Damage {
+        let some = !catalogue.runs.is_empty();
         say(&match whole.as_slice() {
+            [] if content.is_none() && some => {
+                "Every restore point needs a file that is damaged or missing. What is damaged may be nothing but data that \
+                 a later run replaced: `verify --deep` tells for each point."
+                    .to_owned()
+            }
             [] => "No restore point is whole.".to_owned(),
             _ => format!("Restore points of which all data is whole (restore --until): {}", whole.join(", ")),
         })?;

@@ -63,8 +63,8 @@ pub fn check(args: &Backup) -> Result<()> {
     Ok(())
 }
 
-/// Runs the backup of one domain. `tell` is called with what came of it, and may make the status worse, before the
-/// hooks that come after the run.
+/// Runs the backup of one domain. `tell` is called with what came of it, and may make the status worse: before the
+/// hooks that come after the run, which may send it, and once more where one of these failed.
 pub fn domain(
     args: &Backup,
     session: &Session,
@@ -77,14 +77,22 @@ pub fn domain(
     let name = args.domain.first().map(String::as_str).unwrap_or_default();
     let mut record = Record::of(name, &known, signals::status(&result), &start, result.as_ref().err());
     record.warnings = session.log.warnings();
-    let told = tell(&record, &result);
-    let hooked = after(args, session, &known, &record);
-    let is_strict = args.strict && !session.log.warnings().is_empty();
-    let result = result.map(|exit| match exit {
-        Exit::Done if !told || (!hooked && is_strict) => Exit::Look,
-        exit => exit,
-    });
-    (record, result)
+    let mut result = result;
+    let mut told = tell(&record, &result);
+    if !after(args, session, &known, &record) {
+        record.warnings = session.log.warnings();
+        if args.strict && !record.warnings.is_empty() {
+            result = looked_at(result);
+            record.exits(signals::status(&result));
+        }
+        told = told && tell(&record, &result);
+    }
+    (record, if told { result } else { looked_at(result) })
+}
+
+/// The same run, at which somebody should look.
+fn looked_at(result: Result<Exit>) -> Result<Exit> {
+    result.map(|exit| if exit == Exit::Done { Exit::Look } else { exit })
 }
 
 /// The hook before a run.

@@ -133,6 +133,14 @@ impl Record {
         record
     }
 
+    /// The run ends with `exit` after all.
+    pub fn exits(&mut self, exit: Exit) {
+        self.exit = exit.code();
+        if exit == Exit::Look && self.status == Status::Done {
+            self.status = Status::Look;
+        }
+    }
+
     /// Of a run whose process could not tell more than this.
     pub fn died(domain: &str, exit: Exit, start: &Zoned, message: String) -> Self {
         let mut record = Self::blank(domain, exit, start);

@@ -103,22 +103,33 @@ impl CreateOptions {
     }
 }
 
-/// Creates a qcow2 image of `size` bytes. The file must not exist.
+/// Creates a qcow2 image of `size` bytes, with its data file, for the user alone. The files must not exist.
 ///
 /// # Errors
-/// [`Kind::Busy`] if it exists; what `qemu-img` complains about.
+/// [`Kind::Busy`] if one exists; what `qemu-img` complains about.
 pub fn create(path: &Path, size: u64, options: &CreateOptions) -> Result<()> {
-    // qemu-img itself would overwrite what is there.
-    Host::Local.reserve(path)?;
+    let made = reserve(&Host::Local, path, options)?;
     let mut command = process::command(TOOL);
     command.args(["create", "-q", "-f", "qcow2", "-o"]).arg(options.option_list());
     command.arg("--").arg(file_name(path)).arg(size.to_string());
     // With preallocation it lasts as long as that.
     process::run_until(command, &Cancel::new()).map_err(|error| {
-        // The empty file is ours.
-        let _ = std::fs::remove_file(path);
+        made.iter().for_each(|file| drop(Host::Local.remove(file)));
         error.path(path)
     })
+}
+
+/// Makes the empty files that `qemu-img` fills: it would overwrite what is there, and let everybody read it.
+fn reserve<'p>(host: &Host, path: &'p Path, options: &'p CreateOptions) -> Result<Vec<&'p Path>> {
+    let mut made: Vec<&Path> = Vec::new();
+    for file in [path].into_iter().chain(options.data_file.as_ref().map(|(file, _)| file.as_path())) {
+        if let Err(error) = host.reserve(file) {
+            made.iter().for_each(|file| drop(host.remove(file)));
+            return Err(error);
+        }
+        made.push(file);
+    }
+    Ok(made)
 }
 
 /// Writes into the qcow2 image at `path` that its data file is called `data_file` from now on. The one it names
@@ -141,7 +152,7 @@ pub fn rename_data_file(host: &Host, path: &Path, data_file: &Path) -> Result<()
 pub fn create_on(host: &Host, path: &Path, size: u64, options: &CreateOptions) -> Result<()> {
     match host.is_local() {
         true => create(path, size, options),
-        false => create_there(host, path, size, "qcow2", options.option_list()),
+        false => create_there(host, path, size, "qcow2", options.option_list(), &reserve(host, path, options)?),
     }
 }
 
@@ -150,16 +161,16 @@ pub fn create_on(host: &Host, path: &Path, size: u64, options: &CreateOptions) -
 /// # Errors
 /// As for [`create`].
 pub fn create_raw_on(host: &Host, path: &Path, size: u64, preallocation: Preallocation) -> Result<()> {
-    create_there(host, path, size, "raw", format!("preallocation={}", preallocation.name()).into())
+    host.reserve(path)?;
+    create_there(host, path, size, "raw", format!("preallocation={}", preallocation.name()).into(), &[path])
 }
 
-fn create_there(host: &Host, path: &Path, size: u64, format: &str, options: OsString) -> Result<()> {
-    host.reserve(path)?;
+/// `made` are its files, empty, which go when it fails.
+fn create_there(host: &Host, path: &Path, size: u64, format: &str, options: OsString, made: &[&Path]) -> Result<()> {
     let mut args = ["create", "-q", "-f", format, "-o"].map(OsString::from).to_vec();
     args.extend([options, "--".into(), file_name(path), size.to_string().into()]);
     host.run(TOOL, &args).map(drop).map_err(|error| {
-        // The empty file is ours.
-        let _ = host.remove(path);
+        made.iter().for_each(|file| drop(host.remove(file)));
         error.path(path)
     })
 }

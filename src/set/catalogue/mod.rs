@@ -218,9 +218,8 @@ impl Catalogue {
         let meta = head::read(&file).map_err(|error| self.unless_raw_image(parsed, error))?;
         if let Some(own) = &meta.own {
             let manifest = Layout::manifest_name(own.run);
-            return Err(
-                Error::incomplete(format!("{manifest}, which names this stream, is missing or damaged")).path(path)
-            );
+            let state = if self.files.file(&manifest)?.exists() { "damaged" } else { "missing" };
+            return Err(Error::incomplete(format!("{manifest}, which names this stream, is {state}")).path(path));
         }
         if parsed.level == Level::Inc && parsed.ident != meta.checkpoint_name {
             return Err(Error::corrupt(format!("holds the increment {}", meta.checkpoint_name)).path(path));

@@ -61,6 +61,21 @@ fn what_is_whole_beside_damage_is_told() {
     run("qemu-img", &[&"check", &"-q", &"-f", &"qcow2", &out.join("d-vdb.qcow2.partial")]).succeeds();
 }
 
+/// The first disk's damage does not hide that there are others, and how they are restored.
+#[test]
+fn disks_behind_the_damaged_one_are_told() {
+    let lab = Lab::up();
+    let (domain, set) = make(&lab);
+    let mut stream = File::options().write(true).open(set.join("vda.full.data")).unwrap();
+    stream.seek(SeekFrom::Start(MIB)).unwrap();
+    stream.write_all(b"damage").unwrap();
+    let out = lab.fresh_directory();
+    let failed = restore(&set, &out, &[]).ends_with(4);
+    failed.says(&["d-vda.qcow2.partial is incomplete", "nothing was restored of vdb yet: -d vdb does that"]);
+    restore(&set, &out, &["-d", "vdb"]).succeeds();
+    compare(&out.join("d-vdb.qcow2"), "qcow2", &domain.snapshot_reference("vdb"));
+}
+
 #[test]
 fn what_cannot_fit_or_is_in_the_way_is_refused_at_once() {
     let lab = Lab::up();

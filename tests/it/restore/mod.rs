@@ -5,6 +5,7 @@ mod failed;
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use virtkeep::stream::frame::{Header, Kind};
@@ -54,6 +55,21 @@ fn disks_of_any_size_are_compressed() {
         compare(&image, "qcow2", &domain.snapshot_reference(disk));
         let size = image.metadata().unwrap().len();
         assert!(size < MIB, "{disk} takes {size} bytes");
+    }
+}
+
+/// As images are that libvirt makes: the guest's secrets are in them.
+#[test]
+fn images_are_for_their_owner_alone() {
+    let lab = Lab::up();
+    let (_domain, set) = make(&lab);
+    for options in [&[][..], &["-t", "raw"], &["--compress"], &["--preallocate"]] {
+        let out = lab.fresh_directory();
+        restore(&set, &out, options).succeeds();
+        for file in listing(&out) {
+            let mode = out.join(&file).metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{options:?}: {file}");
+        }
     }
 }
 

@@ -69,7 +69,21 @@ fn hooks_run_at_their_places_with_the_facts() {
     case.backup(&["--hook-post-disk", "exit 1", "--hook-post-run", "exit 1"])
         .succeeds()
         .says(&["warning: the hook post-disk failed", "warning: the hook post-run failed"]);
-    case.backup(&["--hook-post-run", "exit 1", "--strict"]).ends_with(3);
+    // The report and the figures know it, too.
+    let metrics = directory.join("virtkeep.prom");
+    let watched = ["--report", report.to_str().unwrap(), "--metrics", metrics.to_str().unwrap()];
+    for (strict, exit, status) in [(&["--strict"][..], 3, "look"), (&[][..], 0, "done")] {
+        case.backup(&[&["--hook-post-run", "exit 1"][..], &watched, strict].concat()).ends_with(exit);
+        let told = json(&report);
+        assert_eq!((&told["exit"], &told["domains"][0]["exit"]), (&exit.into(), &exit.into()));
+        assert_eq!(told["domains"][0]["status"], status);
+        let warnings = told["domains"][0]["warnings"].as_array().unwrap();
+        assert!(warnings[0].as_str().unwrap().contains("the hook post-run failed"), "{warnings:?}");
+        let figures = std::fs::read_to_string(&metrics).unwrap();
+        let figure = |name: &str| figures.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
+        assert!(figure("virtkeep_backup_last_run_warnings").ends_with(" 1"), "{figures}");
+        assert!(figure("virtkeep_backup_last_run_exit_code").ends_with(&format!(" {exit}")), "{figures}");
+    }
     // None in an environment of none.
     case.backup(&["--hook-post-run", "test -z \"$VIRTKEEP_ERROR$VIRTKEEP_DISK$VIRTKEEP_PASSWORD\"", "--strict"])
         .succeeds();
