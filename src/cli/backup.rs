@@ -77,7 +77,8 @@ pub struct Backup {
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub worker: Option<u16>,
 
-    /// Record dirty ranges that read as zeroes as data instead of asking the server for them.
+    /// Write what the guest zeroed or discarded as data, which takes its space, instead of recording that it is zero:
+    /// of increments virtnbdrestore reads nothing else.
     #[arg(long)]
     pub no_sparse_detection: bool,
 

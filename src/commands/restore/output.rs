@@ -10,6 +10,8 @@ use crate::host::{FileKind, Host};
 
 /// Endings of a new name that mean a raw image, not a directory.
 const RAW_ENDINGS: [&str; 2] = ["raw", "img"];
+/// Endings of a new name that nobody means for a directory.
+const IMAGE_ENDINGS: [&str; 4] = ["qcow2", "qcow", "raw", "img"];
 
 /// Where a restore goes; the paths are absolute.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +52,12 @@ impl Output {
                     .path(path));
             }
             Ok(FileKind::File) if args.wants_raw() => Self::File(path),
-            Err(_) if args.wants_raw() && is_new_image(host, &path) => Self::File(path),
+            Err(_) if args.wants_raw() && is_called(&path, &RAW_ENDINGS) => Self::File(path),
+            Err(_) if is_called(&path, &IMAGE_ENDINGS) => {
+                return Err(Error::usage("is called like an image, and would become a directory")
+                    .hint("-o takes a directory for the images, which are called DOMAIN-DISK.qcow2 in it; with -t raw a file")
+                    .path(path));
+            }
             _ => Self::Directory(path),
         };
         output.check(args)?;
@@ -145,11 +152,10 @@ fn check_formats(args: &Restore) -> Result<()> {
     Ok(())
 }
 
-/// Whether a name that does not exist is meant for an image.
-fn is_new_image(host: &Host, path: &Path) -> bool {
-    let ending = path.extension().is_some_and(|ending| RAW_ENDINGS.iter().any(|raw| ending.eq_ignore_ascii_case(raw)));
-    let is_directory = |path: &Path| host.file(path).is_ok_and(|facts| facts.kind == FileKind::Directory);
-    ending && !path.as_os_str().as_bytes().ends_with(b"/") && path.parent().is_some_and(is_directory)
+/// Whether the name ends in one of `endings`, and not in a slash.
+fn is_called(path: &Path, endings: &[&str]) -> bool {
+    let ending = path.extension().is_some_and(|ending| endings.iter().any(|one| ending.eq_ignore_ascii_case(one)));
+    ending && !path.as_os_str().as_bytes().ends_with(b"/")
 }
 
 #[cfg(test)]
@@ -199,12 +205,17 @@ mod tests {
         let at = |name: &str| directory.path().join(name);
         std::fs::write(at("exists"), "").unwrap();
         std::fs::create_dir(at("folder.img")).unwrap();
-        for name in ["exists", "new.raw", "new.IMG"] {
+        for name in ["exists", "new.raw", "new.IMG", "nowhere/new.img"] {
             assert_eq!(of(&at(name), &["-t", "raw"]).unwrap(), Output::File(at(name)));
-            assert_eq!(of(&at(name), &[]).unwrap(), Output::Directory(at(name)));
         }
-        for name in ["folder.img", "new", "new.qcow2", "nowhere/new.img", "new.img/"] {
-            assert_eq!(of(&at(name), &["-t", "raw"]).unwrap(), Output::Directory(at(name)), "{name}");
+        for name in ["folder.img", "new", "new.bin", "new.img/"] {
+            for options in [&["-t", "raw"][..], &[]] {
+                assert_eq!(of(&at(name), options).unwrap(), Output::Directory(at(name)), "{name}");
+            }
+        }
+        // Nobody wants a directory of that name.
+        for (name, options) in [("new.raw", &[][..]), ("new.qcow2", &[]), ("new.qcow2", &["-t", "raw"])] {
+            assert_eq!(of(&at(name), options).unwrap_err().kind(), Kind::Usage, "{name}");
         }
     }
 }
