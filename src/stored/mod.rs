@@ -236,21 +236,12 @@ impl OpenFile {
         self.file.read_exact_at(buffer, self.start + position)
     }
 
-    /// Says that `range` will be read soon. Advice that is not taken changes nothing.
-    pub fn will_need(&self, range: Range<u64>) {
-        self.advise(range, Advice::WillNeed);
-    }
-
     /// Says that `range` was read and that nobody here needs it again: it leaves the page cache. Advice that is not
     /// taken changes nothing.
     pub fn forget(&self, range: Range<u64>) {
-        self.advise(range, Advice::DontNeed);
-    }
-
-    fn advise(&self, range: Range<u64>, advice: Advice) {
         // No length would be all the rest of the file.
         if let Some(length) = NonZeroU64::new(range.end.saturating_sub(range.start)) {
-            let _ = fadvise(&self.file, self.start + range.start, Some(length), advice);
+            let _ = fadvise(&self.file, self.start + range.start, Some(length), Advice::DontNeed);
         }
     }
 

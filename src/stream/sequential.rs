@@ -13,6 +13,9 @@ use crate::stream::sum::Sums;
 /// Unit of reading: what is read is still in the processor's cache when it is summed.
 const CHUNK: usize = 256 << 10;
 
+/// Unit of reading parts, which several threads do at once: to the disk these are requests one behind the other.
+const PART_CHUNK: u64 = 2 << 20;
+
 /// Told how far a long pass has come, and asked whether to go on. Several threads may do that.
 #[derive(Clone, Copy)]
 pub(super) struct Watch<'w> {
@@ -77,6 +80,8 @@ impl<'f> Sequential<'f> {
         self.hashers = Hashers::new(self.file);
         self.ready = 0..0;
         (self.position, self.end) = (part.start, part.end.min(self.file.size));
+        // At most 2 MiB.
+        self.buffer.resize((self.end - self.position).clamp(1, PART_CHUNK) as usize, 0);
     }
 
     /// Position of the next byte.

@@ -39,11 +39,6 @@ impl StreamFile {
         self.file.read_exact_at(buffer, position).map_err(|error| self.unread(error, position))
     }
 
-    /// Says that `range` will be read, and soon: a disk begins with it. Advice that is not taken changes nothing.
-    pub(super) fn will_need(&self, range: Range<u64>) {
-        self.file.will_need(range);
-    }
-
     /// Says that `range` is not read again: it leaves the page cache, which others need.
     pub(super) fn forget(&self, range: Range<u64>) {
         self.file.forget(range);

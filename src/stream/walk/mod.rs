@@ -20,14 +20,14 @@ use crate::side_by_side::in_order;
 use crate::stream::frame::{HEADER_LEN, TERMINATOR};
 use crate::stream::index::{Index, OwnIndex};
 use crate::stream::load::Tail;
-use crate::stream::page_cache::{Foreseen, Forgotten};
+use crate::stream::page_cache::Forgotten;
 use crate::stream::sequential::{Sequential, Watch};
 use crate::stream::source::{MetaFrame, StreamFile};
 use crate::stream::sum::Sums;
 use crate::stream::verify::Findings;
 
 /// Bytes of a part.
-pub(super) const PART: u64 = 2 << 20;
+pub(super) const PART: u64 = 1 << 20;
 
 /// The pass over a stream of ours.
 #[derive(Clone, Copy)]
@@ -47,7 +47,6 @@ impl Walk<'_> {
         let mut sums = Sums::empty(self.file.stored.crc32().is_some());
         let mut frames = Frames::new(self);
         let most = usize::try_from(self.file.size.div_ceil(self.part)).unwrap_or(usize::MAX);
-        let parts = Foreseen::new(self.file, Parts::new(self));
         let (mut end, mut forgotten) = (0, Forgotten::new(self.file));
         let merge = |checked: Checked| {
             frames.check(&checked.headers, findings);
@@ -57,7 +56,8 @@ impl Walk<'_> {
             forgotten.advance(checked.length);
             Ok(())
         };
-        in_order(parts, threads.min(most), || Reading::new(self, watch), |reading, part| reading.check(part), merge)?;
+        let state = || Reading::new(self, watch);
+        in_order(Parts::new(self), threads.min(most), state, |reading, part| reading.check(part), merge)?;
         frames.finish(findings);
         let rest = end..self.file.size;
         let length = rest.end - rest.start;

@@ -14,15 +14,15 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::side_by_side::in_order;
 use crate::stream::index::{Index, OwnIndex};
-use crate::stream::page_cache::{Foreseen, Forgotten};
+use crate::stream::page_cache::Forgotten;
 use crate::stream::reader::Proof;
 use crate::stream::sequential::Watch;
 use crate::stream::source::StreamFile;
 use crate::stream::verify::{Expected, Findings, Report, Scope};
 use crate::stream::{BLOCK, sum};
 
-/// Bytes read at once: still in the processor's cache when they are summed.
-const CHUNK: u64 = BLOCK / 4;
+/// Bytes read at once.
+const CHUNK: u64 = BLOCK;
 
 /// Checks `image`, as [`crate::stream::verify::verify`] does a stream.
 ///
@@ -99,7 +99,7 @@ fn content(
     findings: &mut Findings,
 ) -> Result<u32> {
     let (mut adler32, mut forgotten) = (sum::EMPTY, Forgotten::new(opened.file));
-    let parts = Foreseen::new(opened.file, Parts::new(&index.pieces, opened.file.size));
+    let parts = Parts::new(&index.pieces, opened.file.size);
     let state = || Reading::new(opened, digests, own);
     let merge = |checked: Checked| {
         findings.append(checked.findings);
@@ -108,7 +108,7 @@ fn content(
         Ok(())
     };
     let most = usize::try_from(opened.file.size.div_ceil(PART)).unwrap_or(usize::MAX);
-    in_order(parts, threads.min(most), state, |reading, (_, (range, pieces))| reading.check(range, pieces), merge)?;
+    in_order(parts, threads.min(most), state, |reading, (range, pieces)| reading.check(range, pieces), merge)?;
     Ok(adler32)
 }
 

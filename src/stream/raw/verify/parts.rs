@@ -5,8 +5,8 @@ use std::ops::Range;
 use crate::stream::BLOCK;
 use crate::stream::index::Piece;
 
-/// Bytes of a part that has data.
-pub(super) const PART: u64 = 2 * BLOCK;
+/// Bytes of a part that has data: one request to the disk, behind that of the part before.
+pub(super) const PART: u64 = BLOCK;
 
 /// Bytes of one that is to be zero: mostly holes, which cost nothing.
 const GAP: u64 = 1 << 30;
@@ -29,8 +29,7 @@ impl<'p> Parts<'p> {
 }
 
 impl<'p> Iterator for Parts<'p> {
-    /// The part, and what of it holds data, with what is between.
-    type Item = (Range<u64>, (Range<u64>, Pieces<'p>));
+    type Item = (Range<u64>, Pieces<'p>);
 
     fn next(&mut self) -> Option<Self::Item> {
         let start = self.position;
@@ -46,12 +45,8 @@ impl<'p> Iterator for Parts<'p> {
         };
         let end = end.min(self.size);
         self.position = end;
-        let pieces = &self.pieces[..self.pieces.partition_point(|piece| piece.offset < end)];
-        let data = pieces
-            .first()
-            .zip(pieces.last())
-            .map_or(start..start, |(first, last)| first.offset.max(start)..last.end().min(end));
-        Some((data, (start..end, pieces)))
+        let count = self.pieces.partition_point(|piece| piece.offset < end);
+        Some((start..end, &self.pieces[..count]))
     }
 }
 
@@ -60,36 +55,25 @@ mod tests {
     use super::*;
     use crate::stream::index::Pieces;
 
-    fn parts(pieces: &[(u64, u64)], size: u64) -> Vec<(Range<u64>, Range<u64>, usize)> {
+    fn parts(pieces: &[(u64, u64)], size: u64) -> Vec<(Range<u64>, usize)> {
         let mut list = Pieces::default();
         for &(offset, length) in pieces {
             list.push(Piece { offset, length, position: offset, stored: length, rank: 0 }, size).unwrap();
         }
-        Parts::new(&list.list, size).map(|(data, (part, pieces))| (part, data, pieces.len())).collect()
+        Parts::new(&list.list, size).map(|(part, pieces)| (part, pieces.len())).collect()
     }
 
     #[test]
     fn parts_are_whole_blocks_and_leave_nothing_out() {
         assert_eq!(parts(&[], 0), []);
-        assert_eq!(parts(&[], 7), [(0..7, 0..0, 0)]);
-        assert_eq!(parts(&[], GAP + 1), [(0..GAP, 0..0, 0), (GAP..GAP + 1, GAP..GAP, 0)]);
+        assert_eq!(parts(&[], 7), [(0..7, 0)]);
+        assert_eq!(parts(&[], GAP + 1), [(0..GAP, 0), (GAP..GAP + 1, 0)]);
         let end = 3 * PART + 5;
-        let pieces = [(1, 2), (PART - 1, 2), (end - 4, 4)];
-        let found = parts(&pieces, end);
         assert_eq!(
-            found,
-            [
-                (0..PART, 1..PART, 2),
-                (PART..2 * PART, PART..PART + 1, 1),
-                // Only the end of it has data.
-                (2 * PART..3 * PART, 2 * PART..2 * PART, 0),
-                (3 * PART..end, end - 4..end, 1),
-            ]
+            parts(&[(1, 2), (PART - 1, 2), (end - 4, 4)], end),
+            [(0..PART, 2), (PART..2 * PART, 1), (2 * PART..3 * PART, 0), (3 * PART..end, 1)]
         );
         let far = GAP + PART + 3 * BLOCK + 7;
-        assert_eq!(
-            parts(&[(far, 1)], far + 1),
-            [(0..GAP, 0..0, 0), (GAP..far - 7, GAP..GAP, 0), (far - 7..far + 1, far..far + 1, 1),]
-        );
+        assert_eq!(parts(&[(far, 1)], far + 1), [(0..GAP, 0), (GAP..far - 7, 0), (far - 7..far + 1, 1)]);
     }
 }
