@@ -103,10 +103,11 @@ impl CreateOptions {
     }
 }
 
-/// Creates a qcow2 image of `size` bytes, with its data file, for the user alone. The files must not exist.
+/// Creates a qcow2 image of `size` bytes, with its data file where that is missing, for the user alone. The image must
+/// not exist.
 ///
 /// # Errors
-/// [`Kind::Busy`] if one exists; what `qemu-img` complains about.
+/// [`Kind::Busy`] if it exists; what `qemu-img` complains about.
 pub fn create(path: &Path, size: u64, options: &CreateOptions) -> Result<()> {
     let made = reserve(&Host::Local, path, options)?;
     let mut command = process::command(TOOL);
@@ -121,13 +122,15 @@ pub fn create(path: &Path, size: u64, options: &CreateOptions) -> Result<()> {
 
 /// Makes the empty files that `qemu-img` fills: it would overwrite what is there, and let everybody read it.
 fn reserve<'p>(host: &Host, path: &'p Path, options: &'p CreateOptions) -> Result<Vec<&'p Path>> {
-    let mut made: Vec<&Path> = Vec::new();
-    for file in [path].into_iter().chain(options.data_file.as_ref().map(|(file, _)| file.as_path())) {
-        if let Err(error) = host.reserve(file) {
-            made.iter().for_each(|file| drop(host.remove(file)));
-            return Err(error);
+    host.reserve(path)?;
+    let mut made = vec![path];
+    if let Some((data, _)) = &options.data_file {
+        // A device is there.
+        let is_there = host.exists(data);
+        if !is_there.inspect_err(|_| drop(host.remove(path)))? {
+            host.reserve(data).inspect_err(|_| drop(host.remove(path)))?;
+            made.push(data);
         }
-        made.push(file);
     }
     Ok(made)
 }
