@@ -75,13 +75,23 @@ pub struct Error {
     path: Option<PathBuf>,
     offset: Option<u64>,
     hint: Option<Box<str>>,
+    of_export: bool,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
     /// An error of `kind`; `message` has no full stop and does not repeat the place or the cause.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into().into(), disk: None, path: None, offset: None, hint: None, source: None }
+        Self {
+            kind,
+            message: message.into().into(),
+            disk: None,
+            path: None,
+            offset: None,
+            hint: None,
+            of_export: false,
+            source: None,
+        }
     }
 
     /// [`Kind::Corrupt`] with `message`.
@@ -185,9 +195,17 @@ impl Error {
         self
     }
 
-    /// Adds the file concerned, unless a deeper layer has said it.
+    /// Adds the file concerned, unless a deeper layer has said it, or that it is none ([`Error::of_export`]).
     pub fn path(mut self, path: impl AsRef<Path>) -> Self {
-        self.path.get_or_insert_with(|| path.as_ref().to_owned());
+        if !self.of_export {
+            self.path.get_or_insert_with(|| path.as_ref().to_owned());
+        }
+        self
+    }
+
+    /// Says that it was met on the disk as a job or a server shows it: the file that its data goes to is not concerned.
+    pub fn of_export(mut self) -> Self {
+        self.of_export = true;
         self
     }
 
@@ -227,6 +245,11 @@ impl Error {
     /// The file concerned, if it is known.
     pub fn file(&self) -> Option<&Path> {
         self.path.as_deref()
+    }
+
+    /// Whether it was met on the disk as a job or a server shows it.
+    pub fn is_of_export(&self) -> bool {
+        self.of_export
     }
 
     /// The remedy, if one is known.
@@ -300,6 +323,12 @@ mod tests {
         let error =
             Error::io("read", std::io::Error::from_raw_os_error(5)).disk("vda").path("/a b").at(4096).disk("vdb");
         assert_eq!(report(&error), "disk vda: \"/a b\": read at offset 4096: Input/output error (os error 5)");
+    }
+
+    #[test]
+    fn what_the_export_met_is_not_put_in_a_file() {
+        let error = Error::new(Kind::Io, "read").at(4096).of_export().path("/set/vda.data.partial").disk("vda");
+        assert_eq!(report(&error), "disk vda: read at offset 4096");
     }
 
     #[test]

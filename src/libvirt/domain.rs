@@ -82,6 +82,36 @@ impl State {
     }
 }
 
+/// Why a domain is off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Off {
+    /// Its guest shut down.
+    ShutDown,
+    /// It was ended from outside.
+    Destroyed,
+    /// Its QEMU ended without a word.
+    Crashed,
+    /// It runs on another host now.
+    Migrated,
+    /// Its memory was saved.
+    Saved,
+    /// Any other, and of a domain that is not known any more.
+    Other,
+}
+
+impl Off {
+    fn from_libvirt(reason: i32) -> Self {
+        match u32::try_from(reason).unwrap_or(u32::MAX) {
+            c::VIR_DOMAIN_SHUTOFF_SHUTDOWN => Self::ShutDown,
+            c::VIR_DOMAIN_SHUTOFF_DESTROYED => Self::Destroyed,
+            c::VIR_DOMAIN_SHUTOFF_CRASHED => Self::Crashed,
+            c::VIR_DOMAIN_SHUTOFF_MIGRATED => Self::Migrated,
+            c::VIR_DOMAIN_SHUTOFF_SAVED => Self::Saved,
+            _ => Self::Other,
+        }
+    }
+}
+
 /// An error that QEMU met on a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiskError {
@@ -125,6 +155,19 @@ impl Domain {
     pub fn state(&self) -> Result<State> {
         let (state, reason) = self.during("ask for the state", self.sys.state())?;
         Ok(State::from_libvirt(state, reason))
+    }
+
+    /// Why it is off; none while it has a process. A transient domain that is off is not known any more.
+    pub fn why_off(&self) -> Result<Option<Off>> {
+        let (state, reason) = match self.sys.state() {
+            Err(error) if error.code == code::NO_DOMAIN => return Ok(Some(Off::Other)),
+            other => self.during("ask for the state", other)?,
+        };
+        Ok(match State::from_libvirt(state, reason) {
+            State::ShutOff => Some(Off::from_libvirt(reason)),
+            State::Crashed => Some(Off::Crashed),
+            _ => None,
+        })
     }
 
     /// Its XML: as it runs now, or as it will be started next (`inactive`).
@@ -243,6 +286,11 @@ mod tests {
             ((-1, 0), State::Unknown(-1)),
         ] {
             assert_eq!(State::from_libvirt(numbers.0, numbers.1), state);
+        }
+        for (reason, off) in
+            [(1, Off::ShutDown), (2, Off::Destroyed), (3, Off::Crashed), (7, Off::Other), (-1, Off::Other)]
+        {
+            assert_eq!(Off::from_libvirt(reason), off);
         }
     }
 

@@ -129,14 +129,15 @@ impl<'s> Worker<'s> {
             rest = more;
         }
         if source.paces.is_empty() {
-            return client.read_on(&mut pieces, source.limits, arrived);
+            return client.read_on(&mut pieces, source.limits, arrived).map_err(Error::of_export);
         }
         let turn = usize::try_from(pace::turn(source.paces)).unwrap_or(usize::MAX).max(LEAST_READ);
         for ReadPiece { offset, buffer } in pieces {
             for (part, number) in buffer.chunks_mut(turn).zip(0..) {
                 pace::wait(source.paces, part.len() as u64, stopped)?;
                 let offset = offset + number * turn as u64;
-                client.read_on(&mut [ReadPiece { offset, buffer: part }], source.limits, arrived)?;
+                let piece = &mut [ReadPiece { offset, buffer: part }];
+                client.read_on(piece, source.limits, arrived).map_err(Error::of_export)?;
             }
         }
         Ok(())

@@ -111,9 +111,9 @@ fn one(
     let Export { uri, bitmap } = export;
     let contexts: Vec<&str> = [ALLOCATION].into_iter().chain(bitmap.as_deref()).collect();
     phrases::connecting(disk, uri);
-    let mut first = Client::connect(uri, &contexts, cancel).map_err(|error| plan.channel.explain(error))?;
+    let mut first = Client::connect(uri, &contexts, cancel).map_err(|error| plan.channel.explain(error).of_export())?;
     phrases::connected(run.args, disk);
-    let extents = listing::extents(run, disk, &mut first, uri, bitmap.as_deref())?;
+    let extents = listing::extents(run, disk, &mut first, uri, bitmap.as_deref()).map_err(Error::of_export)?;
     let size = first.size();
     if disk.base.as_ref().is_some_and(|base| base.virtual_size != size) {
         return Err(Error::new(Kind::Protocol, format!("its size changed to {size} bytes since the run was planned")));
@@ -127,7 +127,7 @@ fn one(
     let told = if disk.base.is_some() { count } else { extents.len() };
     let path = run.zip.is_none().then(|| layout.directory().join(format!("{}{PARTIAL}", disk.file)));
     phrases::extents(disk, told, data_size, size, path.as_deref());
-    let clients = connections::open(run, plan, first, uri, data_size, cancel)?;
+    let clients = connections::open(run, plan, first, uri, data_size, cancel).map_err(Error::of_export)?;
     // Zero ranges are nearly free to copy: what counts is data.
     let meter = run.session.display.meter(&disk.target, data_size);
     let own_pace = run.args.speed.disk_rate_limit.map(Pace::new);

@@ -10,7 +10,7 @@ use super::guest::{self, Hold, Quiet};
 use super::plan::{Export, Plan};
 use super::scratch::Scratch;
 use super::watch::Watch;
-use super::{Context, base, marker, old_chain, phrases, undo};
+use super::{Context, base, ended, marker, old_chain, phrases, undo};
 use crate::cancel::Cancel;
 use crate::commands::link::{Link, bounded};
 use crate::error::{self, Error, Kind};
@@ -107,14 +107,16 @@ fn job<T>(
     fault::point("job-begun")?;
     let cancel = cancel.child();
     let watch = Watch::begin(run.link, plan.run, scratch, was_paused, &cancel)?;
+    let by_us = watch.ends_job();
     let value = work(plan, &plan.exports(), &cancel);
     if let Some(reason) = watch.end() {
         return Err(reason.into());
     }
-    let value = value?;
+    let explained = |error| ended::explain(run, plan, &by_us, error);
+    let value = value.map_err(explained)?;
     fault::point("copied")?;
     phrases::copied();
-    job.end(&run.session.cancel)?;
+    job.end(&run.session.cancel).map_err(explained)?;
     fault::point("job-ended")?;
     Ok(Done { value, point_in_time, quiet })
 }
@@ -173,7 +175,8 @@ impl JobGuard<'_> {
             bounded("end the backup job", END_LIMIT, move || backup_job::abort(&reached, &mark))
         })?;
         std::mem::forget(self);
-        if lasted { Ok(()) } else { Err(Error::new(Kind::Io, "the backup job ended before the copy did").into()) }
+        let ended = || Error::new(Kind::Io, "the backup job ended before the copy did").of_export();
+        if lasted { Ok(()) } else { Err(ended().into()) }
     }
 }
 

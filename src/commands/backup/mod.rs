@@ -20,6 +20,7 @@ mod copy;
 pub(super) mod directory;
 pub(super) mod disks;
 mod domain_lock;
+mod ended;
 pub(super) mod estimate;
 pub(super) mod facts;
 mod forget;

@@ -2,6 +2,7 @@
 //! paused for want of it. It also ends the job when the run is interrupted: reads and writes that
 //! hang hold up the copy, not this.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -30,6 +31,7 @@ const STATE_EVERY: u32 = 10;
 pub struct Watch {
     _end: Sender<()>,
     reason: Arc<Mutex<Option<Error>>>,
+    ends_job: Arc<AtomicBool>,
 }
 
 struct Watcher {
@@ -38,6 +40,7 @@ struct Watcher {
     scratch: Scratch,
     cancel: Cancel,
     reason: Arc<Mutex<Option<Error>>>,
+    ends_job: Arc<AtomicBool>,
     /// The guest was paused by a full disk before the job: that is not the job's doing.
     was_paused: bool,
 }
@@ -49,13 +52,14 @@ impl Watch {
     /// Where no thread can be started.
     pub fn begin(link: &Link, run: Uuid, scratch: Scratch, was_paused: bool, cancel: &Cancel) -> Result<Self> {
         let (end, ended) = channel();
-        let reason = Arc::new(Mutex::new(None));
+        let (reason, ends_job) = (Arc::new(Mutex::new(None)), Arc::new(AtomicBool::new(false)));
         let watcher = Watcher {
             link: link.clone(),
             run,
             scratch,
             cancel: cancel.clone(),
             reason: Arc::clone(&reason),
+            ends_job: Arc::clone(&ends_job),
             was_paused,
         };
         let thread = thread::Builder::new().name("watch".to_owned());
@@ -70,7 +74,12 @@ impl Watch {
             }
         });
         started.map_err(|error| Error::io("start a thread", error))?;
-        Ok(Self { _end: end, reason })
+        Ok(Self { _end: end, reason, ends_job })
+    }
+
+    /// Becomes true before the watch ends the job.
+    pub fn ends_job(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.ends_job)
     }
 
     /// Ends the watch; says why the job was given up, if it was.
@@ -107,6 +116,7 @@ impl Watcher {
     }
 
     fn abort(&self) {
+        self.ends_job.store(true, Ordering::SeqCst);
         let result = self.link.reach().and_then(|reached| backup_job::abort(&reached, &self.run.to_string()));
         if let Err(error) = result {
             tracing::debug!("the watch could not end the job: {}", error::report(&error));

@@ -2,6 +2,7 @@
 //! restores byte for byte, and leaves nothing behind.
 
 mod daemon;
+mod ended;
 pub mod guest;
 mod leaks;
 mod locks;

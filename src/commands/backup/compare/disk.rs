@@ -41,10 +41,11 @@ pub fn compare(run: &Context<'_>, plan: &Plan, held: Held<'_>, export: &Export, 
     let Held { chain, since } = held;
     let _messages = on_disk(chain.target());
     let contexts: Vec<&str> = [ALLOCATION].into_iter().chain(export.bitmap.as_deref()).collect();
-    let mut first = Client::connect(&export.uri, &contexts, cancel).map_err(|error| plan.channel.explain(error))?;
-    let live = block_status::allocation(&mut first)?;
+    let first = Client::connect(&export.uri, &contexts, cancel);
+    let mut first = first.map_err(|error| plan.channel.explain(error).of_export())?;
+    let live = block_status::allocation(&mut first).map_err(Error::of_export)?;
     let changed = match (&export.bitmap, &since) {
-        (Some(bitmap), Ok(_)) => Some(block_status::changed(&mut first, bitmap)?),
+        (Some(bitmap), Ok(_)) => Some(block_status::changed(&mut first, bitmap).map_err(Error::of_export)?),
         _ => None,
     };
     fault::point("extents-known")?;
@@ -56,7 +57,7 @@ pub fn compare(run: &Context<'_>, plan: &Plan, held: Held<'_>, export: &Export, 
         _ => Kind::Data,
     });
     let data_size = extent::total(&work, Kind::Data);
-    let clients = connections::open(run, plan, first, &export.uri, data_size, cancel)?;
+    let clients = connections::open(run, plan, first, &export.uri, data_size, cancel).map_err(Error::of_export)?;
     let meter = run.session.display.meter(chain.target(), data_size);
     let queue = Queue::new(&work, CHAIN_WINDOW);
     let found = Mutex::new(Found::default());
@@ -146,7 +147,7 @@ impl Part<'_> {
                     then[(part.start - window.start) as usize..(part.end - window.start) as usize].fill(0);
                 }
             }
-            let read = self.read_live(&mut client, &item, &window, &mut now)?;
+            let read = self.read_live(&mut client, &item, &window, &mut now).map_err(Error::of_export)?;
             let mut differing = Vec::new();
             for extent in &item.extents {
                 differ(&then, &now, window.start, extent.range(), &mut differing);
