@@ -19,16 +19,58 @@ use crate::set::{Level, dropped, records};
 /// In a set's private folder: another chain replaced this one.
 const ENDED: &str = "ended";
 
-/// Frees the one name that a new chain needs before its job can begin.
+/// Says which chains end with the run or after it, and frees the one name that a new chain needs before its job can
+/// begin.
 pub fn free_name(domain: &Domain, plan: &Plan) -> Result<()> {
+    tell(plan);
     let Some(old) = plan.old_chain.iter().find(|old| old.name == plan.checkpoint) else { return Ok(()) };
-    let whose = old.description.as_deref().unwrap_or("made by another tool or an older set");
-    tracing::info!("this full backup ends the chain of checkpoint {} ({whose})", old.name);
     if plan.old_chain.len() == 1 {
         tracing::info!("should it fail, the next run of that chain will be a full, too");
     }
     checkpoint::discard(domain, old)?;
     Ok(())
+}
+
+/// A chain that ends is never ended without a word. It is no warning: a new directory each month is a plan.
+fn tell(plan: &Plan) {
+    for old in newest_of_each(&plan.old_chain) {
+        match plan.level {
+            Level::Full => {
+                tracing::info!("this full backup ends the chain of checkpoint {} ({})", old.name, whose(old))
+            }
+            // Where the backup goes to standard output.
+            _ => tracing::info!(
+                "this run ends the chain of checkpoint {} ({}), which the full before it replaced",
+                old.name,
+                whose(old)
+            ),
+        }
+    }
+    for old in newest_of_each(plan.outlived.foreign()) {
+        tracing::info!(
+            "the chain of checkpoint {} ({}) ends with the next run after this full backup",
+            old.name,
+            whose(old)
+        );
+    }
+}
+
+/// Who made a checkpoint. Those of other tools but virtnbdbackup's, whose names ours have, are refused before.
+fn whose(checkpoint: &Checkpoint) -> &str {
+    checkpoint.description.as_deref().unwrap_or("made by virtnbdbackup")
+}
+
+/// The newest checkpoint of each chain: those of a set are one.
+fn newest_of_each(all: &[Checkpoint]) -> Vec<&Checkpoint> {
+    let set = |checkpoint: &Checkpoint| described(checkpoint).map(|(_, directory)| directory.to_owned());
+    let mut newest: Vec<&Checkpoint> = Vec::new();
+    for checkpoint in all {
+        match newest.iter_mut().find(|known| set(known) == set(checkpoint)) {
+            Some(known) => *known = checkpoint,
+            None => newest.push(checkpoint),
+        }
+    }
+    newest
 }
 
 /// Frees that name where libvirt knows nothing of it and `error`, which kept the job from beginning, may

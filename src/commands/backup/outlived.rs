@@ -47,6 +47,11 @@ impl Outlived {
         Self { own: own.cloned().collect(), ..Self::default() }
     }
 
+    /// Checkpoints of another chain, which goes with the next success.
+    pub fn foreign(&self) -> &[Checkpoint] {
+        &self.foreign
+    }
+
     /// Adds to the plan what goes once the run is committed.
     ///
     /// # Errors

@@ -98,18 +98,24 @@ fn a_chain_in_a_directory_is_replaced_by_the_second_success() {
     domain.write("vda", 0x11, 0, MIB);
     case.backup_to(&set, &[]).succeeds();
     case.backup_to(&set, &[]).succeeds();
-    piped.backs_up("full.zip", &[]);
+    let whose = |set: &std::path::Path| format!("in {})", set.display());
+    piped.backs_up("full.zip", &[]).says(&[
+        "the chain of checkpoint virtnbdbackup.1 (virtkeep run ",
+        &format!("{} ends with the next run", whose(&set)),
+    ]);
     assert_eq!(case.checkpoints(), ["virtnbdbackup.0", "virtnbdbackup.1", "virtnbdbackup.2"]);
     case.backup_to(&set, &[]).ends_with(1).says(&["another chain", "hint: "]);
     domain.write("vda", 0x12, MIB, MIB);
     let references = domain.snapshot_references(&["vda"]);
-    piped.backs_up("inc.zip", &[]);
+    let run = piped.backs_up("inc.zip", &[]);
+    run.says(&["this run ends the chain of checkpoint virtnbdbackup.1 (", &format!("{}, which", whose(&set))]);
     assert_eq!(case.checkpoints(), ["virtnbdbackup.2", "virtnbdbackup.3"]);
     piped.restores(&["full.zip", "inc.zip"], &[], &["vda"], &references);
     assert!(set.join(".virtkeep/ended").exists());
     // And the other way round.
     let other = lab.fresh_directory().join("set");
-    case.backup_to(&other, &[]).succeeds();
+    let run = case.backup_to(&other, &["--strict"]).succeeds();
+    run.says(&["this full backup ends the chain of checkpoint virtnbdbackup.3 (", &whose(&case.set)]);
     assert_eq!(case.checkpoints(), ["virtnbdbackup.0"]);
     piped.send_to("cat", &[]).ends_with(1).says(&["another chain", "hint: "]);
 }
