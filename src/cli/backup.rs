@@ -51,7 +51,8 @@ pub struct Backup {
     #[arg(short, long, value_name = "DISK", value_delimiter = ',')]
     pub include: Vec<String>,
 
-    /// All disks but these; repeatable, or separated by commas.
+    /// All disks but these; repeatable, or separated by commas. With several domains, those that lack one of them are
+    /// backed up all the same.
     #[arg(short = 'x', long, value_name = "DISK", value_delimiter = ',')]
     pub exclude: Vec<String>,
 
@@ -149,10 +150,26 @@ pub struct Backup {
     #[arg(skip)]
     pub classic: Classic,
 
+    /// Whom `-x` was said of.
+    #[arg(skip)]
+    pub excluded: Excluded,
+
     /// The configuration's sections of domains, where more than one domain is, or may be, backed up.
     #[arg(skip)]
     #[serde(skip)]
     pub sections: BTreeMap<String, Section>,
+}
+
+/// Whom `-x` was said of: whether a disk that the domain lacks is a mistake.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Excluded {
+    /// This domain.
+    #[default]
+    Domain,
+    /// Every domain that is ever backed up: the configuration has it, and not in the domain's section.
+    Any,
+    /// All domains of this run.
+    Several,
 }
 
 /// Ways of virtnbdbackup that virtkeep has for the drop-in commands alone.

@@ -13,6 +13,7 @@ use super::merge::{self, Merged, Origin, Setting, Typed};
 use super::settings::{self, Place};
 use super::variables::Variables;
 use super::{Section, options};
+use crate::cli::backup::Excluded;
 use crate::cli::{self, Cli};
 use crate::error::Error;
 
@@ -94,10 +95,15 @@ pub fn read(words: &[OsString], variables: &Variables) -> Result<Read, Failure> 
     if let Some(own) = only_domain(options, &merged).and_then(|domain| sections.get(&domain)) {
         layers.insert(ABOVE_THE_COMMAND, own.clone());
         let merged = merge::merge(&mut program, &typed, &layers);
-        return Ok(Read { cli: parse(&mut program, &typed.with(&merged.words))?, notes });
+        let mut cli = parse(&mut program, &typed.with(&merged.words))?;
+        if let cli::Command::Backup(args) = &mut cli.command {
+            args.excluded = excluded(&merged);
+        }
+        return Ok(Read { cli, notes });
     }
     let mut cli = parse(&mut program, &typed.with(&merged.words))?;
     if let cli::Command::Backup(args) = &mut cli.command {
+        args.excluded = excluded(&merged);
         for (domain, own) in sections {
             let mut layers = layers.clone();
             layers.insert(ABOVE_THE_COMMAND, own);
@@ -184,13 +190,27 @@ fn only_domain(options: &ArgMatches, merged: &Merged) -> Option<String> {
 fn section(program: &mut Command, typed: &Typed, layers: &[Vec<Setting>]) -> Result<Section, Failure> {
     let merged = merge::merge(program, typed, layers);
     let cli = parse(program, &typed.with(&merged.words))?;
-    let cli::Command::Backup(args) = cli.command else {
+    let cli::Command::Backup(mut args) = cli.command else {
         return Err(Error::usage("only a backup has sections of domains").into());
     };
-    let of_domain = |setting: &&Setting| match &setting.origin {
+    args.excluded = excluded(&merged);
+    let own = merged.used.iter().filter(|setting| is_of_domain(setting)).map(|setting| setting.long.clone()).collect();
+    Ok(Section { args, own })
+}
+
+/// Whether a domain's own section has it.
+fn is_of_domain(setting: &Setting) -> bool {
+    match &setting.origin {
         Origin::File { section, .. } => section.starts_with("[domain."),
         Origin::Variable(_) => false,
-    };
-    let own = merged.used.iter().filter(of_domain).map(|setting| setting.long.clone()).collect();
-    Ok(Section { args, own })
+    }
+}
+
+/// Whom the disks of `exclude` are said of, where one domain is backed up.
+fn excluded(merged: &Merged) -> Excluded {
+    let is_file = |setting: &&Setting| matches!(setting.origin, Origin::File { .. });
+    match merged.used.iter().filter(is_file).find(|setting| setting.long == "exclude") {
+        Some(setting) if !is_of_domain(setting) => Excluded::Any,
+        _ => Excluded::Domain,
+    }
 }

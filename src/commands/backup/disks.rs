@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::phrases;
 use super::way::Way;
-use crate::cli::backup::{Backup, LevelArg};
+use crate::cli::backup::{Backup, Excluded, LevelArg};
 use crate::error::{self, Error, Kind};
 use crate::host::Host;
 use crate::libvirt::domain::Domain;
@@ -215,9 +215,16 @@ impl Selection {
     }
 }
 
+/// Refuses a disk that was named and is not there. One that is to be left out anyhow, and was not named for this domain
+/// alone, is left out.
 fn refuse_unknown(args: &Backup, config: &DomainConfig) -> Result<()> {
     let exists = |target: &String| config.disks.iter().any(|disk| disk.target == *target);
-    let excluded = args.exclude.iter().filter(|_| !args.classic.any_exclude);
+    if args.excluded == Excluded::Any {
+        for target in args.exclude.iter().filter(|target| !exists(target)) {
+            tracing::info!("exclude of the configuration: domain {} has no disk {target:?}", config.name);
+        }
+    }
+    let excluded = args.exclude.iter().filter(|_| args.excluded == Excluded::Domain && !args.classic.any_exclude);
     match args.include.iter().chain(excluded).find(|target| !exists(target)) {
         None => Ok(()),
         Some(unknown) => {

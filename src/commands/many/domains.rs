@@ -1,5 +1,6 @@
 //! Which domains a run is about, and the directory of each.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -7,12 +8,13 @@ use glob::Pattern;
 use jiff::Zoned;
 
 use super::section;
-use crate::cli::backup::Backup;
+use crate::cli::backup::{Backup, Excluded};
 use crate::commands::backup::directory;
 use crate::commands::connect;
 use crate::error::{self, Error};
 use crate::libvirt::connection::Connection;
 use crate::libvirt::domain::Domain;
+use crate::libvirt::domain_xml::DomainConfig;
 
 /// A domain to back up.
 #[derive(Debug)]
@@ -64,8 +66,13 @@ fn all(args: &Backup, connection: &Connection, patterns: &[Pattern], now: &Zoned
     let mut domains = connection.all_domains()?;
     domains.sort_by(|one, other| one.name().cmp(other.name()));
     for pattern in patterns.iter().filter(|pattern| !domains.iter().any(|domain| pattern.matches(domain.name()))) {
-        tracing::info!("--exclude-domain {pattern}: there is no such domain");
+        // What a pattern stands for comes and goes.
+        match Pattern::escape(pattern.as_str()) == pattern.as_str() {
+            true => tracing::warn!("--exclude-domain {pattern}: there is no such domain"),
+            false => tracing::info!("--exclude-domain {pattern}: there is no such domain"),
+        }
     }
+    tell_unknown_disks(args, &domains);
     let mut chosen = Vec::new();
     for domain in domains {
         if patterns.iter().any(|pattern| pattern.matches(domain.name())) {
@@ -95,7 +102,33 @@ fn named(args: &Backup, connection: &Connection, now: &Zoned) -> Result<Vec<Chos
         }
         chosen.push(next);
     }
+    let domains: Vec<Domain> = chosen.iter().filter_map(|chosen| connection.domain(&chosen.name).ok()).collect();
+    tell_unknown_disks(args, &domains);
     Ok(chosen)
+}
+
+/// Warns of disks to leave out that none of `domains` has. Those of a domain's own section are not among them: that
+/// domain's run refuses them.
+fn tell_unknown_disks(args: &Backup, domains: &[Domain]) {
+    let mut named = BTreeSet::new();
+    let mut there = BTreeSet::new();
+    for domain in domains {
+        let own = section::of_one(args, domain.name());
+        if own.excluded == Excluded::Several {
+            named.extend(own.exclude);
+        }
+    }
+    if named.is_empty() {
+        return;
+    }
+    for domain in domains {
+        // What can't be looked at may have it.
+        let Ok(config) = domain.xml(false).and_then(|xml| DomainConfig::parse(&xml)) else { return };
+        there.extend(config.disks.into_iter().map(|disk| disk.target));
+    }
+    for target in named.difference(&there) {
+        tracing::warn!("-x {target}: no domain has such a disk");
+    }
 }
 
 fn found(args: &Backup, domain: &Domain, now: &Zoned) -> Chosen {

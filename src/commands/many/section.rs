@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use crate::cli::Hypervisor;
-use crate::cli::backup::Backup;
+use crate::cli::backup::{Backup, Excluded};
 use crate::cli::config::Section;
 use crate::commands::backup::{directory, is_stdout};
 use crate::commands::connect;
@@ -31,12 +31,16 @@ pub fn of_one(args: &Backup, domain: &str) -> Backup {
     let Some(Section { args: section, own: keys }) = args.sections.get(domain) else {
         let mut one = args.clone();
         one.places.checkpointdir = one.places.checkpointdir.map(own);
+        one.excluded = Excluded::Several;
         return one;
     };
     let mut one = (**section).clone();
     one.hypervisor = args.hypervisor.clone();
     one.talk = args.talk.clone();
     one.many = args.many.clone();
+    if !keys.contains("exclude") {
+        one.excluded = Excluded::Several;
+    }
     if !keys.contains("checkpointdir") {
         one.places.checkpointdir = one.places.checkpointdir.map(own);
     }

@@ -56,3 +56,31 @@ fn each_domain_is_backed_up_as_its_section_says() {
         1
     );
 }
+
+#[test]
+fn a_disk_left_out_everywhere_may_be_missing() {
+    let lab = Lab::up();
+    lab.domain("a", &["vda:1M"]);
+    lab.domain("b", &["vda:1M"]);
+    let output = lab.fresh_directory();
+    let head = format!("uri = {:?}\nscratchdir = {:?}\nnoprogress = true\n", lab.uri(), lab.scratch());
+    let text = format!("{head}[backup]\nexclude = ['vdb']\nlevel = 'copy'\n[domain.b]\nexclude = ['vdc']\n");
+    let config = file(&lab.fresh_directory(), &text);
+    let backup = |domain: &str, more: &[&str]| {
+        let set = lab.fresh_directory();
+        let mut all: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"backup", &"-d", &domain, &"-o", &set];
+        all.extend(more.iter().map(|word| word as &dyn AsRef<std::ffi::OsStr>));
+        configured(&config, &[], &all)
+    };
+    let uuid = lab.virsh(&[&"domuuid", &"a"]).trim().to_owned();
+    for domain in ["a", &uuid] {
+        let run = backup(domain, &["--strict"]).succeeds();
+        run.says(&["virtkeep: exclude of the configuration: domain a has no disk \"vdb\""]);
+        backup(domain, &["-x", "vdb"]).ends_with(1).says(&["domain a has no disk \"vdb\"", "hint: "]);
+    }
+    // Its own section is about this domain.
+    backup("b", &[]).ends_with(1).says(&["domain b has no disk \"vdc\"", "hint: "]);
+    let all = configured(&config, &[], &[&"backup", &"--all", &"-o", &output]).ends_with(1);
+    all.says(&["error: b: domain b has no disk \"vdc\"", "warning: -x vdb: no domain has such a disk"]);
+    assert!(output.join("a/vda.copy.data").exists());
+}

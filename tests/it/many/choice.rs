@@ -64,6 +64,36 @@ fn what_makes_no_sense_is_refused_before_anything_is_done() {
 }
 
 #[test]
+fn a_disk_left_out_of_all_may_be_missing_from_some() {
+    let lab = Lab::up();
+    lab.domain("a", &["vda:1M"]);
+    lab.domain("b", &["vda:1M", "vdb:1M"]);
+    for domains in [&["--all"][..], &["-d", "a", "-d", "b"]] {
+        let output = lab.fresh_directory();
+        let run = backup(&lab, &output, &[domains, &["-x", "vdb", "--strict", "-l", "copy"]].concat()).succeeds();
+        assert!(!run.stderr.contains("no disk") && !run.stderr.contains("such a disk"), "{}", run.stderr);
+        assert_eq!(
+            (data(&output.join("a")), data(&output.join("b"))),
+            (vec!["vda.copy.data".into()], vec!["vda.copy.data".into()])
+        );
+        // What none of them has is a mistake, and said once; the backups are as good as without.
+        let output = lab.fresh_directory();
+        let run = backup(&lab, &output, &[domains, &["-x", "vdb,vdx", "--strict", "-l", "copy"]].concat()).succeeds();
+        assert_eq!(run.stderr.matches("vdx").count(), 1, "{}", run.stderr);
+        run.says(&["warning: -x vdx: no domain has such a disk"]);
+    }
+    let output = lab.fresh_directory();
+    let names = ["--exclude-domain", "nosuch", "--exclude-domain", "test-*", "--strict"];
+    let run = backup(&lab, &output, &[&["--all", "-l", "copy"], &names[..]].concat()).succeeds();
+    run.says(&[
+        "warning: --exclude-domain nosuch: there is no such domain",
+        "virtkeep: --exclude-domain test-*: there is",
+    ]);
+    let alone = output.join("alone");
+    backup(&lab, &alone, &["-d", "a", "-x", "vdb"]).ends_with(1).says(&["domain a has no disk \"vdb\"", "hint: "]);
+}
+
+#[test]
 fn estimates_and_thresholds_are_each_domain_s_own() {
     let lab = Lab::up();
     let (a, b) = (lab.domain("a", &["vda:4M"]), lab.domain("b", &["vda:4M"]));
