@@ -76,10 +76,14 @@ impl Hook<'_> {
         for (fact, value) in facts(known).iter().chain(more) {
             command.env(format!("VIRTKEEP_{fact}"), value);
         }
-        let failed = |what: &str| Error::new(Kind::Io, format!("the hook {name} {what}"));
+        let disk = more.iter().find(|(fact, _)| *fact == "DISK").map(|(_, disk)| disk.as_str());
+        let on_disk = |error: Error| match disk {
+            Some(disk) => error.disk(disk),
+            None => error,
+        };
+        let failed = |what: &str| on_disk(Error::new(Kind::Io, format!("the hook {name} {what}")));
         let mut child = command.spawn().map_err(|error| failed("can't be started").caused_by(error))?;
-        let disk = more.iter().find(|(fact, _)| *fact == "DISK").map(|(_, disk)| format!("{disk}: "));
-        let prefix = format!("{}hook {name}", disk.unwrap_or_default());
+        let prefix = format!("{}hook {name}", disk.map(|disk| format!("{disk}: ")).unwrap_or_default());
         let said = [
             child.stdout.take().map(|pipe| relay(pipe, prefix.clone())),
             child.stderr.take().map(|pipe| relay(pipe, prefix)),
@@ -89,9 +93,9 @@ impl Hook<'_> {
         while said.iter().flatten().any(|thread| !thread.is_finished()) && Instant::now() < deadline {
             thread::sleep(TICK);
         }
-        match status? {
+        match status.map_err(on_disk)? {
             status if status.success() => Ok(()),
-            status => Err(failed("failed").hint("its output is above").caused_by(status.to_string())),
+            status => Err(failed("failed").caused_by(status.to_string())),
         }
     }
 

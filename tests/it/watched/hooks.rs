@@ -66,9 +66,13 @@ fn hooks_run_at_their_places_with_the_facts() {
     case.is_as_before(&["virtnbdbackup.0"]);
 
     // The others' failures are warnings, which --strict sees.
-    case.backup(&["--hook-post-disk", "exit 1", "--hook-post-run", "exit 1"])
-        .succeeds()
-        .says(&["warning: the hook post-disk failed", "warning: the hook post-run failed"]);
+    let failing = case.backup(&["--hook-post-disk", "exit 1", "--hook-post-run", "exit 1"]).succeeds();
+    assert!(!failing.stderr.contains("output"), "there was none: {}", failing.stderr);
+    failing.says(&[
+        "warning: disk vda: the hook post-disk failed: exit status: 1\n",
+        "warning: disk vdb: the hook post-disk failed: exit status: 1\n",
+        "warning: the hook post-run failed: exit status: 1\n",
+    ]);
     // The report and the figures know it, too.
     let metrics = directory.join("virtkeep.prom");
     let watched = ["--report", report.to_str().unwrap(), "--metrics", metrics.to_str().unwrap()];
@@ -121,7 +125,7 @@ fn a_hook_that_does_not_end_is_ended_with_all_it_started() {
     std::fs::remove_file(&file).unwrap();
     case.backup(&["--hook-post-disk", &hook, "--hook-timeout", "1"])
         .succeeds()
-        .says(&["warning: the hook post-disk did not end"]);
+        .says(&["warning: disk vda: the hook post-disk did not end"]);
     are_gone(&file);
 
     // Interrupted at the same place, and the hook after it runs.
