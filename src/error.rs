@@ -227,6 +227,11 @@ impl Error {
         self
     }
 
+    /// What is wrong, without its place.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// What a caller can do about it.
     pub fn kind(&self) -> Kind {
         self.kind

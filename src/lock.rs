@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{FlockOperation, OFlags, flock, fstat};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -185,6 +185,8 @@ fn open(path: &Path) -> Result<Attempt> {
         place("open", error).hint(hint)
     })?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        // Its holder removed it between the two calls: a lock on it keeps nobody out.
+        Ok(()) if fstat(&file).is_ok_and(|stat| stat.st_nlink == 0) => Ok(Attempt::Held(None)),
         Ok(()) => {
             let note = read_note(&file);
             Ok(Attempt::Taken(file, note))

@@ -17,6 +17,7 @@ pub mod lock;
 pub mod manifest;
 pub mod moment;
 pub mod records;
+pub mod unused;
 
 use std::fmt;
 

@@ -4,6 +4,8 @@
 //! What a pipe took may be lost behind it. So the checkpoints of the chain before are kept until a run after the
 //! one that replaced it has succeeded.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -21,7 +23,12 @@ const MAX_SIZE: u64 = 64 << 20;
 
 /// Whether `layout` holds records, and no data.
 pub fn is_of_stdout(layout: &Layout) -> bool {
-    layout.private().join(MARK).exists()
+    mark(layout).exists()
+}
+
+/// The file that says so.
+pub fn mark(layout: &Layout) -> PathBuf {
+    layout.private().join(MARK)
 }
 
 /// Makes sure that a directory holds records where the data goes to standard output, and data else.
@@ -33,7 +40,7 @@ pub fn check(layout: &Layout, catalogue: &mut Catalogue, to_stdout: bool) -> Res
     match (to_stdout, catalogue.is_of_stdout) {
         (true, false) if is_empty => {
             let text = "Records of backups that went to standard output; the data is where that went.\n";
-            layout.write_atomically(&layout.private().join(MARK), text.as_bytes())?;
+            layout.write_atomically(&mark(layout), text.as_bytes())?;
             catalogue.is_of_stdout = true;
             Ok(())
         }

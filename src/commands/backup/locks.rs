@@ -12,11 +12,16 @@ use crate::set::intent::Intent;
 use crate::set::layout::Layout;
 use crate::set::lock;
 use crate::set::moment;
+use crate::set::unused::Made;
 
 /// Both locks; they end with this, or with the process.
+///
+/// Directories that were made for the set go with this where nothing was written to them.
 #[derive(Debug)]
 pub struct Locks {
     holder: Holder,
+    layout: Layout,
+    made: Made,
     // Dropped first: whoever waits for the domain takes this one next.
     set: Lock,
     domain: Lock,
@@ -36,12 +41,13 @@ impl Locks {
             run: None,
         };
         let domain = domain_lock::take(domain_uuid(domain)?, &holder, patience)?;
+        let made = Made::of(layout);
         layout.create()?;
         let mut set = lock::take(layout, &holder, patience)?;
         // The set has its intents for that.
         set.forget_dead();
         layout.remove_temporary()?;
-        Ok(Self { holder, domain, set })
+        Ok(Self { holder, layout: layout.clone(), made, domain, set })
     }
 
     /// Undoes what a dead run of the domain left for another set.
@@ -70,5 +76,11 @@ impl Locks {
             return;
         }
         self.domain.keep_note();
+    }
+}
+
+impl Drop for Locks {
+    fn drop(&mut self) {
+        self.made.remove_if_unused(&self.layout);
     }
 }

@@ -60,6 +60,7 @@ use self::guest::Hold;
 use self::locks::Locks;
 pub(super) use self::output::is_stdout;
 use self::plan::{Export, Plan, domain_uuid};
+use self::scratch::Scratch;
 use self::undo::Keep;
 use self::way::Way;
 use super::link::Link;
@@ -122,6 +123,9 @@ pub fn run(args: &Backup, session: &Session, facts: &Facts) -> Result<Exit> {
         // A zip file without members: it can stand in the list of those that are restored from.
         zip.as_ref().map_or(Ok(()), |zip| zip.finish(&session.cancel))?;
         return Ok(Exit::Done);
+    }
+    if plan.way == Way::Job {
+        Scratch::refuse(link.host(), args, &plan)?;
     }
     locks.begin(plan.run)?;
     let result = perform(&run, plan, &mut hold);

@@ -344,6 +344,11 @@ impl Plan {
         raw.chain(&self.others).cloned().collect()
     }
 
+    /// Bytes of its disks, as the guest sees them.
+    pub fn size(&self) -> u64 {
+        self.disks.iter().map(|disk| disk.virtual_size).fold(0, u64::saturating_add)
+    }
+
     /// The set's directory.
     pub fn directory(&self) -> &Path {
         &self.directory

@@ -9,7 +9,7 @@ use super::plan::Plan;
 use super::share::Share;
 use crate::cli::backup::Backup;
 use crate::error::{Error, Kind, Result};
-use crate::host::Host;
+use crate::host::{Host, Space};
 use crate::units::{GIB, format_bytes};
 
 /// The file system of the scratch files.
@@ -24,6 +24,18 @@ pub struct Scratch {
 }
 
 impl Scratch {
+    /// Refuses before anything is done what [`Scratch::check`] would refuse of this run alone.
+    ///
+    /// # Errors
+    /// As for [`Scratch::check`].
+    pub fn refuse(host: &Host, args: &Backup, plan: &Plan) -> Result<()> {
+        let (scratch, room) = Self::of(host, args)?;
+        match room {
+            Some(room) if args.places.scratch_required => scratch.refuse_less(room.free, plan.size(), 0),
+            _ => Ok(()),
+        }
+    }
+
     /// Looks whether there is room for what the guest could overwrite: each whole disk, of an increment,
     /// too.
     ///
@@ -31,6 +43,31 @@ impl Scratch {
     /// [`Kind::Io`] where there is so little that the run would be given up at once; with
     /// `--scratch-required` where there is less than the disks' size.
     pub fn check(host: &Host, args: &Backup, plan: &Plan) -> Result<Self> {
+        let (mut scratch, room) = Self::of(host, args)?;
+        let Some(room) = room else { return Ok(scratch) };
+        let own = plan.size();
+        let others = match &args.many.shared {
+            Some(directory) => {
+                let (share, others) = Share::take(directory, plan.run, own)?;
+                scratch._share = Some(Arc::new(share));
+                others
+            }
+            None => 0,
+        };
+        match scratch.refuse_less(room.free, own, others) {
+            Err(less) if !args.places.scratch_required => tracing::warn!(
+                "{}: the run is given up when only {} are left ({})",
+                less.message(),
+                format_bytes(scratch.reserve),
+                scratch.directory.display()
+            ),
+            other => other?,
+        }
+        Ok(scratch)
+    }
+
+    /// The file system, and its room where that can be seen.
+    fn of(host: &Host, args: &Backup) -> Result<(Self, Option<Space>)> {
         let places = &args.places;
         let directory = places.scratchdir.clone();
         if !host.is_open() {
@@ -42,41 +79,30 @@ impl Scratch {
                 .path(directory)
                 .hint("let ssh log in, or leave --scratch-required away"));
             }
-            return Ok(Self { host: host.clone(), directory, reserve: 0, _share: None });
+            return Ok((Self { host: host.clone(), directory, reserve: 0, _share: None }, None));
         }
         let room = host.space(&directory)?;
         let reserve = places.scratch_reserve.unwrap_or_else(|| reserve(room.size));
-        let mut scratch = Self { host: host.clone(), directory, reserve, _share: None };
+        let scratch = Self { host: host.clone(), directory, reserve, _share: None };
         scratch.refuse_low(room.free)?;
-        let own: u64 = plan.disks.iter().map(|disk| disk.virtual_size).fold(0, u64::saturating_add);
-        let others = match &args.many.shared {
-            Some(directory) => {
-                let (share, others) = Share::take(directory, plan.run, own)?;
-                scratch._share = Some(Arc::new(share));
-                others
-            }
-            None => 0,
-        };
+        Ok((scratch, Some(room)))
+    }
+
+    /// Refuses less room than the guest, and those of the runs at the same time, could fill.
+    fn refuse_less(&self, free: u64, own: u64, others: u64) -> Result<()> {
         let needed = own.saturating_add(others);
-        if room.free < needed {
-            let message = format!(
-                "the scratch directory has {} free; the {} could overwrite up to {} during the backup",
-                format_bytes(room.free),
-                if others > 0 { "guests that are backed up at this time" } else { "guest" },
-                format_bytes(needed)
-            );
-            if places.scratch_required {
-                return Err(Error::new(Kind::Io, message)
-                    .path(&scratch.directory)
-                    .hint("--scratchdir names another directory; without --scratch-required it is only watched"));
-            }
-            tracing::warn!(
-                "{message}: the run is given up when only {} are left ({})",
-                format_bytes(scratch.reserve),
-                scratch.directory.display()
-            );
+        if free >= needed {
+            return Ok(());
         }
-        Ok(scratch)
+        let message = format!(
+            "the scratch directory has {} free; the {} could overwrite up to {} during the backup",
+            format_bytes(free),
+            if others > 0 { "guests that are backed up at this time" } else { "guest" },
+            format_bytes(needed)
+        );
+        Err(Error::new(Kind::Io, message)
+            .path(&self.directory)
+            .hint("--scratchdir names another directory; without --scratch-required it is only watched"))
     }
 
     /// Looks whether there is still room.

@@ -31,6 +31,41 @@ fn what_is_not_there_is_named() {
 }
 
 #[test]
+fn a_run_that_fails_before_it_writes_leaves_no_directory() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "d", &["vda:1M", "vdb:4T"]);
+    let parent = lab.fresh_directory();
+    let set = parent.join("2026/11/set");
+    for (options, words) in [
+        (&["-x", "vdz"][..], "has no disk \"vdz\""),
+        (&["-x", "vda,vdb"], "no disk to back up"),
+        (&["-l", "inc"], "No full backup found"),
+        (&["--scratchdir", "/nowhere"], "/nowhere"),
+        (&["--scratch-required"], "could overwrite up to 4.0 TiB"),
+    ] {
+        let run = case.backup_to(&set, options).ends_with(1).says(&[words]);
+        assert!(!run.stderr.contains("undoing"), "{}", run.stderr);
+        assert_eq!(listing(&parent), [""; 0], "{options:?}");
+        let script = "cd \"$0\" && exec \"$@\" >/dev/full";
+        let arguments = case.arguments(Path::new("-"), options);
+        let program = crate::support::program();
+        let mut all: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"-c", &script, &parent, &program];
+        all.extend(arguments.iter().map(|argument| argument as &dyn AsRef<std::ffi::OsStr>));
+        crate::support::run("sh", &all).ends_with(1).says(&[words]);
+        assert_eq!(listing(&parent), [""; 0], "{options:?} of a backup to standard output");
+    }
+    // Somebody else's directory stays, and so does a set.
+    std::fs::create_dir_all(&set).unwrap();
+    case.backup_to(&set, &["-x", "vdz"]).ends_with(1);
+    assert_eq!((set.exists(), listing(&set)), (true, vec![]));
+    case.backup_to(&set, &["-x", "vdb"]).succeeds();
+    let before = listing(&set);
+    case.backup_to(&set, &["-x", "vdz"]).ends_with(1);
+    assert_eq!(listing(&set), before);
+    assert!(set.join(".virtkeep/lock").exists());
+}
+
+#[test]
 fn targets_that_cannot_be_written() {
     let lab = Lab::up();
     let case = Case::new(&lab, "d", &["vda:8M"]);
