@@ -52,8 +52,10 @@ const EXAMPLES: &str = "Examples:
 Only manifests and the sizes of files are read: `virtkeep verify` reads the data. A failed run leaves
 nothing in the set but its log; that it failed shows in the age of the newest backup.
 
-Exit status, as monitoring plugins have it: 0 OK, 1 WARNING (old, long chain, the run had warnings or
-was left unfinished), 2 CRITICAL (too old, none, damaged), 3 UNKNOWN (the set can't be read).";
+Increments leave raw disks out: the line tells how old the newest image of each is.
+
+Exit status, as monitoring plugins have it: 0 OK, 1 WARNING (old, long chain, old image of a raw disk, the
+run had warnings or was left unfinished), 2 CRITICAL (too old, none, damaged), 3 UNKNOWN (the set can't be read).";
 
 #[cfg(test)]
 mod tests {

@@ -74,3 +74,27 @@ fn a_set_is_judged_by_its_newest_run() {
     std::fs::OpenOptions::new().write(true).open(&full).unwrap().set_len(size - 1).unwrap();
     prints(status(&case.set, &[]).ends_with(2), &["CRITICAL - d: can't be restored: DAMAGED FILES"]);
 }
+
+#[test]
+fn an_image_of_a_raw_disk_that_is_old_is_told() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "d", &["vda:4M", "vdb:1M:raw"]);
+    case.backup(&["-r"]).succeeds();
+    let full = status(&case.set, &[]).ends_with(0);
+    assert!(!full.stdout.contains("raw disk"), "it is as young as all else: {}", full.stdout);
+    std::thread::sleep(std::time::Duration::from_secs(6));
+    // The newest run is young, however slow the machine is at one of them.
+    let young = |_| {
+        case.backup(&["-r", "-l", "inc", "--quiet"]).succeeds();
+        let run = status(&case.set, &["--max-age", "5s"]);
+        (run.status == 1).then_some(run)
+    };
+    let run = (0..20).find_map(young).expect("an increment of less than five seconds");
+    let run =
+        prints(run, &["WARNING - d: the image of raw disk vdb is older than ", "; raw disk vdb as of ", " ago) | "]);
+    assert_eq!(run.stdout.lines().count(), 1);
+    prints(status(&case.set, &[]).ends_with(0), &["OK - d: last backup ", "; raw disk vdb as of "]);
+    // Said to be left out, it is nobody's care.
+    case.backup(&["-x", "vdb", "-l", "inc"]).succeeds();
+    assert!(!status(&case.set, &[]).ends_with(0).stdout.contains("raw disk"));
+}

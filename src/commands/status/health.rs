@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::raw;
 use crate::cli::status::Status;
 use crate::commands::dump::chain_length;
 use crate::error;
@@ -67,6 +68,8 @@ pub struct Health {
     pub chain: Option<usize>,
     /// Restore points.
     pub points: usize,
+    /// Images of raw disks that the newest run left out.
+    raw: Vec<raw::Image>,
 }
 
 impl Health {
@@ -83,6 +86,7 @@ impl Health {
             age: None,
             chain: None,
             points: 0,
+            raw: Vec::new(),
         }
     }
 
@@ -114,6 +118,8 @@ impl Health {
             findings.push((Condition::Critical, error::report(&problem.error)));
         }
         findings.extend(newest.into_iter().flat_map(of_manifest));
+        let raw = newest.map(|newest| raw::images(catalogue, newest, now)).unwrap_or_default();
+        findings.extend(raw.iter().filter_map(|image| image.finding(args.max_age, args.warn_age)));
         findings.extend(unfinished(&Layout::new(directory)));
         findings.sort_by_key(|(condition, _)| std::cmp::Reverse(*condition));
         let condition = findings.iter().map(|(condition, _)| *condition).max().unwrap_or(Condition::Ok);
@@ -127,6 +133,7 @@ impl Health {
             age,
             chain: chain.and_then(Result::ok),
             points: catalogue.runs.len(),
+            raw,
         }
     }
 
@@ -145,6 +152,7 @@ impl Health {
                 self.points
             ));
         }
+        parts.extend(self.raw.iter().map(|image| one_line(&image.text())));
         parts.join("; ")
     }
 
@@ -196,7 +204,7 @@ fn one_line(text: &str) -> String {
 }
 
 /// The two largest units.
-fn format_age(age: Duration) -> String {
+pub(super) fn format_age(age: Duration) -> String {
     let minutes = age.as_secs() / 60;
     match (minutes / 1440, minutes / 60 % 24, minutes % 60) {
         (0, 0, minutes) => format!("{minutes} min"),

@@ -2,6 +2,7 @@
 
 mod health;
 mod metrics;
+mod raw;
 
 use std::io::Write;
 use std::path::Path;
