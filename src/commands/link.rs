@@ -2,6 +2,7 @@
 //! NBD server are QEMU's and go on, so the connection is simply opened again.
 
 use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -41,6 +42,8 @@ pub struct Link {
     hypervisor: Hypervisor,
     host: Host,
     current: Arc<Mutex<Arc<Reached>>>,
+    /// That it is lost was said.
+    is_lost: Arc<AtomicBool>,
 }
 
 impl Link {
@@ -52,7 +55,7 @@ impl Link {
         let hypervisor = connect::settled(hypervisor)?;
         let reached = reach(&hypervisor, None, domain)?;
         let host = reached.connection.host().clone();
-        Ok(Self { hypervisor, host, current: Arc::new(Mutex::new(Arc::new(reached))) })
+        Ok(Self::with(hypervisor, host, reached))
     }
 
     /// As [`Link::open`], for what libvirt itself does: the machine's files are not got at.
@@ -62,7 +65,11 @@ impl Link {
     pub fn open_without_files(hypervisor: &Hypervisor, domain: &str) -> Result<Self> {
         let host = Host::Local;
         let reached = reach(hypervisor, Some(&host), domain)?;
-        Ok(Self { hypervisor: hypervisor.clone(), host, current: Arc::new(Mutex::new(Arc::new(reached))) })
+        Ok(Self::with(hypervisor.clone(), host, reached))
+    }
+
+    fn with(hypervisor: Hypervisor, host: Host, reached: Reached) -> Self {
+        Self { hypervisor, host, current: Arc::new(Mutex::new(Arc::new(reached))), is_lost: Arc::default() }
     }
 
     /// How the hypervisor is reached, with URI and password themselves.
@@ -87,8 +94,11 @@ impl Link {
     pub fn reach(&self) -> Result<Arc<Reached>> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if !current.connection.is_alive() {
-            tracing::debug!("the connection to libvirt is lost: connecting again");
+            if !self.is_lost.swap(true, Ordering::SeqCst) {
+                tracing::info!("the connection to libvirt is lost, trying again");
+            }
             *current = Arc::new(reach(&self.hypervisor, Some(&self.host), current.domain.uuid())?);
+            self.is_lost.store(false, Ordering::SeqCst);
             tracing::info!("connected to libvirt again");
         }
         Ok(Arc::clone(&current))

@@ -28,6 +28,12 @@ fn a_restarted_daemon_costs_nothing_during_the_copy() {
         run.signal("CONT");
         let run = run.wait().succeeds();
         if place != "committed" && place != "job-ended" {
+            assert_eq!(
+                run.stderr.matches("the connection to libvirt is lost, trying again").count(),
+                1,
+                "{}",
+                run.stderr
+            );
             run.says(&["connected to libvirt again"]);
         }
         case.restores(&[], &["vda"], &reference);
