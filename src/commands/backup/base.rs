@@ -313,7 +313,10 @@ fn is_marked(domain: &Domain, catalogue: &Catalogue, run: &Run, target: &str) ->
 }
 
 /// An increment on a chain with a missing file could never be restored.
-fn refuse_gap(catalogue: &Catalogue, run: &Run, target: &str) -> error::Result<()> {
+///
+/// # Errors
+/// [`Kind::Incomplete`], naming the file.
+pub fn refuse_gap(catalogue: &Catalogue, run: &Run, target: &str) -> error::Result<()> {
     let directory = catalogue.files.place();
     let remedy = || {
         format!(

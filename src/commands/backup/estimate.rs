@@ -4,7 +4,9 @@ use std::io::Write;
 
 use anyhow::Result;
 
+use super::base::refuse_gap;
 use super::disks::{Selected, Selection, refuse_other_domain};
+use super::level::refuse_damaged;
 use super::offline;
 use super::plan::{Plan, domain_uuid};
 use super::way::Way;
@@ -19,6 +21,8 @@ use crate::libvirt::domain::Domain;
 use crate::libvirt::domain_xml::DomainConfig;
 use crate::libvirt::probe;
 use crate::phrases::CLASSIC;
+use crate::set::Level;
+use crate::set::catalogue::Catalogue;
 use crate::set::layout::Layout;
 use crate::units::format_bytes;
 
@@ -35,15 +39,20 @@ pub fn print(
 ) -> Result<Exit> {
     let config = DomainConfig::parse(&domain.xml(false)?)?;
     let way = Way::of(connection, domain)?;
-    let selection = Selection::of(args, domain, &config)?;
-    let base = newest_checkpoint(args, domain, layout)?;
+    let mut selection = Selection::of(args, domain, &config)?;
+    let continued = continued(args, domain, layout)?;
+    if let Some((catalogue, name)) = &continued {
+        let level = if args.level == LevelArg::Diff { Level::Diff } else { Level::Inc };
+        selection = selection.for_level(args, level, catalogue, &config)?;
+        refuse_gaps(catalogue, name, &selection)?;
+    }
+    let base = continued.map(|(_, name)| name);
     let changed = match (&base, way) {
         // A checkpoint that can't be asked can't be built on either: that is a full.
         (Some(name), Way::Job) => probe::changed_sizes(domain, name).unwrap_or_default(),
         (Some(name), Way::Images) => selection
             .disks
             .iter()
-            .filter(|selected| !selected.raw)
             .filter_map(|Selected { disk, image, .. }| {
                 Some((disk.target.clone(), offline::changed_size(domain.host(), image, name, cancel).ok()?))
             })
@@ -52,8 +61,7 @@ pub fn print(
     };
     let mut lines = String::new();
     let mut total = 0_u64;
-    // Increments leave raw disks out.
-    for selected in selection.disks.iter().filter(|selected| base.is_none() || !selected.raw) {
+    for selected in &selection.disks {
         let disk = &selected.disk;
         let since = changed.iter().find(|(target, _)| *target == disk.target);
         let (level, bytes) = match (since, &base) {
@@ -72,16 +80,29 @@ pub fn print(
     Ok(Exit::Done)
 }
 
-/// The checkpoint that an increment into this set would build on.
-fn newest_checkpoint(args: &Backup, domain: &Domain, layout: &Layout) -> Result<Option<String>> {
+/// The set that an increment would go on with, and the checkpoint that it would build on; none where the run would be
+/// full.
+fn continued(args: &Backup, domain: &Domain, layout: &Layout) -> Result<Option<(Catalogue, String)>> {
     if matches!(args.level, LevelArg::Full | LevelArg::Copy) || !layout.directory().exists() {
         return Ok(None);
     }
     let catalogue = foreign_raw::open_set(layout.clone())?;
     refuse_other_domain(&catalogue, domain_uuid(domain)?)?;
+    refuse_damaged(&catalogue)?;
     let known = checkpoint::list(domain)?;
     let newest = args.base.clone().or_else(|| catalogue.newest_base().and_then(|run| run.checkpoint.clone()));
-    Ok(newest.filter(|name| known.iter().any(|checkpoint| checkpoint.name == *name)))
+    let newest = newest.filter(|name| known.iter().any(|checkpoint| checkpoint.name == *name));
+    Ok(newest.map(|name| (catalogue, name)))
+}
+
+/// Refuses what the run itself would refuse: an increment that could never be restored.
+fn refuse_gaps(catalogue: &Catalogue, checkpoint: &str, selection: &Selection) -> Result<()> {
+    let Some(run) = catalogue.run_of_checkpoint(checkpoint) else { return Ok(()) };
+    let targets = selection.disks.iter().map(|selected| &selected.disk.target);
+    for target in targets.filter(|target| run.stream(target).is_some()) {
+        refuse_gap(catalogue, run, target)?;
+    }
+    Ok(())
 }
 
 /// Whether `-T` says that this increment is not worth its while.

@@ -25,17 +25,8 @@ pub fn decide(asked: LevelArg, catalogue: &Catalogue) -> Result<Level> {
         phrases::level_refused(asked, directory, holds_data);
         Err(Error::new(kind, message).path(directory).hint(hint).into())
     };
-    if let (Some(problem), false) =
-        (catalogue.problems.iter().find(|problem| problem.may_hide_run()), asked == LevelArg::Copy && !holds_data)
-    {
-        let error = Error::corrupt("the set is damaged, nothing can build on it")
-            .path(directory)
-            .caused_by(Error::corrupt(error::report(&problem.error)))
-            .hint(format!(
-                "`virtkeep verify -i {}` lists the damage; start a new chain with -l full in an empty directory",
-                directory.display()
-            ));
-        return Err(error.into());
+    if asked != LevelArg::Copy || holds_data {
+        refuse_damaged(catalogue)?;
     }
     if catalogue.is_of_stdout {
         // Every zip file has its own names: a chain can begin again at any time.
@@ -90,6 +81,23 @@ pub fn decide(asked: LevelArg, catalogue: &Catalogue) -> Result<Level> {
         LevelArg::Inc => Ok(Level::Inc),
         LevelArg::Diff => Ok(Level::Diff),
     }
+}
+
+/// Refuses a set in which damage may hide a run.
+///
+/// # Errors
+/// [`Kind::Corrupt`], with the damage as the cause.
+pub fn refuse_damaged(catalogue: &Catalogue) -> Result<()> {
+    let Some(problem) = catalogue.problems.iter().find(|problem| problem.may_hide_run()) else { return Ok(()) };
+    let directory = catalogue.files.place();
+    Err(Error::corrupt("the set is damaged, nothing can build on it")
+        .path(directory)
+        .caused_by(Error::corrupt(error::report(&problem.error)))
+        .hint(format!(
+            "`virtkeep verify -i {}` lists the damage; start a new chain with -l full in an empty directory",
+            directory.display()
+        ))
+        .into())
 }
 
 /// Refuses increments as raw images: what they do not name is not zero.

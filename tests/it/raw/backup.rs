@@ -48,6 +48,8 @@ fn raw_disks_are_in_a_full_and_left_out_of_increments() {
 
     // The increment: told, not an error, and not a warning of every night's run.
     case.domain.write("vdb", 0x77, 0, MIB);
+    let estimate = case.backup(&["-r", "-p"]).succeeds().says(&["Excluding disk [vdb]: it is raw", "newest image"]);
+    assert!(!estimate.stdout.contains("vdb") && estimate.stdout.contains("vda: "), "{}", estimate.stdout);
     let inc = case.backup(&["-r", "--strict"]).succeeds().says(&["Excluding disk [vdb]: it is raw", "newest image"]);
     assert!(!inc.stderr.contains("warning"), "{}", inc.stderr);
     assert!(!case.set.join("vdb.inc.virtnbdbackup.1.data").exists());

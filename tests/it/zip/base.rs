@@ -130,7 +130,11 @@ fn an_increment_of_a_directory_set_is_left_out() {
     case.domain.write("vda", 0x12, MIB, MIB);
     case.backup(&[]).succeeds();
     std::fs::remove_file(case.set.join("vda.inc.virtnbdbackup.1.data")).unwrap();
-    case.backup(&["-l", "inc"]).ends_with(4).says(&["vda.inc.virtnbdbackup.1.data", "missing"]);
+    for options in [&["-l", "inc"][..], &["-l", "inc", "-p"], &["-p"]] {
+        let run = case.backup(options).ends_with(4);
+        run.says(&["vda.inc.virtnbdbackup.1.data", "missing: nothing can build on it", "hint: "]);
+    }
+    case.backup(&["--base", "virtnbdbackup.0", "-p"]).succeeds();
     case.domain.write("vda", 0x13, 2 * MIB, MIB);
     let reference = case.domain.snapshot_reference("vda");
     case.backup(&["--base", "virtnbdbackup.0"]).succeeds().says(&["vda: inc since virtnbdbackup.0"]);
