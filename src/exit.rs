@@ -24,6 +24,9 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// `status` could not find out.
+    pub const UNKNOWN: Self = Self::Plugin(3);
+
     /// The number that the process ends with.
     pub fn code(self) -> i32 {
         match self {

@@ -41,11 +41,15 @@ fn own() -> i32 {
     hide_password(config::read::typed_password(&words).as_deref(), "--password-file");
     let Read { cli, notes } = match config::read::read(&words, &Variables::of(std::env::vars_os())) {
         Ok(read) => read,
-        Err(Failure::Usage(error)) => error.exit(),
+        Err(Failure::Usage(error)) => {
+            let _ = error.print();
+            return cli::usage::status(&error, &words);
+        }
         Err(Failure::Configuration(error)) => {
             let talk = Talk { noprogress: true, ..Talk::default() };
             let _log = Log::install(&talk, Display::new(&talk).bars());
-            return report(None, &error.into()).code();
+            report(None, &error.into());
+            return failed(cli::usage::is_plugin(&words), Exit::Usage).code();
         }
     };
     if cli.command.talk().bytes {
@@ -56,8 +60,9 @@ fn own() -> i32 {
         cli::Command::BackupOne(_) => Log::install_relayed(cli.command.talk(), display.bars()),
         _ => Log::install(cli.command.talk(), display.bars()),
     };
+    let is_plugin = matches!(cli.command, cli::Command::Status(_));
     if let Err(error) = log.append_to(cli.command.talk()) {
-        return report(None, &error.into()).code();
+        return failed(is_plugin, report(None, &error.into())).code();
     }
     for note in notes {
         tracing::warn!("{note}");
@@ -65,7 +70,15 @@ fn own() -> i32 {
     let cache = commands::cache(cli.command.cache_dir());
     let session = Session { display, log, cancel: Cancel::new(), cache };
     raise_file_limit();
-    run(&session, None, || commands::run(&cli.command, &session)).code()
+    failed(is_plugin, run(&session, None, || commands::run(&cli.command, &session))).code()
+}
+
+/// How a command that failed before it could judge ends: for a monitoring system, `is_plugin`, it found nothing out.
+fn failed(is_plugin: bool, exit: Exit) -> Exit {
+    match exit {
+        Exit::Failed | Exit::Usage | Exit::Damage if is_plugin => Exit::UNKNOWN,
+        exit => exit,
+    }
 }
 
 /// The same program as one of virtnbdbackup's.

@@ -12,6 +12,7 @@ pub mod manual;
 pub mod map;
 pub mod read;
 pub mod status;
+pub mod usage;
 pub mod watched;
 
 use std::path::PathBuf;

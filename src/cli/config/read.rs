@@ -65,6 +65,11 @@ fn tolerant(words: &[OsString]) -> Result<ArgMatches, clap::Error> {
     program().ignore_errors(true).try_get_matches_from(words)
 }
 
+/// The command that was typed, whatever is wrong with the rest.
+pub fn command_of(words: &[OsString]) -> Option<String> {
+    tolerant(words).ok()?.subcommand_name().map(str::to_owned)
+}
+
 /// Reads `words`, the program's name first, and what `variables` and the file add.
 ///
 /// # Errors

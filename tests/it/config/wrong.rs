@@ -40,7 +40,7 @@ fn mistakes_are_named_with_file_line_and_remedy() {
     let path = file(directory.path(), "[restore]\nformat = 'x'");
     configured(&path, &[], &[&"dump", &"-i", &"/nowhere"]).ends_with(1);
     configured(&path, &[], &[&"config", &"check"]).ends_with(2).says(&["line 2: format: ", "qcow2"]);
-    virtkeep(&[&"dump", &"-i", &"/nowhere", &"--config", &"/nowhere.toml"]).ends_with(1).says(&["/nowhere.toml"]);
+    virtkeep(&[&"dump", &"-i", &"/nowhere", &"--config", &"/nowhere.toml"]).ends_with(2).says(&["/nowhere.toml"]);
     let path = file(directory.path(), "");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
     configured(&path, &[], &[&"dump", &"-i", &"/nowhere"]).ends_with(2).says(&["other users can write", "chmod go-w"]);
