@@ -35,6 +35,14 @@ pub fn format_bytes(bytes: u64) -> String {
     format!("{:.1} {name}", bytes as f64 / unit as f64)
 }
 
+/// A byte count to the byte, and as people read it where that says more: `0 bytes`, `1536 bytes (1.5 KiB)`.
+pub fn exact(bytes: u64) -> String {
+    match count(bytes, "byte") {
+        short if bytes < KIB || EXACT.load(Ordering::Relaxed) => short,
+        long => format!("{long} ({})", format_bytes(bytes)),
+    }
+}
+
 /// Parses a byte count: digits with an optional binary suffix K, M, G or T, `KiB` and `kB` alike.
 ///
 /// # Errors
@@ -55,6 +63,15 @@ pub fn parse_bytes(text: &str) -> Result<u64> {
         _ => return Err(bad()),
     };
     number.parse::<u64>().ok().and_then(|n| n.checked_mul(unit)).ok_or_else(bad)
+}
+
+/// A number of things as people say it: `1 disk`, `2 disks`.
+pub fn count(number: impl TryInto<u64>, thing: &str) -> String {
+    match number.try_into() {
+        Ok(1) => format!("1 {thing}"),
+        Ok(number) => format!("{number} {thing}s"),
+        Err(_) => format!("many {thing}s"),
+    }
 }
 
 /// `value` rounded down to a multiple of `unit` (a power of two).
@@ -87,6 +104,14 @@ mod tests {
         for (bytes, text) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (GIB, "1.0 GiB"), (5 * TIB, "5.0 TiB")] {
             assert_eq!(format_bytes(bytes), text);
         }
+    }
+
+    #[test]
+    fn things_are_counted() {
+        assert_eq!(
+            (count(0_u64, "disk"), count(1_usize, "disk"), count(2_u64, "disk")),
+            ("0 disks".into(), "1 disk".into(), "2 disks".into())
+        );
     }
 
     #[test]

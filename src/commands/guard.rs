@@ -20,6 +20,7 @@ use crate::exit::Exit;
 use crate::libvirt::agent;
 use crate::libvirt::domain::{Domain, PauseReason, State};
 use crate::set::intent::Held;
+use crate::units;
 
 /// The hidden command that it is.
 pub const NAME: &str = "guard";
@@ -125,7 +126,7 @@ fn thaw(domain: &Domain) -> error::Result<()> {
     }
     let count = agent::thaw_within(domain, THAW_TIMEOUT)
         .map_err(|reason| Error::new(error::Kind::Io, format!("the guest may still be frozen: {reason}")))?;
-    tracing::info!("thawed {count} filesystems of {}", domain.name());
+    tracing::info!("thawed {} of {}", units::count(count, "filesystem"), domain.name());
     Ok(())
 }
 

@@ -24,7 +24,7 @@ use crate::phrases::CLASSIC;
 use crate::set::Level;
 use crate::set::catalogue::Catalogue;
 use crate::set::layout::Layout;
-use crate::units::format_bytes;
+use crate::units::exact;
 
 /// Begin of the line with the sum of a domain's disks; the bytes follow.
 pub const TOTAL: &str = "Estimated backup size: ";
@@ -69,13 +69,13 @@ pub fn print(
             _ => ("full, allocated".to_owned(), selected.allocation(domain, way)?),
         };
         total = total.saturating_add(bytes);
-        lines.push_str(&format!("{}: {bytes} bytes ({}) {level}\n", disk.target, format_bytes(bytes)));
+        lines.push_str(&format!("{}: {} {level}\n", disk.target, exact(bytes)));
     }
     if args.classic.estimate_as_message {
         tracing::info!(target: CLASSIC, "Estimated checkpoint backup size: [{total}] Bytes");
         return Ok(Exit::Done);
     }
-    lines.push_str(&format!("{TOTAL}{total} bytes ({})\n", format_bytes(total)));
+    lines.push_str(&format!("{TOTAL}{}\n", exact(total)));
     std::io::stdout().lock().write_all(lines.as_bytes()).map_err(|error| Error::io("write to stdout", error))?;
     Ok(Exit::Done)
 }

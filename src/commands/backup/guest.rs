@@ -21,6 +21,7 @@ use crate::libvirt::agent::{self, Freeze, FreezeOutcome, ThawOutcome};
 use crate::libvirt::domain::{DiskError, Domain, PauseReason, State};
 use crate::phrases::{CLASSIC, OWN};
 use crate::set::intent::Held;
+use crate::units;
 
 /// A daemon that was restarted while the guest is held gets this long to come back.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -195,7 +196,8 @@ impl<'r> Hold<'r> {
             let how = format!("not frozen: {}", describe(&frozen));
             return Ok(Quiet { how, maybe_frozen: freeze.is_maybe_frozen() });
         };
-        let how = |held: Duration| format!("frozen: {count} filesystems for {:.1} s", held.as_secs_f64());
+        let how =
+            |held: Duration| format!("frozen: {} for {:.1} s", units::count(*count, "filesystem"), held.as_secs_f64());
         let since = freeze.since();
         let reason = match freeze.thaw() {
             ThawOutcome::Thawed { count: 0, .. } if *count > 0 => {
@@ -220,7 +222,7 @@ impl<'r> Hold<'r> {
             }
             Err(_) => {
                 tracing::warn!("the guest may still be frozen: {reason}");
-                let how = format!("frozen: {count} filesystems; the thaw failed: {reason}");
+                let how = format!("frozen: {}; the thaw failed: {reason}", units::count(*count, "filesystem"));
                 Ok(Quiet { how, maybe_frozen: true })
             }
         }
@@ -307,7 +309,7 @@ impl Drop for Thawing {
 fn judge<'d>(options: &Guest, freeze: Freeze<'d>) -> Result<Freeze<'d>> {
     match freeze.outcome() {
         FreezeOutcome::Frozen { count } if *count > 0 || !options.require_freeze => {
-            tracing::info!(target: OWN, "froze {count} filesystems");
+            tracing::info!(target: OWN, "froze {}", units::count(*count, "filesystem"));
             tracing::info!(target: CLASSIC, at = "fs fs - freeze", "Freezed [{count}] filesystems.");
         }
         _ if options.require_freeze => {
@@ -329,7 +331,7 @@ fn judge<'d>(options: &Guest, freeze: Freeze<'d>) -> Result<Freeze<'d>> {
 
 fn describe(outcome: &FreezeOutcome) -> String {
     match outcome {
-        FreezeOutcome::Frozen { count } => format!("{count} filesystems frozen"),
+        FreezeOutcome::Frozen { count } => format!("{} frozen", units::count(*count, "filesystem")),
         FreezeOutcome::Unavailable(reason) | FreezeOutcome::Failed(reason) => reason.clone(),
         FreezeOutcome::TimedOut => "the guest agent did not answer in time".to_owned(),
     }

@@ -9,6 +9,7 @@ use crate::lock::holder_of;
 use crate::set::intent::Intent;
 use crate::set::layout::PARTIAL;
 use crate::set::lock;
+use crate::units::count;
 
 /// What is found of it.
 pub fn findings(facts: &Facts<'_>) -> Vec<Finding> {
@@ -46,8 +47,7 @@ pub fn findings(facts: &Facts<'_>) -> Vec<Finding> {
 fn overview(set: &SetFacts) -> Finding {
     let points = match set.catalogue.runs.len() {
         0 => "no restore point yet".to_owned(),
-        1 => "1 restore point".to_owned(),
-        count => format!("{count} restore points"),
+        points => count(points, "restore point"),
     };
     Finding::good(Area::Set, format!("set {}", set.layout.directory().display()), points)
 }

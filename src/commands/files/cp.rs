@@ -24,7 +24,7 @@ use crate::guestfs::files::{self, Kinds, Stat};
 use crate::guestfs::shell::Output;
 use crate::pipeline::Progress;
 use crate::set::layout;
-use crate::units::{KIB, format_bytes};
+use crate::units::{KIB, count, format_bytes};
 
 /// Names of what was left out that a message has.
 const NAMED: usize = 5;
@@ -154,7 +154,8 @@ impl Copier<'_> {
         if let Some(top) = unpacked.top {
             top.apply(&opened).map_err(|error| error.path(path))?;
         }
-        tracing::info!("{}: {} files, {}", path.display(), unpacked.count, format_bytes(unpacked.bytes));
+        let files = count(unpacked.count, "file");
+        tracing::info!("{}: {files}, {}", path.display(), format_bytes(unpacked.bytes));
         Ok(tell_unpacked(path, &unpacked))
     }
 }

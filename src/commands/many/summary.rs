@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::set::moment;
 use crate::ui::progress::format_duration;
-use crate::units::format_bytes;
+use crate::units::{exact, format_bytes};
 
 /// Characters of an error in the table: the whole of it stands above.
 const MAX_ERROR: usize = 60;
@@ -95,7 +95,7 @@ pub fn estimate_in(line: &str) -> Option<u64> {
 pub fn tell(args: &Backup, rows: &[Row], time: Duration) -> Result<()> {
     if args.printonly {
         let bytes: u64 = rows.iter().filter_map(|row| row.ended.as_ref()?.estimate).sum();
-        let line = format!("{TOTAL}{bytes} bytes ({}), {}", format_bytes(bytes), count(rows.len()));
+        let line = format!("{TOTAL}{}, {}", exact(bytes), count(rows.len()));
         writeln!(std::io::stdout().lock(), "{line}").map_err(|error| Error::io("write to stdout", error))?;
     } else {
         for line in table(rows).lines() {

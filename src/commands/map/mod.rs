@@ -36,7 +36,7 @@ use crate::nbd::server::export::{Export, Exports, Named};
 use crate::nbd::server::listener;
 use crate::nbd::server::tls::Acceptor;
 use crate::signals;
-use crate::units::format_bytes;
+use crate::units::{count, format_bytes};
 
 /// Maps.
 pub fn run(args: &Map, session: &Session) -> Result<Exit> {
@@ -138,9 +138,10 @@ fn disks(args: &Map, chains: Vec<ChainDevice>) -> error::Result<Disks> {
     for chain in chains {
         let (name, layers) = (chain.target().to_owned(), chain.layers().len());
         let description = format!(
-            "{}, {} of {layers} streams",
+            "{}, {} of {}",
             format_bytes(chain.size()),
-            if layers == 1 { "full" } else { "chain" }
+            if layers == 1 { "full" } else { "chain" },
+            count(layers, "stream")
         );
         let disk = Arc::new(MappedDisk::new(chain, &cache));
         let export: Arc<dyn Export> = if args.writable || args.boot.boot || args.overlay.is_some() {

@@ -21,7 +21,7 @@ use crate::set::files::Files;
 use crate::set::manifest::Role;
 use crate::stored::StoredFile;
 use crate::stream::reader::{Opening, Proof};
-use crate::units::format_bytes;
+use crate::units::{count, format_bytes};
 
 /// What is restored.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ impl Source {
                 let checkpoint = point.checkpoint.as_deref().map(|name| format!(", {name}")).unwrap_or_default();
                 format!("the {} backup of {when}{checkpoint} (run {})", point.level, point.id)
             }
-            Self::Sequence(files) => format!("a sequence of {} streams", files.len()),
+            Self::Sequence(files) => format!("a sequence of {}", count(files.len(), "stream")),
         }
     }
 

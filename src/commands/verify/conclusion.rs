@@ -15,7 +15,7 @@ use crate::exit::Exit;
 use crate::set::catalogue::{Catalogue, Run, Stream};
 use crate::set::chain;
 use crate::ui::progress::format_duration;
-use crate::units::format_bytes;
+use crate::units::{count, format_bytes};
 
 /// Says what was looked at and what came of it.
 ///
@@ -73,18 +73,18 @@ fn say(text: &str) -> error::Result<()> {
 fn line(args: &Verify, catalogue: &Catalogue, verdict: &Verdict, content: Option<&Content>, time: Duration) -> String {
     let what = match content {
         Some(content) => format!("{content} in {}", format_duration(time)),
-        None => format!(
-            "{} restore points, {} files, {} in {}",
-            catalogue.runs.len(),
-            verdict.files,
-            format_bytes(verdict.bytes),
-            format_duration(time)
-        ),
+        None => {
+            // Of their data nothing was read.
+            let bytes = if args.quick { String::new() } else { format!(", {}", format_bytes(verdict.bytes)) };
+            let (points, files) = (count(catalogue.runs.len(), "restore point"), count(verdict.files, "file"));
+            format!("{points}, {files}{bytes} in {}", format_duration(time))
+        }
     };
     match (verdict.damages, verdict.unproven) {
         (0, 0) if args.deep => format!("OK: all content is proven: {what}"),
         (0, 0) if args.quick => format!("OK: the structure is whole, data was not read: {what}"),
         (0, 0) => format!("OK: every byte is proven: {what}"),
+        (0, 1) => format!("OK as far as can be told: 1 file has no checksum and is unproven: {what}"),
         (0, unproven) => {
             format!("OK as far as can be told: {unproven} files have no checksum and are unproven: {what}")
         }

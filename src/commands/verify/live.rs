@@ -17,7 +17,7 @@ use crate::exit::Exit;
 use crate::set::catalogue::{Catalogue, Run};
 use crate::set::chain;
 use crate::ui::progress::format_duration;
-use crate::units::format_bytes;
+use crate::units::{count, format_bytes};
 
 /// Ranges of a disk that are told one by one.
 const MAX_TOLD: usize = 20;
@@ -150,10 +150,10 @@ fn tell(disk: &Compared) {
 
 fn line(found: &Comparison, point: &Run, begin: Instant) -> String {
     let what = format!(
-        "restore point {} and domain {}, {} disks, {} read in {}",
+        "restore point {} and domain {}, {}, {} read in {}",
         point.id,
         found.domain,
-        found.disks.len(),
+        count(found.disks.len(), "disk"),
         format_bytes(sum(found, |disk| disk.read)),
         format_duration(begin.elapsed())
     );

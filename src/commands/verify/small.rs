@@ -14,8 +14,10 @@ use crate::set::manifest::{FileRecord, Manifest};
 pub fn check(catalogue: &Catalogue, verdict: &mut Verdict) -> Result<()> {
     for manifest in catalogue.runs.iter().filter_map(|run| run.manifest.as_ref()) {
         for record in &manifest.files {
-            verdict.files += 1;
-            verdict.bytes = verdict.bytes.saturating_add(record.size);
+            if catalogue.files.file(&record.name).is_ok_and(|file| file.exists()) {
+                verdict.files += 1;
+                verdict.bytes = verdict.bytes.saturating_add(record.size);
+            }
             if let Err(error) = check_file(catalogue, record) {
                 verdict.damage(error);
             }

@@ -100,8 +100,11 @@ fn check_stream(
         verify(&stream.file, expected, scope, &progress, &session.cancel)
     };
     let mut verdict = shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    verdict.files += 1;
-    verdict.bytes = verdict.bytes.saturating_add(stream.size);
+    if stream.file.exists() {
+        verdict.files += 1;
+        let read = if args.quick { 0 } else { stream.size };
+        verdict.bytes = verdict.bytes.saturating_add(read);
+    }
     let report = match result {
         Err(error) if error.kind() == Kind::Cancelled => return Err(error),
         Err(error) => {

@@ -12,9 +12,9 @@ const MAX_KEPT: usize = 10_000;
 /// What was looked at, and what was found.
 #[derive(Debug, Default)]
 pub struct Verdict {
-    /// Files read.
+    /// Files that were looked at: those that are there.
     pub files: usize,
-    /// Bytes in them.
+    /// Bytes in those that were read as a whole.
     pub bytes: u64,
     /// Files that nothing proves.
     pub unproven: usize,

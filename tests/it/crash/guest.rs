@@ -60,7 +60,7 @@ fn a_frozen_guest_is_thawed_however_the_run_ends() {
     killed.signal("KILL");
     killed.wait().ends_with(137);
     assert!(frozen(), "nobody was there to thaw it");
-    case.backup(&[]).succeeds().says(&["did not finish: undoing it", "thawed 1 filesystems", "froze 1 filesystems"]);
+    case.backup(&[]).succeeds().says(&["did not finish: undoing it", "thawed 1 filesystem", "froze 1 filesystem"]);
     assert!(!frozen());
     case.domain.execute("echo alive >/mnt/alive && sync");
     assert_eq!(listing(&lab.scratch()), [""; 0]);
@@ -118,7 +118,7 @@ fn a_freeze_that_came_too_late_is_thawed_all_the_same() {
         waits_until("thawed", || thawed(runs));
         case.domain.execute("echo alive >/mnt/alive && sync");
     }
-    case.backup(&[]).succeeds().says(&["froze 1 filesystems", "thawed them"]);
+    case.backup(&[]).succeeds().says(&["froze 1 filesystem", "thawed them"]);
 }
 
 #[test]

@@ -50,7 +50,7 @@ fn check_cached(shared: &Shared<'_>) {
     // As in `check_unproven`: this version may write no sums.
     let verdict = |run: &crate::support::Run| run.stdout.split(" in ").next().unwrap().to_owned();
     assert!(verdict(&first).starts_with("OK"), "{}{}", first.stdout, first.stderr);
-    assert!(verdict(&first).contains(": 5 restore points with 265.0 MiB of 10 disks"), "{}", first.stdout);
+    assert!(verdict(&first).contains(": 5 restore points with 265.0 MiB of 10 images"), "{}", first.stdout);
     assert_eq!(verdict(&first), verdict(&second));
     // The bitmaps are as good as those of virtkeep's own runs.
     let (uri, scratch) = (shared.lab.uri(), shared.lab.scratch());

@@ -67,7 +67,7 @@ fn a_chain_begins_with_raw_images() {
     for (sequence, status, words) in [
         ("vda.full.data,vda.inc.virtnbdbackup.1.data", 0, "a sequence of 2 streams"),
         ("vdb.full.data,vda.inc.virtnbdbackup.1.data", 2, "nothing proves that it continues"),
-        ("vdc.copy.data", 0, "a sequence of 1 streams"),
+        ("vdc.copy.data", 0, "a sequence of 1 stream"),
     ] {
         let out = lab.fresh_directory().join("out.raw");
         restore(&case.set, &[&"-s", &sequence, &"-t", &"raw", &"-o", &out]).ends_with(status).says(&[words]);

@@ -11,7 +11,7 @@ fn a_guest_of_another_host_is_frozen_and_let_go_again() {
     let case = Case { lab, domain: lab.guest("g", &["vda:64M"]), set: hosts.directory().join("set") };
     case.domain.execute("mkfs.ext4 -q /dev/vda && mount /dev/vda /mnt && echo first >/mnt/first && sync");
     let ssh = hosts.ssh();
-    let run = hosts.backup(&case, &ssh, &[]).succeeds().says(&["froze 1 filesystems"]);
+    let run = hosts.backup(&case, &ssh, &[]).succeeds().says(&["froze 1 filesystem"]);
     assert!(!run.stderr.contains("warning"), "{}", run.stderr);
     hosts.no_traces(&case);
     // Its kernel lies on the host, and came along.

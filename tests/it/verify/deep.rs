@@ -101,7 +101,7 @@ fn every_point_is_as_a_restore_finds_it() {
     assert_eq!(found["content"]["read_bytes"].as_u64(), Some(data), "each byte once: {found}");
     assert_eq!(found["content"]["bytes"].as_u64(), Some((6 + 6 + 6 + 7 + 4 * 3) * MIB), "{found}");
     let said = deep(&good.set, &[]).succeeds().stdout;
-    assert!(said.contains("OK: all content is proven: 4 restore points with 37.0 MiB of 8 disks"), "{said}");
+    assert!(said.contains("OK: all content is proven: 4 restore points with 37.0 MiB of 8 images"), "{said}");
 
     // A block of the full that the second point overwrites: the first point alone is damaged.
     let set = lab.fresh_directory();

@@ -23,7 +23,7 @@ use crate::commands::Session;
 use crate::error::{Error, Kind, Result};
 use crate::set::catalogue::{Catalogue, Run};
 use crate::set::chain;
-use crate::units::format_bytes;
+use crate::units::{count, format_bytes};
 
 /// What was looked at.
 #[derive(Debug, Default)]
@@ -107,12 +107,13 @@ impl fmt::Display for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} restore points with {} of {} disks, {} of data in {} blocks, each read once,",
-            self.points.len(),
+            "{} with {} of {}, {} of data in {}, each read once,",
+            count(self.points.len(), "restore point"),
             format_bytes(self.bytes),
-            self.disks,
+            // A disk at two points is two of them.
+            count(self.disks, "image"),
             format_bytes(self.read),
-            self.blocks
+            count(self.blocks, "block")
         )
     }
 }
