@@ -45,17 +45,21 @@ fn parse_age(text: &str) -> Result<Duration, String> {
 }
 
 const EXAMPLES: &str = "Examples:
-  virtkeep status -i /backup/web                         for Nagios, Icinga, Zabbix
-  virtkeep status -i /backup/* --max-age 8d              several sets: the worst counts
-  virtkeep status -i /backup/web --metrics /var/lib/prometheus/node-exporter/virtkeep.prom
+  virtkeep status -i /backup/web                  for Nagios, Icinga, Zabbix
+  virtkeep status -i /backup/* --max-age 8d       several: the worst counts
+  virtkeep status -i /backup/web/*                the newest month counts
+  virtkeep status -i /backup/web --metrics /var/lib/virtkeep/web.prom
 
-Only manifests and the sizes of files are read: `virtkeep verify` reads the data. A failed run leaves
+Of several sets of one domain only the newest has to be fresh: a new chain ends the one before. The older \
+ones have to be whole.
+
+Only manifests and the sizes of files are read: `virtkeep verify` reads the data. A failed run leaves \
 nothing in the set but its log; that it failed shows in the age of the newest backup.
 
 Increments leave raw disks out: the line tells how old the newest image of each is.
 
-Exit status, as monitoring plugins have it: 0 OK, 1 WARNING (old, long chain, old image of a raw disk, the
-run had warnings or was left unfinished), 2 CRITICAL (too old, none, damaged), 3 UNKNOWN (the set can't be read).";
+Exit status, as monitoring plugins have it: 0 OK, 1 WARNING (old, long chain, old image of a raw disk, the run \
+had warnings or was left unfinished), 2 CRITICAL (too old, none, damaged), 3 UNKNOWN (the set can't be read).";
 
 #[cfg(test)]
 mod tests {

@@ -48,7 +48,7 @@ fn a_set_is_judged_by_its_newest_run() {
 
     prints(status(&case.set, &["--max-chain", "1"]).ends_with(1), &["WARNING - d: a restore reads 2 runs; last"]);
     std::thread::sleep(std::time::Duration::from_millis(1100));
-    prints(status(&case.set, &["--max-age", "1s"]).ends_with(2), &["CRITICAL - d: older than 0 min; "]);
+    prints(status(&case.set, &["--max-age", "1s"]).ends_with(2), &["CRITICAL - d: older than 1 s; "]);
     prints(status(&case.set, &["--warn-age", "1s"]).ends_with(1), &["WARNING - d: older than "]);
     status(&case.set, &["--max-age", "1 month"]).ends_with(3).says(&["such as 26h"]);
 
@@ -97,4 +97,57 @@ fn an_image_of_a_raw_disk_that_is_old_is_told() {
     // Said to be left out, it is nobody's care.
     case.backup(&["-x", "vdb", "-l", "inc"]).succeeds();
     assert!(!status(&case.set, &[]).ends_with(0).stdout.contains("raw disk"));
+}
+
+/// The layout with a directory for each month: last month's set is never fresh again, and nothing is wrong with it.
+#[test]
+fn of_several_sets_of_a_domain_the_newest_has_to_be_fresh() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "web", &["vda:4M"]);
+    let parent = case.set.parent().unwrap().to_owned();
+    let [copy, october, november] = ["copy", "2026-10", "2026-11"].map(|name| parent.join(name));
+    case.backup_to(&october, &["-l", "full"]).succeeds();
+    case.backup_to(&copy, &["-l", "copy"]).succeeds();
+    // Alone it is too old, and the copy behind it is no chain that goes on.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    prints(status(&october, &["--max-age", "1s"]).ends_with(2), &["CRITICAL - web: older than 1 s; "]);
+    let both = status(&october, &["-i", copy.to_str().unwrap(), "--max-age", "1s"]).ends_with(2);
+    prints(both, &["CRITICAL - 2 sets: 2 CRITICAL"]);
+
+    case.backup_to(&november, &["-l", "full"]).succeeds();
+    let sets = [&november, &october, &copy, &november].map(|set| set.to_str().unwrap());
+    let judged = status(Path::new(sets[0]), &["-i", sets[1], "-i", sets[2], "-i", sets[3], "--max-age", "1s"]);
+    // However slow this host is, only the newest can be too old.
+    let ended = format!("\nOK - web: ended; the newest is {}; last backup", november.display());
+    assert_eq!(judged.stdout.matches(&ended).count(), 2, "{}", judged.stdout);
+    let metrics = lab.fresh_directory().join("virtkeep.prom");
+    let judged = status(
+        Path::new(sets[0]),
+        &["-i", sets[1], "-i", sets[2], "--max-age", "26h", "--metrics", metrics.to_str().unwrap()],
+    );
+    let judged = prints(judged.ends_with(0), &["OK - 3 sets: 3 OK | 'web age'="]);
+    assert_eq!(judged.stdout.matches("'web age'").count(), 1, "{}", judged.stdout);
+    let text = std::fs::read_to_string(&metrics).unwrap();
+    assert_eq!(text.lines().filter(|line| line.starts_with("virtkeep_ended{") && line.ends_with(" 1")).count(), 2);
+
+    // One that ended must still be whole.
+    std::fs::remove_file(october.join("vda.full.data")).unwrap();
+    prints(status(&november, &["-i", sets[1]]).ends_with(2), &["\nCRITICAL - web: can't be restored: "]);
+
+    // Figures of two domains of one name are told apart.
+    case.domain.remove();
+    let again = Case::new(&lab, "web", &["vda:4M"]);
+    again.backup(&["-l", "full"]).succeeds();
+    let both = status(&november, &["-i", again.set.to_str().unwrap()]).ends_with(0);
+    prints(both, &[&format!("'web {} age'=", november.display()), &format!("'web {} age'=", again.set.display())]);
+}
+
+/// For a monitoring system status 2 is a lost backup; a wrong call is not.
+#[test]
+fn a_wrong_call_is_unknown() {
+    virtkeep(&[&"status"]).ends_with(3).says(&["--input"]);
+    virtkeep(&[&"status", &"-i", &"/nowhere", &"--no-such"]).ends_with(3).says(&["--no-such"]);
+    virtkeep(&[&"status", &"-i", &"/nowhere", &"--config", &"/nowhere.toml"]).ends_with(3).says(&["/nowhere.toml"]);
+    virtkeep(&[&"status", &"--help"]).succeeds();
+    virtkeep(&[&"verify", &"--no-such"]).ends_with(2);
 }

@@ -12,7 +12,7 @@ use crate::set::catalogue::{Catalogue, Problem, Run};
 use crate::set::intent::Intent;
 use crate::set::layout::Layout;
 use crate::set::lock;
-use crate::units::format_bytes;
+use crate::units::{count, format_bytes};
 
 /// How bad it is; the order is that in which one outweighs another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,6 +70,8 @@ pub struct Health {
     pub points: usize,
     /// Images of raw disks that the newest run left out.
     raw: Vec<raw::Image>,
+    /// The set that goes on in its place: this one need not be fresh.
+    pub successor: Option<PathBuf>,
 }
 
 impl Health {
@@ -87,17 +89,25 @@ impl Health {
             chain: None,
             points: 0,
             raw: Vec::new(),
+            successor: None,
         }
     }
 
-    /// Judges what the catalogue says.
-    pub fn of(args: &Status, directory: &Path, catalogue: &Catalogue, now: &jiff::Zoned) -> Self {
-        let newest = catalogue.runs.iter().max_by_key(|run| point_in_time(run).timestamp());
+    /// Judges what the catalogue says. A set that ended with `successor` has to be whole, but neither young nor short.
+    pub fn of(
+        args: &Status,
+        directory: &Path,
+        catalogue: &Catalogue,
+        successor: Option<&Path>,
+        now: &jiff::Zoned,
+    ) -> Self {
+        let newest = newest(catalogue);
         let age = newest.map(|run| Duration::try_from(now.duration_since(point_in_time(run))).unwrap_or_default());
         let chain = newest.map(|run| chain_length(catalogue, run));
         let mut findings = Vec::new();
         match age {
             None => findings.push((Condition::Critical, "no backup".to_owned())),
+            Some(_) if successor.is_some() => {}
             Some(age) if age > args.max_age => {
                 findings.push((Condition::Critical, format!("older than {}", format_age(args.max_age))));
             }
@@ -109,7 +119,7 @@ impl Health {
         }
         match (chain, args.max_chain) {
             (Some(Err(why)), _) => findings.push((Condition::Critical, format!("can't be restored: {why}"))),
-            (Some(Ok(length)), Some(limit)) if length > limit => {
+            (Some(Ok(length)), Some(limit)) if length > limit && successor.is_none() => {
                 findings.push((Condition::Warning, format!("a restore reads {length} runs")));
             }
             _ => {}
@@ -117,12 +127,16 @@ impl Health {
         for problem in catalogue.problems.iter().filter(|problem| Problem::is_damage(problem)) {
             findings.push((Condition::Critical, error::report(&problem.error)));
         }
-        findings.extend(newest.into_iter().flat_map(of_manifest));
-        let raw = newest.map(|newest| raw::images(catalogue, newest, now)).unwrap_or_default();
+        let judged = newest.filter(|_| successor.is_none());
+        findings.extend(judged.into_iter().flat_map(of_manifest));
+        let raw = judged.map(|newest| raw::images(catalogue, newest, now)).unwrap_or_default();
         findings.extend(raw.iter().filter_map(|image| image.finding(args.max_age, args.warn_age)));
         findings.extend(unfinished(&Layout::new(directory)));
         findings.sort_by_key(|(condition, _)| std::cmp::Reverse(*condition));
         let condition = findings.iter().map(|(condition, _)| *condition).max().unwrap_or(Condition::Ok);
+        if let Some(successor) = successor {
+            findings.push((Condition::Ok, format!("ended; the newest is {}", successor.display())));
+        }
         let domain = newest.and_then(|run| Some(run.manifest.as_ref()?.domain.clone()));
         Self {
             name: domain.unwrap_or_else(|| directory.display().to_string()),
@@ -134,6 +148,7 @@ impl Health {
             chain: chain.and_then(Result::ok),
             points: catalogue.runs.len(),
             raw,
+            successor: successor.map(Path::to_owned),
         }
     }
 
@@ -144,24 +159,25 @@ impl Health {
             let stored = run.sum(|stream| stream.stored_size);
             let chain = self.chain.map(|length| format!(", chain of {length}")).unwrap_or_default();
             parts.push(format!(
-                "last backup {} ({} ago), {}, {}{chain}, {} restore points",
+                "last backup {} ({} ago), {}, {}{chain}, {}",
                 point_in_time(run).strftime("%Y-%m-%d %H:%M"),
                 format_age(age),
                 run.level,
                 format_bytes(stored),
-                self.points
+                count(self.points, "restore point")
             ));
         }
         parts.extend(self.raw.iter().map(|image| one_line(&image.text())));
         parts.join("; ")
     }
 
-    /// Performance data: `'label'=value[unit];warn;crit;min`.
-    pub fn figures(&self, args: &Status, labelled: bool) -> Option<String> {
-        let (run, age) = (self.newest.as_ref()?, self.age?);
+    /// Performance data: `'label'=value[unit];warn;crit;min`, the labels with `name` in them. None of a set that
+    /// ended: its age would only grow.
+    pub fn figures(&self, args: &Status, name: Option<&str>) -> Option<String> {
+        let (run, age) = (self.newest.as_ref()?, self.age.filter(|_| self.successor.is_none())?);
         // Neither quotes nor equal signs may be in a label.
-        let name: String = self.name.chars().map(|c| if matches!(c, '\'' | '=' | '|') { '_' } else { c }).collect();
-        let label = |what: &str| if labelled { format!("'{name} {what}'") } else { what.to_owned() };
+        let plain = |name: &str| name.replace(['\'', '=', '|'], "_");
+        let label = |what: &str| name.map_or_else(|| what.to_owned(), |name| format!("'{} {what}'", plain(name)));
         let warn = args.warn_age.map(|age| age.as_secs().to_string()).unwrap_or_default();
         let stored = run.sum(|stream| stream.stored_size);
         Some(format!(
@@ -174,6 +190,11 @@ impl Health {
             self.chain.unwrap_or_default()
         ))
     }
+}
+
+/// The run that holds the latest moment.
+pub fn newest(catalogue: &Catalogue) -> Option<&Run> {
+    catalogue.runs.iter().max_by_key(|run| point_in_time(run).timestamp())
 }
 
 /// The moment that a run holds; virtnbdbackup notes only when it began.
@@ -205,6 +226,9 @@ fn one_line(text: &str) -> String {
 
 /// The two largest units.
 pub(super) fn format_age(age: Duration) -> String {
+    if age.as_secs() < 60 {
+        return format!("{} s", age.as_secs());
+    }
     let minutes = age.as_secs() / 60;
     match (minutes / 1440, minutes / 60 % 24, minutes % 60) {
         (0, 0, minutes) => format!("{minutes} min"),
@@ -222,7 +246,7 @@ mod tests {
     #[test]
     fn ages_are_short() {
         for (seconds, text) in
-            [(59, "0 min"), (3600, "1 h"), (5430, "1 h 30 min"), (93_600, "1 d 2 h"), (172_900, "2 d")]
+            [(59, "59 s"), (60, "1 min"), (3600, "1 h"), (5430, "1 h 30 min"), (93_600, "1 d 2 h"), (172_900, "2 d")]
         {
             assert_eq!(format_age(Duration::from_secs(seconds)), text);
         }

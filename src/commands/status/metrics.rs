@@ -18,7 +18,7 @@ pub fn write(path: &Path, sets: &[Health]) -> Result<()> {
 /// A figure of a set: its name, what it is, its value.
 type OfSet = (&'static str, &'static str, fn(&Health) -> Option<f64>);
 
-const OF_SET: [OfSet; 6] = [
+const OF_SET: [OfSet; 7] = [
     ("virtkeep_condition", "0 OK, 1 warning, 2 critical, 3 unknown.", |set| Some(set.condition.code().into())),
     ("virtkeep_healthy", "1 where the newest backup is young and whole.", |set| {
         Some(if set.condition == Condition::Ok { 1.0 } else { 0.0 })
@@ -32,6 +32,9 @@ const OF_SET: [OfSet; 6] = [
     }),
     ("virtkeep_chain_length", "Runs that a restore of the newest point reads.", |set| {
         set.chain.map(|length| length as f64)
+    }),
+    ("virtkeep_ended", "1 where a newer set of the domain goes on in its place.", |set| {
+        Some(if set.successor.is_some() { 1.0 } else { 0.0 })
     }),
     ("virtkeep_restore_points", "Restore points in the set.", |set| Some(set.points as f64)),
 ];

@@ -1,19 +1,23 @@
-//! `virtkeep status`: whether the newest backup of each set is young and whole, for monitoring.
+//! `virtkeep status`: whether the newest backup of each domain is young and each set whole, for monitoring.
 
 mod health;
 mod metrics;
 mod raw;
+mod succession;
 
+use std::collections::BTreeSet;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
 use self::health::{Condition, Health};
+use self::succession::Place;
 use crate::cli::status::Status;
 use crate::commands::foreign_raw;
 use crate::error::{self, Error};
 use crate::exit::Exit;
+use crate::set::catalogue::Catalogue;
 use crate::set::layout::Layout;
 use crate::set::moment;
 
@@ -23,7 +27,7 @@ use crate::set::moment;
 /// Where it can't be printed.
 pub fn run(args: &Status) -> Result<Exit> {
     let now = moment::now();
-    let sets: Vec<Health> = args.input.iter().map(|directory| look(args, directory, &now)).collect();
+    let sets = look(args, &now);
     let mut worst = sets.iter().map(|set| set.condition).max().unwrap_or(Condition::Unknown);
     if let Some(Err(error)) = args.metrics.as_ref().map(|path| metrics::write(path, &sets)) {
         tracing::error!("{}", error::report(&error));
@@ -33,7 +37,7 @@ pub fn run(args: &Status) -> Result<Exit> {
         [one] => format!("{} - {}: {}", worst.word(), one.name, one.text()),
         _ => format!("{} - {}", worst.word(), count(&sets)),
     };
-    let figures: Vec<String> = sets.iter().filter_map(|set| set.figures(args, sets.len() > 1)).collect();
+    let figures: Vec<String> = sets.iter().filter_map(|set| set.figures(args, label(&sets, set).as_deref())).collect();
     if !figures.is_empty() {
         text += &format!(" | {}", figures.join(" "));
     }
@@ -47,10 +51,35 @@ pub fn run(args: &Status) -> Result<Exit> {
     Ok(Exit::Plugin(worst.code()))
 }
 
-fn look(args: &Status, directory: &Path, now: &jiff::Zoned) -> Health {
-    match foreign_raw::open_set(Layout::new(directory)) {
-        Ok(catalogue) => Health::of(args, directory, &catalogue, now),
-        Err(error) => Health::unknown(directory, error::report(&error)),
+/// Each set once, judged beside the others.
+fn look(args: &Status, now: &jiff::Zoned) -> Vec<Health> {
+    let mut seen = BTreeSet::new();
+    let directories = args.input.iter().map(PathBuf::as_path).filter(|directory| seen.insert(directory.to_owned()));
+    let sets: Vec<_> = directories
+        .map(|directory| (directory, foreign_raw::open_set(Layout::new(directory))))
+        .map(|(directory, opened)| {
+            let place = opened.as_ref().ok().and_then(|catalogue| Place::of(directory, catalogue));
+            (directory, opened, place)
+        })
+        .collect();
+    let places = || sets.iter().filter_map(|(_, _, place)| place.as_ref());
+    let judge = |(directory, opened, place): &(&Path, error::Result<Catalogue>, Option<Place>)| match opened {
+        Ok(catalogue) => {
+            let successor = place.as_ref().and_then(|place| place.successor(places()));
+            Health::of(args, directory, catalogue, successor, now)
+        }
+        Err(error) => Health::unknown(directory, error::report(error)),
+    };
+    sets.iter().map(judge).collect()
+}
+
+/// What tells a set's figures from those of the others: the domain, where that is not enough the directory, too.
+fn label(sets: &[Health], set: &Health) -> Option<String> {
+    let has_figures = |other: &&Health| other.newest.is_some() && other.successor.is_none();
+    match sets.iter().filter(has_figures).filter(|other| other.name == set.name).count() {
+        _ if sets.len() == 1 => None,
+        0 | 1 => Some(set.name.clone()),
+        _ => Some(format!("{} {}", set.name, set.directory.display())),
     }
 }
 
