@@ -8,7 +8,7 @@ use virtkeep::stream::reader::StreamReader;
 use super::Map;
 use super::chain::Chain;
 use super::client::{Client, READ};
-use crate::support::{MIB, Random, run};
+use crate::support::{MIB, Random, run, virtkeep};
 
 fn flip(path: &std::path::Path, position: u64) {
     let file = std::fs::File::options().read(true).write(true).open(path).unwrap();
@@ -55,6 +55,33 @@ fn a_damaged_block_is_an_error_for_who_reads_it() {
         let name = chain.files[0].to_str().unwrap();
         assert!(said.contains(name) && said.contains("is damaged at offset"), "{said}");
         assert_eq!(said.matches("error: ").count(), 1, "each block once: {said}");
+    }
+}
+
+/// As docs/disaster.md has it: all but the damaged block comes out.
+#[test]
+fn the_rest_of_a_damaged_disk_can_be_copied() {
+    let content: Vec<u8> = (0..8 * MIB).map(|place| (place / 4096) as u8 | 1).collect();
+    let chain = Chain::full(content.clone(), Compression::None);
+    let (position, damaged) = {
+        let reader = StreamReader::open(chain.files[0].as_path()).unwrap();
+        let piece = reader.frames()[reader.frames().partition_point(|piece| piece.end() <= 2 * MIB)];
+        (piece.position + 2 * MIB - piece.offset, 2 * MIB..3 * MIB)
+    };
+    flip(&chain.files[0], position);
+    let copy = chain.files[0].with_extension("copy");
+    let command = |tool: &str| format!("{tool} \"$uri\" {}", copy.display());
+    let files = chain.list();
+    virtkeep(&[&"map", &"-f", &files, &"-e", &command("nbdcopy")]).ends_with(1);
+    std::fs::remove_file(&copy).unwrap();
+    virtkeep(&[&"map", &"-f", &files, &"-e", &command("qemu-img convert --salvage -f raw -O raw")])
+        .succeeds()
+        .says(&["is damaged at offset"]);
+    let copied = std::fs::read(&copy).unwrap();
+    for place in (0..8 * MIB).step_by(512) {
+        let range = place as usize..place as usize + 512;
+        let expected = if damaged.contains(&place) { &[0; 512][..] } else { &content[range.clone()] };
+        assert!(copied[range] == *expected, "{place}");
     }
 }
 
