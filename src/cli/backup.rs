@@ -406,24 +406,25 @@ fn parse_mode(text: &str) -> Result<u32, String> {
 }
 
 const EXAMPLES: &str = "Examples:
-  virtkeep backup -d web -o /backup/web              full the first time, then incremental
-  virtkeep backup -d web -o /backup/web -z           the same, compressed
+  virtkeep backup -d web -o /backup/web          full at first, then incremental
+  virtkeep backup -d web -o /backup/web -z       the same, compressed
   virtkeep backup -d web -o /backup/web-2026-11 -l full
-                                                     start a new chain in a new directory
-  virtkeep backup -d web -o /tmp/web -l copy -x vdb  a copy beside any chain, without disk vdb
-  virtkeep backup -d web -o /backup/web -p           how much would it be?
-  virtkeep backup -d web -o - --state-dir /var/lib/virtkeep/web | ssh host 'cat > web.1.zip'
-                                                     a zip file elsewhere, full or incremental
-  virtkeep backup --all -o /backup/%d/%Y-%m          every running domain, a new chain each month
+                                                 a new chain in a new directory
+  virtkeep backup -d web -o /tmp/web -l copy -x vdb
+                                                 a copy, without disk vdb
+  virtkeep backup -d web -o /backup/web -p       how much would it be?
+  virtkeep backup -d web -o - --state-dir /var/lib/virtkeep/web \\
+      | ssh host 'cat > web.1.zip'               a zip file elsewhere
+  virtkeep backup --all -o /backup/%d/%Y-%m      all, a new chain each month
   virtkeep backup --all --exclude-domain 'test-*' --parallel 2 -o /backup
-                                                     into /backup/NAME, two at a time
+                                                 into /backup/NAME, two at once
 
-The set's directory belongs to one domain and one chain. A failed run is undone: the next one goes on
-from the last run that was committed. A full into a new directory ends the domain's chain in the old
-one, also by way of -l auto; only -l copy leaves it alone. Of several domains one that fails never
+The set's directory belongs to one domain and one chain. A failed run is undone: the next one goes on \
+from the last run that was committed. A full into a new directory ends the domain's chain in the old \
+one, also by way of -l auto; only -l copy leaves it alone. Of several domains one that fails never \
 stops the others; the status is the worst of all.
 
-With -o - the run is over when the reader has taken every byte; what becomes of them then is not known.
-So a full leaves the checkpoints of the chain before until a run after it has succeeded, and --base
-goes on from an older checkpoint where a zip file was lost. Let the shell say when the reader failed:
+With -o - the run is over when the reader has taken every byte; what becomes of them then is not known. \
+So a full leaves the checkpoints of the chain before until a run after it has succeeded, and --base \
+goes on from an older checkpoint where a zip file was lost. Let the shell say when the reader failed: \
 set -o pipefail.";

@@ -44,18 +44,18 @@ pub struct Doctor {
 }
 
 const EXAMPLES: &str = "Examples:
-  virtkeep doctor -d web -o /backup/web            look; works beside a backup, too
+  virtkeep doctor -d web -o /backup/web            look; beside a backup, too
   virtkeep doctor -d web -o /backup/web --repair   look, and mend
   virtkeep doctor -d web                           a domain without a set
-  virtkeep doctor -d web -o /backup/web --json | jq '.findings[] | select(.verdict == \"look\")'
+  virtkeep doctor -d web -o /backup/web --json | jq '.findings[].verdict'
 
-Looking changes nothing. What is not in order is marked with an exclamation mark, and the last
-column says what to do about it. --repair does what the next backup would do at its start, and
-removes checkpoints that nothing can build on. It touches only what bears the UUID of a run of
-this set, is named in its record of an unfinished run, or is left of the last run on the domain,
+Looking changes nothing. What is not in order is marked with an exclamation mark, and a line \
+below says what to do about it. --repair does what the next backup would do at its start, and \
+removes checkpoints that nothing can build on. It touches only what bears the UUID of a run of \
+this set, is named in its record of an unfinished run, or is left of the last run on the domain, \
 should that have died: all else of other tools and other sets stays as it is.
 
-QEMU is asked for its bitmaps past libvirt, which notes that in the domain's log and for `virsh
+QEMU is asked for its bitmaps past libvirt, which notes that in the domain's log and for `virsh \
 dominfo` (tainted: custom monitor commands); that has no other effect.
 
 Exit status: 0 all is in order, or has been mended; 3 something is left to look at; 1 failed.";

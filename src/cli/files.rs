@@ -82,31 +82,31 @@ fn parse_key(text: &str) -> Result<(String, PathBuf), String> {
 }
 
 const LS_HELP: &str = "Examples:
-  virtkeep ls -i /backup/web                         what is on the disks, and under which names
-  virtkeep ls -i /backup/web vda:/etc                as the operating system on vda sees it
-  virtkeep ls -i /backup/web -u 2026-11-20 vda2:/    the file system on vda's second partition
-  virtkeep ls -i /backup/web -R vg0/home:/anna       a logical volume, whatever disks it lies on
+  virtkeep ls -i /backup/web                         what is on the disks
+  virtkeep ls -i /backup/web vda:/etc                as the guest sees it
+  virtkeep ls -i /backup/web -u 2026-11-20 vda2:/    the second partition
+  virtkeep ls -i /backup/web -R vg0/home:/anna       a logical volume
   virtkeep ls -i /backup/web --key vda3=/root/pass vda3:/
 
-NAME is a disk, a partition or a logical volume; virtkeep ls without a path lists them all. A
-disk's name stands for the operating system on it, with all that this mounts (vda:/boot may be
-another partition), or for the only file system that is there. Without a NAME it is the only
+NAME is a disk, a partition or a logical volume; virtkeep ls without a path lists them all. A \
+disk's name stands for the operating system on it, with all that this mounts (vda:/boot may be \
+another partition), or for the only file system that is there. Without a NAME it is the only \
 operating system of the restore point.
 
-Needs guestfish of libguestfs; no root, and nothing is mounted on this host. Starting its
+Needs guestfish of libguestfs; no root, and nothing is mounted on this host. Starting its \
 appliance takes 10 to 60 seconds without KVM.";
 
 const CP_HELP: &str = "Examples:
   virtkeep cp -i /backup/web vda:/etc/fstab .
-  virtkeep cp -i /backup/web -u 2026-11-20 vda:/etc/passwd vda:/etc/shadow /tmp/restored/
+  virtkeep cp -i /backup/web -u 2026-11-20 vda:/etc/passwd vda:/etc/shadow /tmp/
   virtkeep cp -i /backup/web -r vg0/home:/anna /tmp/anna
   virtkeep cp -i /backup/web vda:/var/backups/db.sql.gz - | zcat
   virtkeep cp -i full.zip,inc1.zip vda2:/etc/fstab fstab.old
 
-NAME is a disk, a partition or a logical volume: virtkeep ls lists them, and says more about
+NAME is a disk, a partition or a logical volume: virtkeep ls lists them, and says more about \
 them in its help.
 
-Modes and times are kept, owners where root copies. What the guest could do harm with on this
-host is not: bits for set-user-ID and set-group-ID are dropped, devices and sockets left out,
-and both are said. Nothing is written outside of DEST. A file has its name only when it is
+Modes and times are kept, owners where root copies. What the guest could do harm with on this \
+host is not: bits for set-user-ID and set-group-ID are dropped, devices and sockets left out, \
+and both are said. Nothing is written outside of DEST. A file has its name only when it is \
 complete.";

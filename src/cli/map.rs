@@ -164,21 +164,23 @@ const UNMAP_HELP: &str = "Examples:
   virtkeep unmap /run/web.sock
   virtkeep unmap 4711 --copy-to /var/lib/libvirt/images --define
 
-QEMU's user makes the images, and must be able to write to the directory. Copies of the files of
-the domain's firmware (UEFI variables, kernel, initial ramdisk) are put beside them. Without
+QEMU's user makes the images, and must be able to write to the directory. Copies of the files of \
+the domain's firmware (UEFI variables, kernel, initial ramdisk) are put beside them. Without \
 --define a file NAME.xml is left there, with which `virsh define` keeps the domain.";
 
 const EXAMPLES: &str = "Examples:
-  virtkeep map -i /backup/web -d vda                              URIs on standard output, until Ctrl-C
+  virtkeep map -i /backup/web -d vda                     URIs, until Ctrl-C
   virtkeep map -i /backup/web -u 2026-11-20 -d vda -e 'nbdinfo --map \"$uri\"'
   virtkeep map -i /backup/web -d vda -e 'nbdcopy \"$uri\" vda.raw'
   virtkeep map -i /backup/web -d vda -e 'qemu-img compare -F raw \"$uri\" vda.raw'
-  virtkeep map -i /backup/web -d vda --fuse /mnt/web              the disk as the file /mnt/web/vda
-  virtkeep map -i /backup/web --boot                              the machine runs, until it shuts down
-  virtkeep map -i /backup/web --boot --wait-agent 300 -e true     does it come up?
-  virtkeep map -i /backup/web --boot --network default --copy-to /var/lib/libvirt/images --define
+  virtkeep map -i /backup/web -d vda --fuse /mnt/web     its file is vda there
+  virtkeep map -i /backup/web --boot                     until it shuts down
+  virtkeep map -i /backup/web --boot --wait-agent 300 -e true
+                                                         does it come up?
+  virtkeep map -i /backup/web --boot --network default \\
+      --copy-to /var/lib/libvirt/images --define         runs, and is copied
   virtkeep map -i /backup/web -d vda --writable --socket /run/web.sock --detach
   virtkeep unmap /run/web.sock
 
-Nothing is restored and nothing mounted: blocks are read, and proven, when they are asked for. A
+Nothing is restored and nothing mounted: blocks are read, and proven, when they are asked for. A \
 damaged block is an input/output error for who reads it, and a line here.";

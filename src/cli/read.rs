@@ -250,28 +250,29 @@ pub struct Dump {
 }
 
 const RESTORE_EXAMPLES: &str = "Examples:
-  virtkeep restore -i /backup/web -o /restore                       the newest point
-  virtkeep restore -i /backup/web -o /restore -u 2026-11-20         as of that evening
-  virtkeep restore -i full.zip,inc1.zip,inc2.zip -o /restore        from zip files, as they are
+  virtkeep restore -i /backup/web -o /restore                  the newest point
+  virtkeep restore -i /backup/web -o /restore -u 2026-11-20    as of that day
+  virtkeep restore -i full.zip,inc1.zip -o /restore            from zip files
   virtkeep restore -i /backup/web -o /restore -u virtnbdbackup.3 -d vda
-  virtkeep restore -i /backup/web -o /var/lib/libvirt/images/new -D -N web-restored
+  virtkeep restore -i /backup/web -o /var/lib/libvirt/images/new -D -N web-new
   virtkeep restore -i /backup/web -d vda --to-device vda=/dev/vg0/web --force
   virtkeep restore -i /backup/web -o /restore/web.raw -d vda -t raw
-  virtkeep restore -i /backup/web -o /var/lib/libvirt/images -D --to-host -U qemu+ssh://root@host/system
+  virtkeep restore -i /backup/web -o /var/lib/libvirt/images -D \\
+      --to-host -U qemu+ssh://root@host/system
   virtkeep restore -o /restore -s vda.full.data,vda.inc.virtnbdbackup.1.data
 
-Images are called .partial until every byte is proven. Damage ends it with status 4 (nothing is
+Images are called .partial until every byte is proven. Damage ends it with status 4 (nothing is \
 defined); `virtkeep verify` then says what is damaged.";
 
 const VERIFY_EXAMPLES: &str = "Examples:
   virtkeep verify -i /backup/web            every byte of every file
   virtkeep verify -i /backup/web --quick    seconds instead of minutes
-  virtkeep verify -i /backup/web --deep     every restore point, read as a restore would read it
+  virtkeep verify -i /backup/web --deep     each point, as a restore reads it
   virtkeep verify -i /backup/web --deep -u 2026-11-20 --disk vda
   virtkeep verify -i /backup/web --against-live
-  virtkeep verify -i full.zip,inc1.zip      zip files of `backup -o -`, or of virtnbdbackup
+  virtkeep verify -i full.zip,inc1.zip      zip files of `backup -o -`
 
-Exit status 4 where anything is damaged or missing, and where the domain's disk differs although nothing
+Exit status 4 where anything is damaged or missing, and where the domain's disk differs although nothing \
 was written there since; 3 where it differs and nothing tells what was written.";
 
 const DUMP_EXAMPLES: &str = "Examples:

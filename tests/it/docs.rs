@@ -3,6 +3,7 @@
 mod book;
 mod commands;
 mod errors;
+mod help;
 mod shell;
 mod sources;
 

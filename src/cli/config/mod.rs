@@ -78,10 +78,10 @@ pub(crate) fn named(typed: Option<PathBuf>, variables: &variables::Variables) ->
 }
 
 const EXAMPLES: &str = "Examples:
-  virtkeep config check                                    all that the file and the environment say
-  virtkeep config check -d web                             a backup of the domain web
-  virtkeep config check --config new.toml                  before it is installed
+  virtkeep config check                      all that file and environment say
+  virtkeep config check -d web               a backup of the domain web
+  virtkeep config check --config new.toml    before it is installed
   virtkeep config check --json | jq '.sections[0].options[]'
-  virtkeep config example > /etc/virtkeep/virtkeep.toml    a file to begin with
+  virtkeep config example > new.toml         a file to begin with
 
 Exit status: 0 all is right; 2 something is not, and is named with file and line.";

@@ -170,5 +170,5 @@ const EXAMPLES: &str = "Examples:
   virtnbdbackup -d webvm -l full -x vda -o /backup/
   virtnbdbackup -d webvm -l full -z -o /backup/     compressed
 
-This is virtkeep under the name of virtnbdbackup: same options, same files, same exit status (0 done,
+This is virtkeep under the name of virtnbdbackup: same options, same files, same exit status (0 done, \
 1 failed, 2 wrong usage, or --strict and warnings). `virtkeep backup --help` has what it can do beyond.";

@@ -124,8 +124,8 @@ const EXAMPLES: &str = "Examples:
   virtnbdrestore -i /backup/ -o dump              the heads of the data files
   virtnbdrestore -i /backup/ -o verify            every byte of every file
   virtnbdrestore -i /backup/ -o /target           all disks
-  virtnbdrestore -cD -i /backup/ -o /target       and define the domain as restore_NAME
+  virtnbdrestore -cD -i /backup/ -o /target       and define it, as restore_NAME
   virtnbdrestore -i /backup/ -o /target --until virtnbdbackup.2
 
-This is virtkeep under the name of virtnbdrestore: same options, same files, exit status 0 done, 1 failed or
+This is virtkeep under the name of virtnbdrestore: same options, same files, exit status 0 done, 1 failed or \
 damaged, 2 wrong usage. `virtkeep restore --help` has what it can do beyond.";

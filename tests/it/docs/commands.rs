@@ -78,7 +78,7 @@ fn every_command_line_is_one_that_the_program_takes() {
     for command in Cli::command().get_subcommands() {
         let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
         let begin = text.split_once("Examples:\n").map_or("", |(_, rest)| rest);
-        let text = begin.split("\n\n").next().unwrap_or_default().replace("\\\n", "");
+        let text = begin.split("\n\n").next().unwrap_or_default().replace("\\\n      ", "");
         for line in text.lines().map(str::trim_start).filter(|line| line.starts_with("virtkeep ")) {
             // What is behind two spaces is a remark.
             let line = line.split("  ").next().unwrap_or_default();
