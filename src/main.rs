@@ -42,6 +42,7 @@ fn own() -> i32 {
     let Read { cli, notes } = match config::read::read(&words, &Variables::of(std::env::vars_os())) {
         Ok(read) => read,
         Err(Failure::Usage(error)) => {
+            let error = cli::usage::explain(error, &words);
             let _ = error.print();
             return cli::usage::status(&error, &words);
         }

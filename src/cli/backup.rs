@@ -107,11 +107,11 @@ pub struct Backup {
     #[arg(long, value_name = "MODE", default_value = "0600", value_parser = parse_mode)]
     pub mode: u32,
 
-    /// Remove older checkpoints of the chain than the newest N from the domain once the run is committed:
+    /// Remove older checkpoints of the chain than the newest N, at least 2, from the domain once the run is committed:
     /// their bitmaps cost the guest memory. Every point can still be restored, and virtnbdbackup 1.9 can
     /// continue the chain (2.28 refuses); a disk that was in none of the newest N runs is full in its next
     /// one [default: keep all]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(2..))]
+    #[arg(long, value_name = "N", value_parser = parse_keep)]
     pub keep_checkpoints: Option<u64>,
 
     /// Several domains.
@@ -396,6 +396,10 @@ fn parse_request(text: &str) -> Result<u64, String> {
 
 fn parse_wait(text: &str) -> Result<Duration, String> {
     text.parse::<u32>().map(|seconds| Duration::from_secs(seconds.into())).map_err(|_| "a number of seconds".to_owned())
+}
+
+fn parse_keep(text: &str) -> Result<u64, String> {
+    text.parse().ok().filter(|count| *count >= 2).ok_or_else(|| "a number, at least 2".to_owned())
 }
 
 fn parse_mode(text: &str) -> Result<u32, String> {

@@ -15,9 +15,9 @@ pub struct Chains {
     #[arg(short, long, value_name = "DISK", value_delimiter = ',', conflicts_with = "file")]
     pub disk: Vec<String>,
 
-    /// Restore point: a checkpoint, a run id (its first 4 characters will do), or a date in local time
-    /// (YYYY-MM-DD, or with HH:MM too), which means the newest run started by then [default: the
-    /// newest point]
+    /// Restore point: a checkpoint, a run id (its first 4 characters will do), or a date in local time: the newest
+    /// run started by its end. 2026-11-20 is that whole day, "2026-11-20 06:15" that whole minute; seconds, and T
+    /// instead of the space, will do, too [default: the newest point]
     #[arg(short, long, value_name = "POINT", conflicts_with = "file")]
     pub until: Option<String>,
 

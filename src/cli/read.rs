@@ -24,9 +24,9 @@ pub struct Restore {
     #[arg(long, value_name = "DISK=DEVICE", value_parser = parse_place)]
     pub to_device: Vec<(String, PathBuf)>,
 
-    /// Restore point: a checkpoint, a run id (its first 4 characters will do), or a date in local time
-    /// (YYYY-MM-DD, or with HH:MM too), which means the newest run started by then [default: the
-    /// newest point]
+    /// Restore point: a checkpoint, a run id (its first 4 characters will do), or a date in local time: the newest
+    /// run started by its end. 2026-11-20 is that whole day, "2026-11-20 06:15" that whole minute; seconds, and T
+    /// instead of the space, will do, too [default: the newest point]
     #[arg(short, long, value_name = "POINT", conflicts_with = "sequence")]
     pub until: Option<String>,
 
@@ -170,8 +170,9 @@ pub struct Verify {
     pub domain: Option<String>,
 
     /// With --deep or --against-live: this restore point: a checkpoint, a run id (its first 4 characters will
-    /// do), or a date in local time (YYYY-MM-DD, or with HH:MM too), which means the newest run started by then
-    /// [default: all points; of --against-live the newest]
+    /// do), or a date in local time: the newest run started by its end. 2026-11-20 is that whole day,
+    /// "2026-11-20 06:15" that whole minute; seconds, and T instead of the space, will do, too [default: all points;
+    /// of --against-live the newest]
     #[arg(short, long, value_name = "POINT", requires = "content")]
     pub until: Option<String>,
 

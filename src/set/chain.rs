@@ -41,9 +41,18 @@ pub fn find_point<'c>(catalogue: &'c Catalogue, until: Option<&str>) -> Result<&
                 unknown(format!("no run of the set had started by {}", date.strftime("%Y-%m-%d %H:%M:%S")))
             })
         }
+        ([], None) if is_meant_as_date(until) => Err(no_date(catalogue, until)),
         ([], None) => Err(unknown(format!("no restore point is called {until:?}"))),
         (several, _) => Err(unknown(format!("{until:?} fits {} restore points", several.len()))),
     }
+}
+
+fn no_date(catalogue: &Catalogue, until: &str) -> Error {
+    let directory = catalogue.files.place();
+    Error::new(Kind::NotFound, format!("no date is written {until:?}")).path(directory).hint(format!(
+        "dates are 2026-11-20, \"2026-11-20 06:15\" or \"2026-11-20 06:15:10\"; `virtkeep dump -i {}` lists the points",
+        directory.display()
+    ))
 }
 
 /// Where a manifest or a stream's head is damaged, a whole run may be missing from the catalogue: the
@@ -66,6 +75,14 @@ fn refuse_damaged(catalogue: &Catalogue) -> Result<()> {
 
 fn newest_by<'c>(catalogue: &'c Catalogue, date: &jiff::Zoned) -> Option<&'c Run> {
     catalogue.runs.iter().rev().find(|run| run.started.timestamp() <= date.timestamp())
+}
+
+/// Whether somebody who wrote `text` thought of a day, in other ways than [`parse_date`] reads.
+fn is_meant_as_date(text: &str) -> bool {
+    let is_number = text.starts_with(|c: char| c.is_ascii_digit()) && text.contains(['-', '.', '/', ':']);
+    let has_letters = text.contains(|c: char| c.is_ascii_alphabetic() && !matches!(c, 'T' | 'Z'));
+    let word = text.to_ascii_lowercase();
+    (is_number && !has_letters) || ["yesterday", "today", "now"].contains(&word.as_str()) || word.ends_with(" ago")
 }
 
 /// The last moment that `text` describes, in local time unless it carries an offset.
@@ -193,6 +210,18 @@ mod tests {
         }
         for bad in ["aaaa", "b", "virtnbdbackup.9", "2025-12-31", "yesterday", ""] {
             assert_eq!(find_point(&set, Some(bad)).unwrap_err().kind(), Kind::NotFound, "{bad}");
+        }
+        for (text, is_date) in [
+            ("29.11.2026", true),
+            ("2026-13-29", true),
+            ("2026/01/02", true),
+            ("yesterday", true),
+            ("2 days ago", true),
+            ("zzzz", false),
+            ("virtnbdbackup.9", false),
+        ] {
+            let error = find_point(&set, Some(text)).unwrap_err();
+            assert_eq!(error.hint_text().unwrap().contains("\"2026-11-20 06:15\""), is_date, "{text}: {error}");
         }
     }
 
