@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use self::cells::Scale;
 use self::layers::Disk;
 use self::map::Page;
+use super::backup::disks::owner;
 use super::print::print;
 use super::{Session, foreign_raw, published, whole};
 use crate::cli::read::Dump;
@@ -68,10 +69,13 @@ fn show(args: &Dump, session: &Session, catalogue: &Catalogue) -> Result<bool> {
     }
     print(if args.json {
         format!("{:#}\n", to_json(catalogue))
-    } else if args.tree && !catalogue.runs.is_empty() {
-        tree::draw(catalogue, columns, colour, |run| short_id(&run.id), |run| broken(catalogue, run))
+    } else if catalogue.runs.is_empty() {
+        NOTHING.to_owned()
+    } else if args.tree {
+        let tree = tree::draw(catalogue, columns, colour, |run| short_id(&run.id), |run| broken(catalogue, run));
+        format!("{}\n{tree}", screen::plain(&title(catalogue), columns))
     } else {
-        to_table(catalogue)
+        head(catalogue) + &to_table(catalogue)
     })?;
     Ok(false)
 }
@@ -88,8 +92,15 @@ fn refuse_special(path: &Path) -> error::Result<()> {
     }
 }
 
+/// The line above the points: whose they are.
+fn head(catalogue: &Catalogue) -> String {
+    let head: String = title(catalogue).chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    format!("{head}\n")
+}
+
+/// The domain, where the set knows it, and the set.
 fn title(catalogue: &Catalogue) -> String {
-    let domain = catalogue.runs.iter().rev().find_map(|run| Some(run.manifest.as_ref()?.domain.clone()));
+    let domain = catalogue.runs.iter().rev().find_map(|run| owner(catalogue, run)).map(|(_, name)| name);
     let place = catalogue.files.place().display().to_string();
     match domain {
         Some(domain) => format!("{domain}: {place}"),
@@ -103,9 +114,6 @@ fn broken(catalogue: &Catalogue, run: &Run) -> Option<String> {
 }
 
 fn to_table(catalogue: &Catalogue) -> String {
-    if catalogue.runs.is_empty() {
-        return NOTHING.to_owned();
-    }
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(["ID", "STARTED", "LEVEL", "CHECKPOINT", "DISKS", "SIZE", "GUEST BYTES", "STORED", "NEEDS"]);

@@ -99,14 +99,20 @@ pub fn run(args: &Restore, session: &Session) -> Result<Exit> {
     }
     tracing::info!(
         target: OWN,
-        "{}: {} restored to {} ({}) in {}",
+        "{}: restored {} ({}) in {}",
         if whole == Exit::Damage { "Finished" } else { "Finished successfully" },
-        chains.iter().map(|chain| chain.target()).collect::<Vec<_>>().join(", "),
-        args.output.as_ref().map_or_else(|| "the devices".to_owned(), |path| path.display().to_string()),
+        chains.iter().zip(&targets).map(|(chain, target)| made(&host, chain.target(), target)).collect::<Vec<_>>().join(", "),
         format_bytes(bytes),
         format_duration(begin.elapsed())
     );
     Ok(whole)
+}
+
+/// A disk, and the whole path of what it was restored to.
+fn made(host: &Host, disk: &str, target: &Target) -> String {
+    let path = target.path();
+    let whole = host.is_local().then(|| std::path::absolute(path).ok()).flatten();
+    format!("{disk} to {}", whole.as_deref().unwrap_or(path).display())
 }
 
 /// The options, with the name that the drop-in command gives to a domain where none is asked for.

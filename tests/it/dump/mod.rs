@@ -218,7 +218,10 @@ fn sets_of_virtnbdbackup_are_drawn() {
     disk("vda", 1 << 20, [&[(0, 8192), (524_288, 4096)], &[(4096, 8192)], &[(1_044_480, 4096)]]);
     disk("vdb", 262_656, [&[(4096, 4096)], &[], &[(262_144, 512)]]);
     let text = dump("80", Path::new(&zips), &["--tree"]);
-    assert!(text.starts_with("┌ virtnbdbackup.0 ") && text.contains("\n└ virtnbdbackup.2 "), "{text}");
+    assert!(
+        text.starts_with("zipped: ") && text.contains("\n┌ virtnbdbackup.0 ") && text.contains("\n└ virtnbdbackup.2 "),
+        "{text}"
+    );
 }
 
 /// The runs' ids, as JSON tells them.
@@ -232,20 +235,21 @@ fn tree(case: &Case<'_>) {
     for columns in [24, 60, 100] {
         let text = dump(&columns.to_string(), &case.set, &["--tree"]);
         assert!(text.lines().all(|line| line.chars().count() <= columns), "{columns}: {text}");
-        let heads: Vec<String> = text.lines().map(|line| line.chars().take(4).collect()).collect();
+        assert!(text.starts_with(case.domain.name()), "{text}");
+        let heads: Vec<String> = text.lines().skip(1).map(|line| line.chars().take(4).collect()).collect();
         let ids = ids(&case.set);
         // The differential stands beside the increment that it builds on.
         for (head, sign) in heads.iter().zip(["┌ ", "└ ", "  └ "]) {
             assert!(head.starts_with(sign), "{text}");
         }
-        for (line, id) in text.lines().zip(&ids) {
+        for (line, id) in text.lines().skip(1).zip(&ids) {
             assert!(line.contains(&id[..8]), "{text}");
         }
     }
     // The longest bar is the largest file's, and fills its place.
     let text = dump("100", &case.set, &["--tree"]);
-    let bars: Vec<usize> = text.lines().map(|line| line.matches('█').count()).collect();
+    let bars: Vec<usize> = text.lines().skip(1).map(|line| line.matches('█').count()).collect();
     assert!(bars[2] > bars[0] && bars[0] > bars[1], "{text}");
-    let full = text.lines().nth(2).unwrap();
+    let full = text.lines().nth(3).unwrap();
     assert_eq!(full.chars().count(), 100, "{text}");
 }
