@@ -1,7 +1,8 @@
 //! One line of the report, and the report as a table and as JSON.
 
-use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
+
+use super::names::short;
 
 /// What a finding is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,26 +139,81 @@ pub fn compared(before: Vec<Finding>, after: &[Finding]) -> Vec<Finding> {
     all
 }
 
-/// The table. Commands in it are not broken into lines: they are there to be copied.
+/// A name that is longer has a line of its own.
+const WIDEST_NAME: usize = 32;
+/// A state that is longer goes on in the next line.
+const WIDEST_STATE: usize = 44;
+
+/// The table, of about a hundred columns. What is to be done is below its line: commands in it are not broken, they
+/// are there to be copied.
 pub fn to_table(findings: &[Finding], repaired: bool) -> String {
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(["", "WHAT", "STATE", "WHOSE", if repaired { "DONE" } else { "TO DO" }]);
-    for finding in findings {
-        let mark = match finding.verdict {
-            Verdict::Look if finding.done.as_deref() != Some("mended") => "!",
-            _ => "",
-        };
-        let last = match (&finding.done, &finding.remedy) {
-            (Some(done), _) => done.clone(),
-            (None, Remedy::None) => "-".to_owned(),
-            (None, Remedy::Repair(what)) => format!("--repair {what}"),
-            (None, Remedy::Advice(what)) => what.clone(),
-        };
-        let whose = if finding.whose.is_empty() { "-" } else { &finding.whose };
-        table.add_row([mark, &plain(&finding.what), &plain(&finding.state), &plain(whose), &plain(&last)]);
+    let names: Vec<String> = findings.iter().map(|finding| shortened(&plain(&finding.what))).collect();
+    let states: Vec<Vec<String>> =
+        findings.iter().map(|finding| lines(&shortened(&plain(&finding.state)), WIDEST_STATE)).collect();
+    let width = |texts: &mut dyn Iterator<Item = &String>, most: usize| {
+        texts.map(|text| text.chars().count()).filter(|width| *width <= most).max().unwrap_or(0).max("WHAT".len() + 1)
+    };
+    let (name_width, state_width) =
+        (width(&mut names.iter(), WIDEST_NAME), width(&mut states.iter().flatten(), WIDEST_STATE));
+    let row = |mark: &str, name: &str, state: &str, whose: &str| {
+        let row = format!(" {mark:1}  {name:name_width$}  {state:state_width$}  {whose}");
+        format!("{}\n", row.trim_end())
+    };
+    let mut text = row("", "WHAT", "STATE", "WHOSE");
+    for ((finding, name), state) in findings.iter().zip(&names).zip(&states) {
+        let is_mended = finding.done.as_deref() == Some("mended");
+        let mut mark = if finding.verdict == Verdict::Look && !is_mended { "!" } else { "" };
+        let mut name = name.as_str();
+        if name.chars().count() > name_width {
+            text += &format!(" {mark:1}  {name}\n");
+            (mark, name) = ("", "");
+        }
+        let whose = if finding.whose.is_empty() { "-".to_owned() } else { plain(&finding.whose) };
+        text += &row(mark, name, state.first().map_or("", String::as_str), &whose);
+        for more in state.iter().skip(1) {
+            text += &row("", "", more, "");
+        }
+        if let Some(what) = told(finding) {
+            text += &format!("      {}: {}\n", if repaired { "done" } else { "to do" }, plain(&what));
+        }
     }
-    format!("{}\n", table.trim_fmt())
+    text
+}
+
+/// What was done about a finding, or is to be done.
+fn told(finding: &Finding) -> Option<String> {
+    match (&finding.done, &finding.remedy) {
+        (Some(done), _) => Some(done.clone()),
+        (None, Remedy::None) => None,
+        (None, Remedy::Repair(what)) => Some(format!("--repair {what}")),
+        (None, Remedy::Advice(what)) => Some(what.clone()),
+    }
+}
+
+/// A text whose UUIDs are as short as everywhere; JSON has them whole.
+fn shortened(text: &str) -> String {
+    let word = |word: &str| match uuid::Uuid::parse_str(word) {
+        Ok(run) => short(run),
+        Err(_) => word.to_owned(),
+    };
+    text.split(' ').map(word).collect::<Vec<_>>().join(" ")
+}
+
+/// The text in lines of at most `width` characters; a word that is longer stays whole.
+fn lines(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let room = width.saturating_sub(word.chars().count());
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if line.chars().count() < room => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 /// Names come from images and from other tools: what would move the cursor is not shown.
@@ -223,8 +279,8 @@ mod tests {
         let done: Vec<_> = all.iter().map(|finding| finding.done.as_deref().unwrap_or("-")).collect();
         assert_eq!(done, ["-", "mended", "left: look", "NOT mended: the messages say why", "-"]);
         let table = to_table(&all, true);
-        let marked: Vec<bool> = table.lines().map(|line| line.trim_start().starts_with('!')).collect();
-        assert_eq!(marked, [false, false, false, true, true, false], "{table}");
+        let marked: Vec<&str> = table.lines().filter(|line| line.trim_start().starts_with('!')).collect();
+        assert!(matches!(marked[..], [a, b] if a.contains("checkpoint a") && b.contains("checkpoint b")), "{table}");
         assert!(any_to_look_at(&after) && !any_to_look_at(&after[..2]));
     }
 
@@ -233,5 +289,33 @@ mod tests {
         let table = to_table(&[Finding::look(Area::Bitmap, "bitmap \x1b[2J\r", "x\ny")], false);
         assert!(!table.trim_end().replace('\n', "").contains(char::is_control), "{table:?}");
         assert_eq!(table.lines().count(), 2);
+    }
+
+    #[test]
+    fn lines_are_short_and_commands_whole() {
+        let run = "run 1636bb03-8a3f-4a0e-9c55-0c0d7a8b9f10";
+        let command = format!("if nothing needs it: rm {}", "/long/path".repeat(20));
+        let path = format!("/var/tmp/{}", "x".repeat(60));
+        let findings = [
+            Finding::good(Area::Domain, "domain web", "running"),
+            Finding::look(Area::Set, run, "inc backup DID NOT FINISH: its process is gone; the guest may be frozen")
+                .of("this set")
+                .advice(&command),
+            Finding::good(Area::Scratch, &path, "a file").of("this set, run 1636bb03"),
+        ];
+        let table = to_table(&findings, false);
+        assert_eq!(
+            table.lines().collect::<Vec<_>>(),
+            [
+                "    WHAT          STATE                                      WHOSE",
+                "    domain web    running                                    -",
+                " !  run 1636bb03  inc backup DID NOT FINISH: its process is  this set",
+                "                  gone; the guest may be frozen",
+                &format!("      to do: {command}"),
+                &format!("    {path}"),
+                "                  a file                                     this set, run 1636bb03",
+            ]
+        );
+        assert_eq!(to_json(&findings)[1]["what"], run);
     }
 }

@@ -100,7 +100,7 @@ fn other_sets_and_other_domains() {
     case.backup(&[]).succeeds();
     let before = case.everything();
     let wrong = other.doctor_of(&case.set, &["--repair"]).ends_with(3).says(&["nothing is mended"]);
-    assert!(wrong.stdout.contains("another domain: d ("), "{}", wrong.stdout);
+    assert!(wrong.stdout.contains("backups of another domain: d\n"), "{}", wrong.stdout);
     assert_eq!(case.everything(), before);
 
     let second = case.set.with_file_name("second");
