@@ -33,7 +33,7 @@ const NAMED: usize = 5;
 pub fn run(args: &Cp, session: &Session) -> Result<Exit> {
     guestfs::check()?;
     let (places, destination) = destination::resolve(args)?;
-    guest::with(&args.point, session, |guest| {
+    guest::with(&args.point, &places, session, |guest| {
         let copier = Copier { args, session };
         let mut exit = Exit::Done;
         match &destination {

@@ -39,15 +39,22 @@ pub struct Guest {
     mounted: Option<String>,
 }
 
-/// Runs `work` with the point's disks in an appliance, which ends with it.
+/// Runs `work` with the point's disks in an appliance, which ends with it. Of `places` the disks that the point does
+/// not have are refused before.
 ///
 /// # Errors
 /// [`Kind::NotFound`] without guestfish, before anything else is done; what fails about the set; what fails about
 /// the appliance; what `work` returns.
-pub fn with<T>(args: &Point, session: &Session, work: impl FnOnce(&mut Guest) -> Result<T>) -> Result<T> {
+pub fn with<'p, T>(
+    args: &Point,
+    places: impl IntoIterator<Item = &'p Place>,
+    session: &Session,
+    work: impl FnOnce(&mut Guest) -> Result<T>,
+) -> Result<T> {
     let keys = read_keys(args)?;
     let (chains, _) = chains::open(&args.chains, session)?;
     let targets: Vec<String> = chains.iter().map(|chain| chain.target().to_owned()).collect();
+    places.into_iter().try_for_each(|place| place.refuse_unknown_disk(&targets))?;
     let directory = tempfile::Builder::new()
         .prefix("virtkeep.")
         .tempdir_in(temporary())

@@ -23,7 +23,7 @@ use crate::units::format_bytes;
 pub fn run(args: &Ls, session: &Session) -> Result<Exit> {
     guestfs::check()?;
     let place = args.path.as_deref().map(Place::parse).transpose()?;
-    let text = guest::with(&args.point, session, |guest| {
+    let text = guest::with(&args.point, &place, session, |guest| {
         Ok(match &place {
             Some(place) => list(guest, place, args)?,
             None => overview(guest, args.json)?,

@@ -68,6 +68,23 @@ impl Place {
         }
     }
 
+    /// Fails where the name can only be that of a disk, or of a partition of one, that is not among `targets`.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`].
+    pub fn refuse_unknown_disk(&self, targets: &[String]) -> Result<()> {
+        let Some(name) = &self.name else { return Ok(()) };
+        let disk = name.trim_end_matches(|c: char| c.is_ascii_digit());
+        let letters = ["vd", "sd", "hd", "xvd", "fd"].iter().find_map(|bus| disk.strip_prefix(bus));
+        let is_disk =
+            letters.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_lowercase()));
+        if !is_disk || targets.iter().any(|target| target == disk || target == name) {
+            return Ok(());
+        }
+        let message = format!("{name:?} is no disk and no file system of the restore point");
+        Err(Error::new(Kind::NotFound, message).hint(format!("the point has the disks {}", targets.join(", "))))
+    }
+
     /// For messages.
     pub fn shown(&self) -> String {
         let name = self.name.as_ref().map(|name| format!("{name}:")).unwrap_or_default();
@@ -171,6 +188,18 @@ mod tests {
 
     fn place(text: &str) -> Place {
         Place::parse(OsStr::new(text)).unwrap()
+    }
+
+    #[test]
+    fn disks_that_there_are_not_are_refused_before_the_appliance_starts() {
+        let targets = ["vda".to_owned(), "sdb".to_owned()];
+        for known in ["vda:/", "vda2:/", "sdb12:/", "/etc", "vg0/home:/", "md0:/", "vdata:/x/y"] {
+            let refused = place(known).refuse_unknown_disk(&targets).is_err();
+            assert_eq!(refused, known == "vdata:/x/y", "{known}");
+        }
+        for unknown in ["vdz:/", "vdb1:/etc", "sda:"] {
+            assert_eq!(place(unknown).refuse_unknown_disk(&targets).unwrap_err().kind(), Kind::NotFound, "{unknown}");
+        }
     }
 
     #[test]

@@ -97,7 +97,8 @@ impl Shell {
         shell.call("run", &[]).map_err(|error| {
             error.hint(
                 "`libguestfs-test-tool` shows what is wrong with libguestfs on this host; where the message is about \
-                 KVM, LIBGUESTFS_BACKEND_SETTINGS=force_tcg does without; $TMPDIR and /var/tmp need some space",
+                 KVM, LIBGUESTFS_BACKEND_SETTINGS=force_tcg does without; where it is about supermin, the usual cause is that /boot/vmlinuz-* is not \
+                 there or for root alone to read; $TMPDIR and /var/tmp need some space",
             )
         })?;
         Ok(shell)
