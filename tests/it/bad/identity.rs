@@ -52,7 +52,7 @@ fn a_chain_that_ended_is_not_continued_on_the_bitmaps_of_its_successor() {
     case.backs_up(&[], &["vda"]);
     case.backs_up(&[], &["vda"]);
     let second = lab.fresh_directory().join("second");
-    case.backup_to(&second, &[]).succeeds().says(&["ends the chain of checkpoint virtnbdbackup.0", "set"]);
+    case.backup_to(&second, &[]).succeeds().says(&["ends the chain of checkpoint virtnbdbackup.1", "set"]);
     case.domain.write("vda", 0xbb, 0, MIB);
     case.backup_to(&second, &[]).succeeds();
     // A cluster's restart: the host forgets, the bitmaps stay.

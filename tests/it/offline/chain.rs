@@ -120,7 +120,7 @@ fn a_new_chain_ends_the_old_one() {
     let case = stopped_after_two_runs(&lab);
     write(&case, "vda", "write -P 0x21 2M 64k");
     let new = Case { lab: &lab, domain: TestDomain::known(&lab, "d"), set: lab.fresh_directory().join("new") };
-    backs_up(&new, &["-l", "full"], DISKS).says(&["ends the chain of checkpoint virtnbdbackup.0"]);
+    backs_up(&new, &["-l", "full"], DISKS).says(&["ends the chain of checkpoint virtnbdbackup.1"]);
     assert_eq!(case.checkpoints(), ["virtnbdbackup.0"]);
     assert_eq!(bitmaps(&case, "vda"), ["marker", "virtnbdbackup.0"]);
     assert!(listing(&case.set.join(".virtkeep")).contains(&"ended".to_owned()));

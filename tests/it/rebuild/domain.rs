@@ -54,8 +54,14 @@ fn a_domain_with_disks_of_all_kinds_comes_back() {
     hand_over(&out);
     lab.virsh(&[&"pool-define-as", &"restored", &"dir", &"--target", &out]);
     lab.virsh(&[&"pool-start", &"restored"]);
+    fs::write(out.join("seen"), "").unwrap();
     let run = restore(&lab, &set, &out, &["-D"]).succeeds();
     run.says(&["disk vdc is not part", "drive hdb is empty now", "drive fda is empty now", "storage pool of"]);
+    // The pool was looked at again. The images are root's, whom this libvirtd is not.
+    let volumes = lab.virsh(&[&"vol-list", &"restored"]);
+    assert!(volumes.contains("seen") && !volumes.contains("web-vda.qcow2"), "{volumes}");
+    hand_over(&out);
+    lab.virsh(&[&"pool-refresh", &"restored"]);
     let volumes = lab.virsh(&[&"vol-list", &"restored"]);
     assert!(volumes.contains("web-vda.qcow2") && volumes.contains("overlay.qcow2"), "{volumes}");
     let info = lab.virsh(&[&"dominfo", &"web"]);
