@@ -2,21 +2,16 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice};
-use std::num::NonZeroU64;
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, pwritev};
 
+use super::behind::{Behind, STEP};
+
 /// Bytes of one write, which the others who write to the same file wait for: a MiB of a disk, and the headers of the
 /// frames that it is in. Headers that are written for themselves are as many writes again.
 pub const MAX_WRITE: usize = (1 << 20) + (64 << 10);
-
-/// The kernel is told in steps of so many bytes to write to the disk what was written.
-const BEHIND_STEP: u64 = 8 << 20;
-
-/// So many bytes stay in the page cache until they are durable.
-const BEHIND: u64 = 64 << 20;
 
 /// A file, written by one thread at a time.
 #[derive(Debug)]
@@ -25,12 +20,13 @@ pub(super) struct Cached {
     /// Held while something is written: Linux lets one write at a time into a file, and who waits for that in the
     /// kernel takes a processor. How much was written, wherever, since the kernel was last told.
     turn: Mutex<u64>,
+    behind: Behind,
 }
 
 impl Cached {
     /// Writes to `file`.
     pub(super) fn new(file: File) -> Self {
-        Self { file, turn: Mutex::new(0) }
+        Self { file, turn: Mutex::new(0), behind: Behind::default() }
     }
 
     /// The file.
@@ -69,10 +65,10 @@ impl Cached {
             }
         }
         *told += end - position;
-        if *told >= BEHIND_STEP {
+        if *told >= STEP {
             *told = 0;
             drop(told);
-            self.write_behind(end);
+            self.behind.tell(&self.file, end);
         }
         Ok(())
     }
@@ -86,17 +82,5 @@ impl Cached {
         // Nothing depends on it.
         let _ = fadvise(&self.file, 0, None, Advice::DontNeed);
         Ok(())
-    }
-
-    /// A copy is not to fill the host's page cache, and not to leave all of the writing to its end. "Don't need"
-    /// begins to write what is dirty of a range and drops the rest, so the second time drops what was written the
-    /// first time. Advice that is not taken changes nothing.
-    fn write_behind(&self, end: u64) {
-        let before = |bytes: u64| end.saturating_sub(bytes);
-        for range in [before(BEHIND + 2 * BEHIND_STEP)..before(BEHIND), before(2 * BEHIND_STEP)..end] {
-            if let Some(length) = NonZeroU64::new(range.end - range.start) {
-                let _ = fadvise(&self.file, range.start, Some(length), Advice::DontNeed);
-            }
-        }
     }
 }

@@ -5,6 +5,7 @@
 //! all others, and small pieces    -> one thread at a time through the page cache, which it leaves soon
 //! ```
 
+mod behind;
 mod both_ways;
 mod cached;
 mod chunk;
