@@ -71,3 +71,30 @@ fn advise(file: &File, end: u64) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// More steps than may wait, and ends of all kinds: nobody hangs, and the content is what it was.
+    #[test]
+    fn any_number_of_steps_is_told() {
+        let mut file = tempfile::tempfile().unwrap();
+        let bytes = vec![7; 3 << 20];
+        file.write_all(&bytes).unwrap();
+        let behind = Behind::default();
+        std::thread::scope(|scope| {
+            for thread in 0..3 {
+                let (behind, file) = (&behind, &file);
+                scope.spawn(move || (0..100).for_each(|number| behind.tell(file, number * STEP + thread)));
+            }
+        });
+        behind.tell(&file, u64::MAX);
+        drop(behind);
+        let mut found = vec![0; bytes.len()];
+        std::os::unix::fs::FileExt::read_exact_at(&file, &mut found, 0).unwrap();
+        assert!(found == bytes);
+    }
+}
