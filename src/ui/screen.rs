@@ -36,6 +36,11 @@ pub fn bar(eighths: usize) -> String {
     bar
 }
 
+/// A text without what would move the cursor: names come from images and from other tools.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
+}
+
 /// A name that may be anybody's, in printable ASCII, each character one column wide, and at most `width` of them.
 pub fn plain(name: &str, width: usize) -> String {
     let mut text = String::new();

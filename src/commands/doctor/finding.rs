@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::names::short;
+use crate::ui::screen::printable;
 
 /// What a finding is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,9 +148,9 @@ const WIDEST_STATE: usize = 44;
 /// The table, of about a hundred columns. What is to be done is below its line: commands in it are not broken, they
 /// are there to be copied.
 pub fn to_table(findings: &[Finding], repaired: bool) -> String {
-    let names: Vec<String> = findings.iter().map(|finding| shortened(&plain(&finding.what))).collect();
+    let names: Vec<String> = findings.iter().map(|finding| shortened(&printable(&finding.what))).collect();
     let states: Vec<Vec<String>> =
-        findings.iter().map(|finding| lines(&shortened(&plain(&finding.state)), WIDEST_STATE)).collect();
+        findings.iter().map(|finding| lines(&shortened(&printable(&finding.state)), WIDEST_STATE)).collect();
     let width = |texts: &mut dyn Iterator<Item = &String>, most: usize| {
         texts.map(|text| text.chars().count()).filter(|width| *width <= most).max().unwrap_or(0).max("WHAT".len() + 1)
     };
@@ -168,13 +169,13 @@ pub fn to_table(findings: &[Finding], repaired: bool) -> String {
             text += &format!(" {mark:1}  {name}\n");
             (mark, name) = ("", "");
         }
-        let whose = if finding.whose.is_empty() { "-".to_owned() } else { plain(&finding.whose) };
+        let whose = if finding.whose.is_empty() { "-".to_owned() } else { printable(&finding.whose) };
         text += &row(mark, name, state.first().map_or("", String::as_str), &whose);
         for more in state.iter().skip(1) {
             text += &row("", "", more, "");
         }
         if let Some(what) = told(finding) {
-            text += &format!("      {}: {}\n", if repaired { "done" } else { "to do" }, plain(&what));
+            text += &format!("      {}: {}\n", if repaired { "done" } else { "to do" }, printable(&what));
         }
     }
     text
@@ -214,11 +215,6 @@ fn lines(text: &str, width: usize) -> Vec<String> {
         }
     }
     lines
-}
-
-/// Names come from images and from other tools: what would move the cursor is not shown.
-fn plain(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
 }
 
 /// The findings for scripts.

@@ -94,8 +94,7 @@ fn refuse_special(path: &Path) -> error::Result<()> {
 
 /// The line above the points: whose they are.
 fn head(catalogue: &Catalogue) -> String {
-    let head: String = title(catalogue).chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-    format!("{head}\n")
+    format!("{}\n", screen::printable(&title(catalogue)))
 }
 
 /// The domain, where the set knows it, and the set.

@@ -87,10 +87,14 @@ fn all(args: &Backup, connection: &Connection, patterns: &[Pattern], now: &Zoned
 }
 
 fn named(args: &Backup, connection: &Connection, now: &Zoned) -> Result<Vec<Chosen>> {
-    let mut chosen: Vec<Chosen> = Vec::new();
+    let (mut chosen, mut domains): (Vec<Chosen>, Vec<Domain>) = (Vec::new(), Vec::new());
     for name in &args.domain {
         let next = match connection.domain(name) {
-            Ok(domain) => found(args, &domain, now),
+            Ok(domain) => {
+                let next = found(args, &domain, now);
+                domains.push(domain);
+                next
+            }
             // That of the others would fail alike.
             Err(error) if !connection.is_alive() => return Err(error.into()),
             Err(error) => Chosen { name: name.clone(), directory: Err(error) },
@@ -102,7 +106,6 @@ fn named(args: &Backup, connection: &Connection, now: &Zoned) -> Result<Vec<Chos
         }
         chosen.push(next);
     }
-    let domains: Vec<Domain> = chosen.iter().filter_map(|chosen| connection.domain(&chosen.name).ok()).collect();
     tell_unknown_disks(args, &domains);
     Ok(chosen)
 }

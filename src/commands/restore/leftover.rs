@@ -5,9 +5,10 @@ use crate::chain_device::ChainDevice;
 use crate::error::{Error, Kind};
 use crate::host::Host;
 
-/// Clears up after `error` at `target`, with the images of `whole` finished before it. What is damaged may be all there
-/// is: then everything stays, and it is said what each file is. Anything else can be done again, and takes space.
-pub fn clear(host: &Host, whole: &[Target], target: &Target, error: &Error) {
+/// Clears up after `error` at `target`, with the images of `whole` finished before it, and `others` not begun. What is
+/// damaged may be all there is: then everything stays, and it is said what each file is, and how the others are
+/// restored. Anything else can be done again, and takes space.
+pub fn clear(host: &Host, whole: &[Target], target: &Target, others: &[ChainDevice], error: &Error) {
     if !matches!(error.kind(), Kind::Corrupt | Kind::Incomplete) {
         if matches!(target, Target::Device(_)) && !matches!(error.kind(), Kind::Usage | Kind::Busy) {
             incomplete(target);
@@ -27,12 +28,8 @@ pub fn clear(host: &Host, whole: &[Target], target: &Target, error: &Error) {
             target.path().file_name().unwrap_or_default()
         );
     }
-}
-
-/// After damage, how `chains`, of disks whose turn had not come, are restored.
-pub fn others(chains: &[ChainDevice], error: &Error) {
-    let disks: Vec<&str> = chains.iter().map(ChainDevice::target).collect();
-    if !disks.is_empty() && matches!(error.kind(), Kind::Corrupt | Kind::Incomplete) {
+    let disks: Vec<&str> = others.iter().map(ChainDevice::target).collect();
+    if !disks.is_empty() {
         tracing::warn!("nothing was restored of {} yet: -d {} does that", disks.join(", "), disks.join(","));
     }
 }

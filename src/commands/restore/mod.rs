@@ -69,8 +69,7 @@ pub fn run(args: &Restore, session: &Session) -> Result<Exit> {
     for (number, (chain, target)) in chains.iter().zip(&targets).enumerate() {
         phrases::writing(args, chain, target);
         if let Err(error) = write::write(args, session, &host, chain, target) {
-            leftover::clear(&host, &targets[..number], target, &error);
-            leftover::others(&chains[number + 1..], &error);
+            leftover::clear(&host, &targets[..number], target, &chains[number + 1..], &error);
             return Err(error.disk(chain.target()).into());
         }
         phrases::written(args, chain);

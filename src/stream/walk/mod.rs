@@ -47,19 +47,18 @@ impl Walk<'_> {
         let mut sums = Sums::empty(self.file.stored.crc32().is_some());
         let mut frames = Frames::new(self);
         let most = usize::try_from(self.file.size.div_ceil(self.part)).unwrap_or(usize::MAX);
-        let (mut end, mut forgotten) = (0, Forgotten::new(self.file));
+        let mut forgotten = Forgotten::new(self.file);
         let merge = |checked: Checked| {
             frames.check(&checked.headers, findings);
             findings.append(checked.findings);
             sums = sums.then(checked.sums?, checked.length);
-            end += checked.length;
             forgotten.advance(checked.length);
             Ok(())
         };
         let state = || Reading::new(self, watch);
         in_order(Parts::new(self), threads.min(most), state, |reading, part| reading.check(part), merge)?;
         frames.finish(findings);
-        let rest = end..self.file.size;
+        let rest = self.index.stop + HEADER_LEN as u64..self.file.size;
         let length = rest.end - rest.start;
         let sums = sums.then(self.rest(rest, watch, findings)?, length);
         forgotten.advance(length);

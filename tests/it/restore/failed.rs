@@ -2,11 +2,19 @@
 
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
+use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 
 use super::{MIB, listing, make, restore};
 use crate::support::{Case, Lab, compare, program, run};
+
+/// Other bytes in the data of the disk's full.
+fn damage(set: &Path, disk: &str) {
+    let mut stream = File::options().write(true).open(set.join(format!("{disk}.full.data"))).unwrap();
+    stream.seek(SeekFrom::Start(MIB)).unwrap();
+    stream.write_all(b"damage").unwrap();
+}
 
 #[test]
 fn a_restore_that_is_going_on_is_not_disturbed() {
@@ -49,9 +57,7 @@ fn nothing_is_left_where_a_later_disk_fails() {
 fn what_is_whole_beside_damage_is_told() {
     let lab = Lab::up();
     let (domain, set) = make(&lab);
-    let mut stream = File::options().write(true).open(set.join("vdb.full.data")).unwrap();
-    stream.seek(SeekFrom::Start(MIB)).unwrap();
-    stream.write_all(b"damage").unwrap();
+    damage(&set, "vdb");
     let out = lab.fresh_directory();
     let failed = restore(&set, &out, &[]).ends_with(4);
     failed.says(&["d-vdb.qcow2.partial is incomplete: do not use it", "d-vda.qcow2.partial is whole and proven"]);
@@ -66,9 +72,7 @@ fn what_is_whole_beside_damage_is_told() {
 fn disks_behind_the_damaged_one_are_told() {
     let lab = Lab::up();
     let (domain, set) = make(&lab);
-    let mut stream = File::options().write(true).open(set.join("vda.full.data")).unwrap();
-    stream.seek(SeekFrom::Start(MIB)).unwrap();
-    stream.write_all(b"damage").unwrap();
+    damage(&set, "vda");
     let out = lab.fresh_directory();
     let failed = restore(&set, &out, &[]).ends_with(4);
     failed.says(&["d-vda.qcow2.partial is incomplete", "nothing was restored of vdb yet: -d vdb does that"]);
