@@ -212,6 +212,10 @@ pub struct Many {
     /// Where runs at the same time note what room for scratch files they may take.
     #[arg(skip)]
     pub shared: Option<PathBuf>,
+
+    /// The process of a domain tells its progress to the one that draws the bars.
+    #[arg(skip)]
+    pub tells: bool,
 }
 
 /// What happens to the guest at the moment of the backup.

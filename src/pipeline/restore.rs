@@ -7,7 +7,7 @@ use crate::block::BlockSink;
 use crate::cancel::Cancel;
 use crate::chain_device::{Buffers, ChainDevice};
 use crate::error::{Error, Result};
-use crate::extent::{self, Extent, Kind};
+use crate::extent::{Extent, Kind};
 use crate::stream::BLOCK;
 
 /// Copies all of `chain`, whose extents are `extents`, into `sink` with `threads` threads and flushes it. Zero ranges
@@ -25,7 +25,10 @@ pub fn copy(
     cancel: &Cancel,
 ) -> Result<()> {
     check_known(extents, chain.size()).map_err(|error| error.disk(chain.target()))?;
-    let queue = Queue::new(extents, CHAIN_WINDOW);
+    // What is read, proven and written while it is in the processor's cache, and nearly in the order of the disk. A
+    // compressed frame is read at once.
+    let is_compressed = chain.layers().iter().any(|layer| layer.meta().compression.is_lz4());
+    let queue = Queue::new(extents, if is_compressed { CHAIN_WINDOW } else { BLOCK });
     let stopped = cancel.child();
     let failures = Failures::default();
     std::thread::scope(|scope| {
@@ -72,30 +75,20 @@ fn work(
 ) -> Result<()> {
     let mut buffers = Buffers::default();
     let mut bytes = Vec::new();
-    // What is read, proven and written while it is in the processor's cache. A compressed frame is read at once.
-    let is_compressed = chain.layers().iter().any(|layer| layer.meta().compression.is_lz4());
-    let step = if is_compressed { CHAIN_WINDOW } else { BLOCK };
     while let Some(item) = queue.take() {
+        stopped.check()?;
         let window = item.window(chain.size());
         for extent in item.extents.iter().filter(|extent| extent.kind() != Kind::Data) {
             write(sink, extent, &[], extent.offset)?;
         }
-        let mut start = window.start;
-        while start < window.end {
-            stopped.check()?;
-            let range = start..(start + step).min(window.end);
-            start = range.end;
-            let extents = extent::clip(&item.extents, range.clone()).filter(|extent| extent.kind() == Kind::Data);
-            let data: Vec<Extent> = extents.collect();
-            if data.is_empty() {
-                continue;
-            }
-            bytes.resize((range.end - range.start) as usize, 0);
-            chain.read_data(range.clone(), &mut bytes, &mut buffers)?;
+        let data: Vec<Extent> = item.extents.iter().filter(|extent| extent.kind() == Kind::Data).copied().collect();
+        if !data.is_empty() {
+            bytes.resize((window.end - window.start) as usize, 0);
+            chain.read_data(window.clone(), &mut bytes, &mut buffers)?;
             // Nobody looked for zeroes when such an image was written.
-            let data = if chain.is_plain_image() { zeroes::split(&data, &bytes, range.start) } else { data };
+            let data = if chain.is_plain_image() { zeroes::split(&data, &bytes, window.start) } else { data };
             for extent in &data {
-                write(sink, extent, &bytes, range.start)?;
+                write(sink, extent, &bytes, window.start)?;
             }
         }
         progress.advance(item.length());

@@ -43,25 +43,37 @@ pub fn printable(text: &str) -> String {
 
 /// A name that may be anybody's, in printable ASCII, each character one column wide, and at most `width` of them.
 pub fn plain(name: &str, width: usize) -> String {
-    let mut text = String::new();
-    let mut used = 0;
-    for character in name.chars() {
-        let shown: String = match character {
+    let (text, is_whole) = fitting(name.chars(), width);
+    // What is cut is said to be.
+    if is_whole { text.concat() } else { text.concat() + "…" }
+}
+
+/// The same, cut at its begin.
+pub fn plain_end(name: &str, width: usize) -> String {
+    let (mut text, is_whole) = fitting(name.chars().rev(), width);
+    text.reverse();
+    if is_whole { text.concat() } else { format!("…{}", text.concat()) }
+}
+
+/// What fits of `characters` into `width` columns, and whether that is all; if not, one column stays free.
+fn fitting(characters: impl Iterator<Item = char>, width: usize) -> (Vec<String>, bool) {
+    let (mut shown, mut used): (Vec<String>, usize) = (Vec::new(), 0);
+    for character in characters {
+        let next: String = match character {
             ' '..='~' => character.into(),
             _ => character.escape_default().collect(),
         };
-        if used + shown.len() > width {
-            // What is cut is said to be.
-            while used + 1 > width && text.pop().is_some() {
-                used -= 1;
+        if used + next.len() > width {
+            while used + 1 > width {
+                let Some(last) = shown.pop() else { break };
+                used -= last.len();
             }
-            text.push('…');
-            break;
+            return (shown, false);
         }
-        used += shown.len();
-        text.push_str(&shown);
+        used += next.len();
+        shown.push(next);
     }
-    text
+    (shown, true)
 }
 
 #[cfg(test)]
@@ -75,8 +87,13 @@ mod tests {
         assert_eq!(plain("a\x1b[31m\n", 40), "a\\u{1b}[31m\\n");
         assert_eq!(plain("\u{202e}gpj", 40), "\\u{202e}gpj");
         assert_eq!(plain("ab\n", 3), "ab…");
+        assert_eq!(plain_end("web01: vda", 10), "web01: vda");
+        assert_eq!(plain_end("web01: vda", 7), "…1: vda");
+        assert_eq!(plain_end("\n: vda", 6), "…: vda");
         for width in 1..20 {
-            assert!(plain("x\u{1b}yé\u{4e00}", width).chars().count() <= width, "{width}");
+            for plain in [plain, plain_end] {
+                assert!(plain("x\u{1b}yé\u{4e00}", width).chars().count() <= width, "{width}");
+            }
         }
     }
 }

@@ -93,7 +93,18 @@ fn an_image_of_a_raw_disk_that_is_old_is_told() {
     let run =
         prints(run, &["WARNING - d: the image of raw disk vdb is older than ", "; raw disk vdb as of ", " ago) | "]);
     assert_eq!(run.stdout.lines().count(), 1);
-    prints(status(&case.set, &[]).ends_with(0), &["OK - d: last backup ", "; raw disk vdb as of "]);
+    let metrics = lab.fresh_directory().join("virtkeep.prom");
+    let run = status(&case.set, &["--metrics", metrics.to_str().unwrap()]).ends_with(0);
+    prints(run, &["OK - d: last backup ", "; raw disk vdb as of "]);
+    let text = std::fs::read_to_string(&metrics).unwrap();
+    let moment = |name: &str| -> u64 {
+        let mut lines = text.lines().filter(|line| line.starts_with(name));
+        lines.next().and_then(|line| line.split(' ').next_back()).unwrap().parse().unwrap()
+    };
+    let (image, newest) =
+        (moment("virtkeep_raw_image_timestamp_seconds{"), moment("virtkeep_last_backup_timestamp_seconds{"));
+    assert!(image + 6 <= newest, "{text}");
+    assert!(text.contains(",disk=\"vdb\"} "), "{text}");
     // Said to be left out, it is nobody's care.
     case.backup(&["-x", "vdb", "-l", "inc"]).succeeds();
     assert!(!status(&case.set, &[]).ends_with(0).stdout.contains("raw disk"));

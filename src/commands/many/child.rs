@@ -19,6 +19,7 @@ use crate::commands::watched::Record;
 use crate::error::{self, Error, Result};
 use crate::exit::Exit;
 use crate::ui::log::Log;
+use crate::ui::progress::{Display, Hearing};
 
 /// Between two looks at it.
 const LOOK: Duration = Duration::from_millis(20);
@@ -96,7 +97,7 @@ fn words(talk: &Talk) -> Vec<&'static str> {
 fn wait(mut child: Child, session: &Session, domain: &str, errors: &Arc<Mutex<Option<String>>>) -> Ended {
     let mut lifeline = child.stdin.take();
     let said = child.stderr.take().map(|pipe| relay(pipe, &session.log, domain, errors));
-    let data = child.stdout.take().map(|pipe| read(pipe, domain));
+    let data = child.stdout.take().map(|pipe| read(pipe, domain, &session.display));
     let status = loop {
         match end_within(&mut child, LOOK) {
             Ok(Some(status)) => break Ok(status),
@@ -144,12 +145,15 @@ struct Said {
     estimate: Option<u64>,
 }
 
-/// Reads its report, and prints its data.
-fn read(pipe: impl Read + Send + 'static, domain: &str) -> JoinHandle<Said> {
-    let domain = domain.to_owned();
+/// Reads its report, shows its progress, and prints its data.
+fn read(pipe: impl Read + Send + 'static, domain: &str, display: &Display) -> JoinHandle<Said> {
+    let (domain, bars, mut progress) = (domain.to_owned(), display.bars(), Hearing::new(display, domain));
     thread::spawn(move || {
         let mut said = Said::default();
         for line in BufReader::new(pipe).lines().map_while(std::result::Result::ok) {
+            if progress.takes(&line) {
+                continue;
+            }
             if let Some(text) = line.strip_prefix(REPORT) {
                 said.report = serde_json::from_str(text).ok();
                 continue;
@@ -160,7 +164,9 @@ fn read(pipe: impl Read + Send + 'static, domain: &str) -> JoinHandle<Said> {
             }
             said.estimate = said.estimate.or(super::summary::estimate_in(&line));
             // Whoever closed standard output is told by the sum at the end.
-            let _ = writeln!(std::io::stdout().lock(), "{domain}: {line}");
+            bars.suspend(|| {
+                let _ = writeln!(std::io::stdout().lock(), "{domain}: {line}");
+            });
         }
         said
     })

@@ -71,6 +71,7 @@ fn domains(args: &Backup, session: &Session, rows: &mut Vec<Row>) -> Result<Exit
     let shared = (args.many.parallel > 1).then(|| tempfile::Builder::new().prefix("virtkeep-").tempdir()).transpose();
     let shared = shared.map_err(|error| Error::io("create a temporary directory", error))?;
     args.many.shared = shared.as_ref().map(|shared| shared.path().to_owned());
+    args.many.tells = session.display.has_bars();
     // As many at a time as the options say, in the order of the list.
     *rows = side_by_side::map(&chosen, args.many.parallel.into(), |domain| each(&args, session, domain))?;
     summary::tell(&args, rows, begin.elapsed())?;

@@ -13,6 +13,7 @@ use crate::commands::{Session, watched};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::set::Level;
+use crate::ui::progress::Display;
 
 /// Begin of the line on standard output that holds a [`Report`]; all others are data.
 pub const REPORT: &str = "virtkeep-report: ";
@@ -55,7 +56,9 @@ pub fn run(session: &Session) -> Result<Exit> {
         .map_err(|error| Error::usage("this command is for virtkeep's own use").caused_by(error))?;
     let watch = thread::Builder::new().name("parent".to_owned()).spawn(stop_with_parent);
     watch.map_err(|error| Error::io("start a thread", error))?;
-    let (record, result) = watched::domain(&args, session, &mut |_, _| true);
+    let display = if args.many.tells { Display::told() } else { session.display.clone() };
+    let session = Session { display, ..session.clone() };
+    let (record, result) = watched::domain(&args, &session, &mut |_, _| true);
     // Nobody may be there to read it: what is committed is that all the same.
     if let Ok(text) = serde_json::to_string(&record) {
         let _ = writeln!(std::io::stdout().lock(), "{RECORD}{text}");

@@ -69,7 +69,7 @@ pub struct Health {
     /// Restore points.
     pub points: usize,
     /// Images of raw disks that the newest run left out.
-    raw: Vec<raw::Image>,
+    pub raw: Vec<raw::Image>,
     /// The set that goes on in its place: this one need not be fresh.
     pub successor: Option<PathBuf>,
 }

@@ -62,6 +62,14 @@ fn text(sets: &[Health]) -> String {
             }
         }
     }
+    let name = "virtkeep_raw_image_timestamp_seconds";
+    gauge(&mut text, name, "The moment that the newest image of a raw disk holds, where the newest backup has none.");
+    for set in sets {
+        for image in &set.raw {
+            let (disk, of) = (escape(&image.target), image.of.timestamp().as_second());
+            let _ = writeln!(text, "{name}{{{},disk=\"{disk}\"}} {of}", labels(set));
+        }
+    }
     text
 }
 

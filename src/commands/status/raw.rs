@@ -9,9 +9,10 @@ use crate::set::catalogue::{Catalogue, Run};
 /// The newest image of a raw disk, where the newest restore point has none.
 #[derive(Debug)]
 pub struct Image {
-    target: String,
+    /// The disk.
+    pub target: String,
     /// The moment that it holds.
-    of: jiff::Zoned,
+    pub of: jiff::Zoned,
     age: Duration,
 }
 

@@ -1,5 +1,6 @@
 //! Several domains in one run.
 
+mod bars;
 mod choice;
 mod failure;
 mod template;

@@ -1,20 +1,28 @@
-//! Progress of long work: a bar for each disk on a terminal, as wide as that is at the time, a line every half minute
-//! elsewhere.
+//! Progress of long work: a bar for each disk on a terminal, a line every half minute elsewhere. A process that works
+//! for another one tells that one, which draws the bars of all.
+
+mod bar;
+mod told;
 
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget};
 
-use super::screen::{self, plain};
+pub use self::told::Hearing;
+use self::told::Told;
 use crate::cli::Talk;
 use crate::pipeline::Progress;
 use crate::units::format_bytes;
 
 /// Between two plain lines: often enough to see that it moves, seldom enough for a cron mail.
 const LINE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Between two signs of it to who draws the bar.
+const TELL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Where progress is shown.
 #[derive(Debug, Clone)]
@@ -27,6 +35,8 @@ pub struct Display {
 enum Kind {
     Bars,
     Lines,
+    /// Told to the process that started this one, on standard output.
+    Told,
     Nothing,
 }
 
@@ -40,6 +50,16 @@ impl Display {
         };
         let target = if kind == Kind::Bars { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         Self { bars: MultiProgress::with_draw_target(target), kind }
+    }
+
+    /// That of a process whose standard output is read by [`Hearing`] in another one.
+    pub fn told() -> Self {
+        Self { bars: MultiProgress::with_draw_target(ProgressDrawTarget::hidden()), kind: Kind::Told }
+    }
+
+    /// Whether bars are drawn.
+    pub fn has_bars(&self) -> bool {
+        self.kind == Kind::Bars
     }
 
     /// What messages must step around.
@@ -64,14 +84,18 @@ impl Display {
         });
         let bar = (self.kind == Kind::Bars).then(|| {
             let bar = self.bars.add(ProgressBar::new(total));
-            bar.set_style(style(name));
+            bar.set_style(bar::style(name));
             bar.enable_steady_tick(Duration::from_millis(250));
             bar
         });
-        let printer = (self.kind == Kind::Lines).then(|| {
-            let state = Arc::clone(&state);
-            std::thread::spawn(move || state.print_lines())
-        });
+        let printer = match self.kind {
+            Kind::Lines => state.every(LINE_INTERVAL, |state| tracing::info!("{}", state.line())),
+            Kind::Told => {
+                let told = Told::new(name, total);
+                state.every(TELL_INTERVAL, move |state| told.tell(state.done.load(Ordering::Relaxed)))
+            }
+            Kind::Bars | Kind::Nothing => None,
+        };
         Meter { state, bar, printer }
     }
 }
@@ -95,56 +119,12 @@ impl Following {
     }
 }
 
-/// A style that draws the whole line itself.
-fn style(name: &str) -> ProgressStyle {
-    let name = name.to_owned();
-    let draw = move |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-        let columns = screen::width_of(std::io::stderr()).unwrap_or(screen::USUAL);
-        let total = state.len().unwrap_or(0);
-        // Writing to a line in memory cannot fail.
-        let _ = out.write_str(&bar_line(columns, &name, state.pos(), total, state.per_sec(), state.eta()));
-    };
-    // The template is a constant that a test renders.
-    let style = ProgressStyle::with_template("{line}").unwrap_or_else(|_| ProgressStyle::default_bar());
-    style.with_key("line", draw)
-}
-
-/// Name, bar, share, and as much of the rest as there is room for; always shorter than `columns`.
-fn bar_line(columns: usize, name: &str, done: u64, total: u64, rate: f64, left: Duration) -> String {
-    let room = columns.saturating_sub(1);
-    let percent = done.saturating_mul(100).checked_div(total).unwrap_or(100).min(100);
-    let percent = format!("{percent:>3}%");
-    let bytes = format!(" {}/{}", format_bytes(done), format_bytes(total));
-    // Before anything is done nothing is known of these.
-    let rate = if done > 0 { format!(" {}/s", format_bytes(rate as u64)) } else { String::new() };
-    let left = if done > 0 { format!(" {} left", format_duration(left)) } else { String::new() };
-    let name = plain(name, (room / 4).max(3));
-    let bare = name.chars().count() + 2 + percent.len();
-    for (rest, bar) in
-        [(format!("{bytes}{rate}{left}"), 16), (format!("{bytes}{rate}"), 12), (bytes, 8), (String::new(), 3)]
-    {
-        let taken = bare + rest.len();
-        if taken + bar <= room {
-            return format!("{name} {} {percent}{rest}", bar_of(room - taken, done, total));
-        }
-    }
-    // What matters most.
-    plain(&format!("{name} {}", percent.trim_start()), room)
-}
-
-/// A bar of exactly `room` columns.
-fn bar_of(room: usize, done: u64, total: u64) -> String {
-    let all = room as u128 * 8;
-    let eighths = (u128::from(done) * all).checked_div(u128::from(total)).unwrap_or(all).min(all) as usize;
-    format!("{:room$}", screen::bar(eighths))
-}
-
 /// Progress of one disk.
 #[derive(Debug)]
 pub struct Meter {
     state: Arc<State>,
     bar: Option<ProgressBar>,
-    printer: Option<std::thread::JoinHandle<()>>,
+    printer: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -158,19 +138,28 @@ struct State {
 }
 
 impl State {
-    fn print_lines(&self) {
-        let mut guard = self.wake.0.lock().unwrap_or_else(PoisonError::into_inner);
-        while !self.ended.load(Ordering::SeqCst) {
-            let (next, timeout) =
-                self.wake.1.wait_timeout(guard, LINE_INTERVAL).unwrap_or_else(PoisonError::into_inner);
-            guard = next;
-            if timeout.timed_out() && !self.ended.load(Ordering::SeqCst) {
-                tracing::info!("{}", self.line(self.begin.elapsed()));
+    /// A thread that does `print` again and again, until the work has ended; none where there is none to be had.
+    fn every(self: &Arc<Self>, interval: Duration, print: impl Fn(&Self) + Send + 'static) -> Option<JoinHandle<()>> {
+        let state = Arc::clone(self);
+        let run = move || {
+            let mut guard = state.wake.0.lock().unwrap_or_else(PoisonError::into_inner);
+            while !state.ended.load(Ordering::SeqCst) {
+                let (next, timeout) =
+                    state.wake.1.wait_timeout(guard, interval).unwrap_or_else(PoisonError::into_inner);
+                guard = next;
+                if timeout.timed_out() && !state.ended.load(Ordering::SeqCst) {
+                    print(&state);
+                }
             }
-        }
+        };
+        Builder::new().name("progress".to_owned()).spawn(run).ok()
     }
 
-    fn line(&self, elapsed: Duration) -> String {
+    fn line(&self) -> String {
+        self.line_after(self.begin.elapsed())
+    }
+
+    fn line_after(&self, elapsed: Duration) -> String {
         let done = self.done.load(Ordering::Relaxed);
         let rate = done as f64 / elapsed.as_secs_f64().max(0.001);
         let percent = done.saturating_mul(100).checked_div(self.total).unwrap_or(100);
@@ -234,25 +223,6 @@ mod tests {
     }
 
     #[test]
-    fn bars_fit_any_window_and_are_as_documented() {
-        ProgressStyle::with_template("{line}").unwrap();
-        let line = |columns, done| bar_line(columns, "vda", done, 36 << 30, 412e6, Duration::from_secs(83));
-        let page = include_str!("../../docs/first-backup.md");
-        for (columns, done) in [(80, 3 << 30), (80, 27 << 30), (48, 27 << 30), (24, 27 << 30)] {
-            assert!(page.contains(&line(columns, done)), "not in docs/first-backup.md:\n{}", line(columns, done));
-        }
-        for columns in 1..200 {
-            for (name, done, total) in [("vda", 1 << 30, 3 << 30), ("\u{1b}[31m evil", 5, 4), ("x", 0, 0)] {
-                let line = bar_line(columns, name, done, total, 1e300, Duration::MAX);
-                assert!(line.chars().count() < columns.max(2), "{columns}: {line:?}");
-                assert!(!line.contains('\u{1b}'), "{line:?}");
-            }
-        }
-        assert!(line(80, 0).ends_with("  0% 0 B/36.0 GiB"), "{}", line(80, 0));
-        assert!(line(12, 27 << 30).contains("75%"), "{}", line(12, 27 << 30));
-    }
-
-    #[test]
     fn lines_tell_rate_and_rest() {
         let state = State {
             name: "vda".into(),
@@ -262,6 +232,9 @@ mod tests {
             ended: AtomicBool::new(false),
             wake: Default::default(),
         };
-        assert_eq!(state.line(Duration::from_secs(1)), "vda: 25 % (1.0 MiB of 4.0 MiB), 1.0 MiB/s, about 3.0 s left");
+        assert_eq!(
+            state.line_after(Duration::from_secs(1)),
+            "vda: 25 % (1.0 MiB of 4.0 MiB), 1.0 MiB/s, about 3.0 s left"
+        );
     }
 }

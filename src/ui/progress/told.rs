@@ -1,0 +1,124 @@
+//! Progress of a process that works for another one: lines on its standard output, from which the other draws the bars.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Display, Following};
+
+/// Begin of a line that tells of progress.
+const MARK: &str = "virtkeep-progress: ";
+
+/// How far something is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Sign {
+    /// Of one meter of the process.
+    meter: u64,
+    name: String,
+    done: u64,
+    total: u64,
+    /// Nothing follows.
+    ended: bool,
+}
+
+/// The teller of one meter, which says when it is dropped that it ended.
+#[derive(Debug)]
+pub(super) struct Told {
+    meter: u64,
+    name: String,
+    total: u64,
+}
+
+impl Told {
+    /// Tells at once: who looks is to see what is begun.
+    pub(super) fn new(name: &str, total: u64) -> Self {
+        static METERS: AtomicU64 = AtomicU64::new(0);
+        let told = Self { meter: METERS.fetch_add(1, Ordering::Relaxed), name: name.to_owned(), total };
+        told.tell(0);
+        told
+    }
+
+    pub(super) fn tell(&self, done: u64) {
+        self.say(done, false);
+    }
+
+    fn say(&self, done: u64, ended: bool) {
+        let sign = Sign { meter: self.meter, name: self.name.clone(), done, total: self.total, ended };
+        if let Ok(text) = serde_json::to_string(&sign) {
+            // Nobody may be there to read it: the work goes on.
+            let _ = std::io::stdout().lock().write_all(format!("{MARK}{text}\n").as_bytes());
+        }
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.say(0, true);
+    }
+}
+
+/// Draws what another process tells. Its bars end with this.
+#[derive(Debug)]
+pub struct Hearing {
+    display: Display,
+    whose: String,
+    meters: HashMap<u64, Following>,
+}
+
+impl Hearing {
+    /// Bars on `display`, named after `whose` work it is.
+    pub fn new(display: &Display, whose: &str) -> Self {
+        Self { display: display.clone(), whose: whose.to_owned(), meters: HashMap::new() }
+    }
+
+    /// Takes a line of the other's standard output; false if that does not tell of progress.
+    pub fn takes(&mut self, line: &str) -> bool {
+        let Some(text) = line.strip_prefix(MARK) else { return false };
+        match serde_json::from_str(text) {
+            Ok(Sign { meter, ended: true, .. }) => drop(self.meters.remove(&meter)),
+            Ok(sign) => {
+                let name = || format!("{}: {}", self.whose, sign.name);
+                let meter = self.meters.entry(sign.meter).or_insert_with(|| self.display.follow(&name()));
+                meter.at(sign.done, sign.total);
+            }
+            Err(error) => tracing::debug!("{}: no sign of progress: {error}", self.whose),
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Talk;
+
+    #[test]
+    fn what_is_told_is_heard() {
+        let display = Display::new(&Talk { quiet: true, ..Talk::default() });
+        let mut hearing = Hearing::new(&display, "web");
+        let sign = |meter, done, ended| {
+            let sign = Sign { meter, name: "vda".to_owned(), done, total: 100, ended };
+            format!("{MARK}{}", serde_json::to_string(&sign).unwrap())
+        };
+        let done = |hearing: &Hearing, meter| hearing.meters.get(&meter).map(|meter| meter.shown);
+        for (line, first, second) in [
+            (sign(0, 0, false), Some(0), None),
+            (sign(0, 40, false), Some(40), None),
+            (sign(1, 10, false), Some(40), Some(10)),
+            // Goes back.
+            (sign(0, 30, false), Some(40), Some(10)),
+            (sign(0, 70, false), Some(70), Some(10)),
+            (sign(0, 0, true), None, Some(10)),
+            (sign(7, 0, true), None, Some(10)),
+            (sign(0, 20, false), Some(20), Some(10)),
+            (sign(0, 0, true), None, Some(10)),
+            (format!("{MARK}{{}}"), None, Some(10)),
+        ] {
+            assert!(hearing.takes(&line), "{line}");
+            assert_eq!((done(&hearing, 0), done(&hearing, 1)), (first, second), "{line}");
+        }
+        assert!(!hearing.takes("data"));
+    }
+}
