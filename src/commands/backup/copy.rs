@@ -127,7 +127,7 @@ fn one(
     let told = if disk.base.is_some() { count } else { extents.len() };
     let path = run.zip.is_none().then(|| layout.directory().join(format!("{}{PARTIAL}", disk.file)));
     phrases::extents(disk, told, data_size, size, path.as_deref());
-    let clients = connections::open(run, plan, first, uri, data_size, cancel).map_err(Error::of_export)?;
+    let clients = connections::open(run, plan, first, uri, &extents, cancel).map_err(Error::of_export)?;
     // Zero ranges are nearly free to copy: what counts is data.
     let meter = run.session.display.meter(&disk.target, data_size);
     let own_pace = run.args.speed.disk_rate_limit.map(Pace::new);

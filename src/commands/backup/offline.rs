@@ -136,7 +136,7 @@ fn prepare(run: &Context<'_>, plan: &mut Plan) -> Result<()> {
 
 fn serve(run: &Context<'_>, plan: &Plan, disk: &PlannedDisk) -> Result<Server> {
     let options = ServeOptions {
-        connections: connections::of_a_disk(run, plan),
+        connections: connections::most_of_a_disk(run, plan),
         bitmap: disk.base.as_ref().map(|base| base.checkpoint.clone()),
         bound_to: Some(plan.run),
         ..ServeOptions::default()

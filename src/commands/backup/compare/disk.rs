@@ -57,7 +57,7 @@ pub fn compare(run: &Context<'_>, plan: &Plan, held: Held<'_>, export: &Export, 
         _ => Kind::Data,
     });
     let data_size = extent::total(&work, Kind::Data);
-    let clients = connections::open(run, plan, first, &export.uri, data_size, cancel).map_err(Error::of_export)?;
+    let clients = connections::open(run, plan, first, &export.uri, &work, cancel).map_err(Error::of_export)?;
     let meter = run.session.display.meter(chain.target(), data_size);
     let queue = Queue::new(&work, CHAIN_WINDOW);
     let found = Mutex::new(Found::default());
