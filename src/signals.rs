@@ -2,8 +2,8 @@
 //! one ends it at once. One that comes right behind counts as the same: service managers and closed
 //! terminals send two.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,9 @@ use crate::exit::Exit;
 const SAME: Duration = Duration::from_secs(1);
 /// Time to clean up. A daemon, a QEMU or a file server that does not answer can hold up any call for
 /// ever; what is not done by then is left to the next run, which finds it in the intent.
-const CLEAN_UP: Duration = Duration::from_millis(4500);
+const CLEAN_UP: Duration = Duration::from_millis(4400);
+/// Time for words, before that and after.
+const WORDS: Duration = Duration::from_millis(200);
 
 /// Whether a signal is the usual way to end what is done.
 static SERVING: AtomicBool = AtomicBool::new(false);
@@ -69,23 +71,40 @@ pub fn watch(cancel: &Cancel) -> Result<()> {
                 leave(signal);
             }
             if SERVING.load(Ordering::SeqCst) {
-                tracing::info!("ending: what is in flight is answered first (again to leave at once)");
+                say(|| tracing::info!("ending: what is in flight is answered first (again to leave at once)"));
                 cancel.cancel();
                 continue;
             }
-            tracing::warn!("interrupted: stopping and cleaning up (again to leave at once)");
+            say(|| tracing::warn!("interrupted: stopping and cleaning up (again to leave at once)"));
             cancel.cancel();
             // Without the thread there is no limit; the second signal still works.
             let _ = start("deadline", move || {
                 thread::sleep(CLEAN_UP);
-                tracing::warn!(
-                    "cleaning up takes too long, leaving: an unfinished backup is recorded and undone by the \
-                     next run, an unfinished restore leaves .partial files"
-                );
+                say(|| {
+                    tracing::warn!(
+                        "cleaning up takes too long, leaving: an unfinished backup is recorded and undone by the \
+                         next run, an unfinished restore leaves .partial files"
+                    );
+                });
                 leave(signal);
             });
         }
     })
+}
+
+/// Says something, in a thread of its own that is waited for a moment only: a terminal that was stopped, a pipe that
+/// nobody reads or a log on a server that does not answer holds up who writes to it, and neither the end nor the next
+/// signal is to wait for that.
+fn say(message: impl FnOnce() + Send + 'static) {
+    let (saying, said) = mpsc::channel::<()>();
+    let speak = move || {
+        message();
+        drop(saying);
+    };
+    // Where there is no thread to be had nothing is said. The only answer is that the other end is gone.
+    if start("said", speak).is_ok() {
+        let _ = said.recv_timeout(WORDS);
+    }
 }
 
 /// Whether the program was started to outlive its terminal, by `nohup`.

@@ -39,6 +39,12 @@ pub trait BlockSink: Send + Sync {
     /// Whether the sink reads as zeroes where nothing was written: a fresh image, not an old device.
     fn is_zeroed(&self) -> bool;
 
+    /// Bytes, a power of two: writes at multiples of it, and as long, are the quick ones. Parts of it may be read, changed
+    /// and written again.
+    fn block(&self) -> u64 {
+        1
+    }
+
     /// Makes everything written durable. An error here means that the content is not safe.
     fn flush(&self) -> Result<()>;
 }

@@ -228,6 +228,10 @@ impl BlockSink for NbdSink {
         self.pool.capabilities.size
     }
 
+    fn block(&self) -> u64 {
+        self.pool.capabilities.block_minimum
+    }
+
     fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
         self.check(offset, data.len() as u64)?;
         let [head, middle, tail] = self.split(&(offset..offset + data.len() as u64));

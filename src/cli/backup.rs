@@ -306,8 +306,8 @@ pub struct Speed {
     pub disk_rate_limit: Option<u64>,
 
     /// Connections to the server for each disk, each with a thread that reads, digests and compresses; one where
-    /// the server allows no more [default: one for each processor, shared by the disks that are copied at once, up to 6
-    /// for a disk, 16 with -z 3 and higher; of another host 12 together]
+    /// the server allows no more, 90 in all [default: one for each processor, two where small pieces changed, shared by
+    /// the disks that are copied at once, up to 6 for a disk, 16 with -z 3 and higher; of another host 12 together]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     pub connections: Option<u8>,
 

@@ -28,7 +28,8 @@ pub fn copy(
     // What is read, proven and written while it is in the processor's cache, and nearly in the order of the disk. A
     // compressed frame is read at once.
     let is_compressed = chain.layers().iter().any(|layer| layer.meta().compression.is_lz4());
-    let queue = Queue::new(extents, if is_compressed { CHAIN_WINDOW } else { BLOCK });
+    let window = if is_compressed { CHAIN_WINDOW } else { BLOCK };
+    let queue = Queue::new(extents, window.max(sink.block()));
     let stopped = cancel.child();
     let failures = Failures::default();
     std::thread::scope(|scope| {

@@ -56,7 +56,8 @@ pub struct ServeOptions {
     /// [`NbdSink::aligned_to`](crate::block::nbd::NbdSink::aligned_to).
     pub compress: bool,
     /// The server is killed should this process die, or the thread that starts it end, and its temporary
-    /// directory bears the name of this run: [`QemuNbd::remove_left`] finds it then. For servers that only read.
+    /// directory bears the name of this run: [`QemuNbd::remove_left`] finds it then. For servers that only read, and
+    /// for images that nobody needs who was not told that they are whole.
     pub bound_to: Option<Uuid>,
 }
 

@@ -150,7 +150,11 @@ pub fn spawn(command: &mut Command) -> Result<Child> {
         let tool = command.get_program().to_string_lossy();
         let missing = error.kind() == std::io::ErrorKind::NotFound;
         let error = Error::io(&format!("start {tool}"), error);
-        if missing { error.hint("install QEMU's tools (Debian: apt-get install qemu-utils)") } else { error }
+        match (missing, &*tool) {
+            (false, _) => error,
+            (true, "nbdinfo") => error.hint("it is in the package libnbd-bin"),
+            (true, _) => error.hint("install QEMU's tools (Debian: apt-get install qemu-utils)"),
+        }
     })
 }
 

@@ -176,16 +176,21 @@ impl Log {
         self.state().warnings.clone()
     }
 
-    /// Prints a line that another process of ours ([`Log::install_relayed`]) said about `whose` work, after its own
-    /// choice of what to say. Returns it, if it is an error.
+    /// Takes a line that another process of ours ([`Log::install_relayed`]) said about `whose` work, as a message of our
+    /// own. Returns it, if it is an error.
     pub fn relay(&self, whose: &str, line: &str) -> Option<String> {
         let heard = Heard::of(line);
         let (level, text) = (heard.level(), heard.message);
         let about = About { domain: Some(whose.to_owned()), ..heard.about };
+        let is_shown = level <= self.shared.stderr_level;
         self.state().append(level, &format!("{whose}: {text}"), &text, &about);
-        self.to_system(level, &text, &about, true);
+        if level <= Level::INFO.max(self.shared.stderr_level) {
+            self.to_system(level, &text, &about, is_shown);
+        }
         let hint = text.strip_prefix("hint: ");
-        self.show(level, &hint.map_or(format!("{whose}: {text}"), |hint| format!("hint: {whose}: {hint}")), &about);
+        if is_shown {
+            self.show(level, &hint.map_or(format!("{whose}: {text}"), |hint| format!("hint: {whose}: {hint}")), &about);
+        }
         (level == Level::ERROR && hint.is_none()).then_some(text)
     }
 

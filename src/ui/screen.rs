@@ -23,6 +23,11 @@ pub fn width_of(stream: impl AsFd) -> Option<usize> {
     tcgetwinsize(stream).ok().map(|size| usize::from(size.ws_col)).filter(|&columns| columns > 0)
 }
 
+/// The lines of a terminal, where it is one that knows them.
+pub fn height_of(stream: impl AsFd) -> Option<u16> {
+    tcgetwinsize(stream).ok().map(|size| size.ws_row).filter(|&lines| lines > 0)
+}
+
 /// Whether what goes to this stream may have colours.
 pub fn has_colour(nocolor: bool, stream: &impl IsTerminal) -> bool {
     !nocolor && std::env::var_os("NO_COLOR").is_none() && stream.is_terminal()

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::support::{Case, Lab, MIB, Run, spawn_with, virtkeep};
+use crate::support::{Case, Lab, MIB, Run, run, spawn_with, virtkeep};
 
 fn status(set: &Path, options: &[&str]) -> Run {
     let mut arguments: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"status", &"-i", &set];
@@ -73,6 +73,32 @@ fn a_set_is_judged_by_its_newest_run() {
     let size = full.metadata().unwrap().len();
     std::fs::OpenOptions::new().write(true).open(&full).unwrap().set_len(size - 1).unwrap();
     prints(status(&case.set, &[]).ends_with(2), &["CRITICAL - d: can't be restored: DAMAGED FILES"]);
+}
+
+/// A clock that was wrong once: what came later is looked at all the same.
+#[test]
+fn a_run_that_is_dated_ahead_does_not_hide_the_others() {
+    let lab = Lab::up();
+    let case = Case::new(&lab, "d", &["vda:4M"]);
+    let (uri, scratch) = (lab.uri(), lab.scratch());
+    let full: [&dyn AsRef<std::ffi::OsStr>; 10] =
+        [&"-n", &"-U", &uri, &"-d", &"d", &"-o", &case.set, &"--scratchdir", &scratch, &"-lfull"];
+    run("virtnbdbackup", &full).succeeds();
+    // It notes the time in the stream alone, and no digest of that.
+    let stream = case.set.join("vda.full.data");
+    let mut bytes = std::fs::read(&stream).unwrap();
+    let date = b"\"date\": \"";
+    let at = bytes.windows(date.len()).position(|window| window == date).expect("the moment") + date.len();
+    bytes[at..at + 4].copy_from_slice(b"2999");
+    std::fs::write(&stream, bytes).unwrap();
+    let ahead = ["WARNING - ", ": a backup is dated 2999-", " which is to come"];
+    prints(status(&case.set, &[]).ends_with(1), &ahead);
+
+    case.backup(&["-l", "inc"]).succeeds();
+    prints(status(&case.set, &[]).ends_with(1), &[&ahead[..], &[", inc, "]].concat());
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let old = status(&case.set, &["--max-age", "1s"]).ends_with(2);
+    prints(old, &["CRITICAL - d: older than 1 s; ", "a backup is dated 2999-"]);
 }
 
 #[test]

@@ -33,6 +33,10 @@ const REMOTE: usize = 12;
 /// For each disk of another machine, at least.
 const LEAST_REMOTE: usize = 2;
 
+/// For all disks of a run: QEMU lets no more than 100 clients in at once (`nbd-server-start`, since 9.1), and who comes
+/// later waits for one of them to leave. Some for others who look, and for those that are on their way out.
+const MOST_OF_ALL: usize = 90;
+
 /// Connections for each disk of a run, at most.
 pub fn most_of_a_disk(run: &Context<'_>, plan: &Plan) -> usize {
     of_a_disk(run, plan, true)
@@ -45,7 +49,8 @@ fn of_a_disk(run: &Context<'_>, plan: &Plan, is_scattered: bool) -> usize {
         is_high: run.args.compress.is_some_and(|level| Compression::Lz4 { level }.is_high()),
         is_scattered,
     };
-    run.args.speed.connections.map_or(reading.share(processors()), usize::from)
+    let wanted = run.args.speed.connections.map_or(reading.share(processors()), usize::from);
+    wanted.min(most_at(reading.disks))
 }
 
 /// The connections that the data of a disk, in `extents`, comes by. `first`, which has the contexts, is one of them
@@ -74,7 +79,12 @@ pub fn open(
 /// Disks that are copied at a time.
 pub fn at_once(run: &Context<'_>, plan: &Plan) -> usize {
     let all = plan.disks.len().max(1);
-    if run.zip.is_some() { 1 } else { run.args.worker.map_or(all, usize::from).clamp(1, all) }
+    if run.zip.is_some() { 1 } else { run.args.worker.map_or(all, usize::from).clamp(1, all.min(MOST_OF_ALL)) }
+}
+
+/// Connections that each of `disks` at once can have.
+fn most_at(disks: usize) -> usize {
+    (MOST_OF_ALL / disks.max(1)).max(1)
 }
 
 /// How disks are read.
@@ -119,6 +129,13 @@ mod tests {
         }
         for (disks, expected) in [(1, 16), (8, 8)] {
             assert_eq!(Reading { disks, is_high: true, ..Reading::default() }.share(64), expected);
+        }
+    }
+
+    #[test]
+    fn all_find_a_place() {
+        for (disks, expected) in [(0, 90), (1, 90), (7, 12), (60, 1), (90, 1)] {
+            assert_eq!(most_at(disks), expected, "{disks} disks");
         }
     }
 

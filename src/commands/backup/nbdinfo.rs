@@ -1,7 +1,7 @@
 //! The extents as `nbdinfo` reports them, to be compared with our own: `-q` of virtnbdbackup, which takes them from
 //! there. Here they prove ours, or fail the run.
 
-use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -9,8 +9,15 @@ use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::extent::{self, Extent, Kind};
 use crate::nbd::block_status::ALLOCATION;
 use crate::phrases::CLASSIC;
+use crate::qemu::process;
 
 const TOOL: &str = "nbdinfo";
+
+/// Longer than any list of extents takes.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// More than the longest list is, with a hundred bytes for each extent: ten million.
+const MOST: u64 = 1 << 30;
 
 /// `NBD_STATE_ZERO` of base:allocation.
 const STATE_ZERO: u64 = 1 << 1;
@@ -42,18 +49,13 @@ pub fn compare(target: &str, uri: &str, bitmap: Option<&str>, ours: &[Extent]) -
 
 /// One context of the export, as a list.
 fn map(uri: &str, context: &str, kind: impl Fn(u64) -> Kind) -> Result<Vec<Extent>> {
-    let mut command = Command::new(TOOL);
-    command.arg("--json").arg(format!("--map={context}")).arg(uri).stdin(Stdio::null());
-    let output = command.output().map_err(|error| {
-        let missing = error.kind() == std::io::ErrorKind::NotFound;
-        let error = Error::io("run nbdinfo", error);
-        if missing { error.hint("it is in the package libnbd-bin") } else { error }
-    })?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        return Err(Error::new(ErrorKind::Protocol, format!("nbdinfo fails: {said}")));
+    let mut command = process::command(TOOL);
+    command.arg("--json").arg(format!("--map={context}")).arg(uri);
+    let ended = process::output(command, LIMIT, MOST)?;
+    if !ended.status.success() {
+        return Err(process::failure(TOOL, ended.status, &ended.stderr));
     }
-    parse(&output.stdout, kind).ok_or_else(|| Error::new(ErrorKind::Protocol, "nbdinfo answers in an unknown way"))
+    parse(&ended.stdout, kind).ok_or_else(|| Error::new(ErrorKind::Protocol, "nbdinfo answers in an unknown way"))
 }
 
 fn parse(json: &[u8], kind: impl Fn(u64) -> Kind) -> Option<Vec<Extent>> {

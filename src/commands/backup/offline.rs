@@ -136,7 +136,8 @@ fn prepare(run: &Context<'_>, plan: &mut Plan) -> Result<()> {
 
 fn serve(run: &Context<'_>, plan: &Plan, disk: &PlannedDisk) -> Result<Server> {
     let options = ServeOptions {
-        connections: connections::most_of_a_disk(run, plan),
+        // And one for nbdinfo, which looks at the extents while we do.
+        connections: connections::most_of_a_disk(run, plan) + 1,
         bitmap: disk.base.as_ref().map(|base| base.checkpoint.clone()),
         bound_to: Some(plan.run),
         ..ServeOptions::default()

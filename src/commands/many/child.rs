@@ -86,10 +86,14 @@ fn start(talk: &Talk, options: &[u8]) -> Result<Child> {
     Ok(child)
 }
 
+/// What a process says: all that is shown, and where messages are written down all that belongs there. What of it is
+/// shown is our choice then.
 fn words(talk: &Talk) -> Vec<&'static str> {
-    let mut words = vec!["--verbose"; talk.verbose.into()];
-    words.extend(talk.noprogress.then_some("--noprogress"));
-    words.extend(talk.quiet.then_some("--quiet"));
+    let is_written = talk.log_file.is_some() || talk.log_to.is_some();
+    let verbose = if is_written { talk.verbose.max(1) } else { talk.verbose };
+    let mut words = vec!["--verbose"; verbose.into()];
+    words.extend((talk.noprogress || talk.quiet).then_some("--noprogress"));
+    words.extend((talk.quiet && !is_written).then_some("--quiet"));
     words.extend(talk.bytes.then_some("--bytes"));
     words
 }

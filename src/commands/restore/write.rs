@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use uuid::Uuid;
+
 use super::image::{DataFile, Target};
 use super::there;
 use crate::block::BlockSink;
@@ -148,6 +150,8 @@ fn fill(session: &Session, chain: &ChainDevice, path: &Path, compress: Option<u6
         read_only: false,
         connections: THREADS,
         compress: compress.is_some(),
+        // Of an image that is to be thrown away then.
+        bound_to: Some(Uuid::new_v4()),
         ..ServeOptions::default()
     };
     let server = QemuNbd::serve(path, "qcow2", &serve, &session.cancel)?;

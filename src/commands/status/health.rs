@@ -101,7 +101,7 @@ impl Health {
         successor: Option<&Path>,
         now: &jiff::Zoned,
     ) -> Self {
-        let newest = newest(catalogue);
+        let newest = newest(catalogue, now).or_else(|| ahead(catalogue, now));
         let age = newest.map(|run| Duration::try_from(now.duration_since(point_in_time(run))).unwrap_or_default());
         let chain = newest.map(|run| chain_length(catalogue, run));
         let mut findings = Vec::new();
@@ -126,6 +126,11 @@ impl Health {
         }
         for problem in catalogue.problems.iter().filter(|problem| Problem::is_damage(problem)) {
             findings.push((Condition::Critical, error::report(&problem.error)));
+        }
+        if let Some(run) = ahead(catalogue, now).filter(|_| successor.is_none()) {
+            let of = point_in_time(run).strftime("%Y-%m-%d %H:%M");
+            findings
+                .push((Condition::Warning, format!("a backup is dated {of}, which is to come: was the clock wrong?")));
         }
         let judged = newest.filter(|_| successor.is_none());
         findings.extend(judged.into_iter().flat_map(of_manifest));
@@ -192,9 +197,25 @@ impl Health {
     }
 }
 
-/// The run that holds the latest moment.
-pub fn newest(catalogue: &Catalogue) -> Option<&Run> {
-    catalogue.runs.iter().max_by_key(|run| point_in_time(run).timestamp())
+/// The run that holds the latest moment, but for those that are dated ahead: a clock that was wrong once must not make a
+/// set look fresh for as long as that date is to come.
+pub fn newest<'c>(catalogue: &'c Catalogue, now: &jiff::Zoned) -> Option<&'c Run> {
+    latest(catalogue.runs.iter().filter(|run| !is_ahead(run, now)))
+}
+
+/// The latest of those that are dated ahead.
+fn ahead<'c>(catalogue: &'c Catalogue, now: &jiff::Zoned) -> Option<&'c Run> {
+    latest(catalogue.runs.iter().filter(|run| is_ahead(run, now)))
+}
+
+fn latest<'c>(runs: impl Iterator<Item = &'c Run>) -> Option<&'c Run> {
+    runs.max_by_key(|run| point_in_time(run).timestamp())
+}
+
+/// Whether a run is of a moment to come, for any two clocks that are right. virtnbdbackup does not note its time zone.
+fn is_ahead(run: &Run, now: &jiff::Zoned) -> bool {
+    let hours = if run.manifest.is_some() { 1 } else { 26 };
+    point_in_time(run).duration_since(now) > jiff::SignedDuration::from_hours(hours)
 }
 
 /// The moment that a run holds; virtnbdbackup notes only when it began.

@@ -58,7 +58,7 @@ fn look(args: &Status, now: &jiff::Zoned) -> Vec<Health> {
     let sets: Vec<_> = directories
         .map(|directory| (directory, foreign_raw::open_set(Layout::new(directory))))
         .map(|(directory, opened)| {
-            let place = opened.as_ref().ok().and_then(|catalogue| Place::of(directory, catalogue));
+            let place = opened.as_ref().ok().and_then(|catalogue| Place::of(directory, catalogue, now));
             (directory, opened, place)
         })
         .collect();

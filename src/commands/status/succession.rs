@@ -20,9 +20,9 @@ pub struct Place {
 }
 
 impl Place {
-    /// None for a set without runs, or that does not tell the domain.
-    pub fn of(directory: &Path, catalogue: &Catalogue) -> Option<Self> {
-        let newest = newest(catalogue)?;
+    /// None for a set without runs of the past, or that does not tell the domain.
+    pub fn of(directory: &Path, catalogue: &Catalogue, now: &jiff::Zoned) -> Option<Self> {
+        let newest = newest(catalogue, now)?;
         Some(Self {
             directory: directory.to_owned(),
             domain: owner(catalogue, newest)?.0,

@@ -172,7 +172,8 @@ pub fn create_raw_on(host: &Host, path: &Path, size: u64, preallocation: Preallo
 fn create_there(host: &Host, path: &Path, size: u64, format: &str, options: OsString, made: &[&Path]) -> Result<()> {
     let mut args = ["create", "-q", "-f", format, "-o"].map(OsString::from).to_vec();
     args.extend([options, "--".into(), file_name(path), size.to_string().into()]);
-    host.run(TOOL, &args).map(drop).map_err(|error| {
+    // With preallocation it lasts as long as that.
+    host.run_to_end(TOOL, &args).map(drop).map_err(|error| {
         made.iter().for_each(|file| drop(host.remove(file)));
         error.path(path)
     })

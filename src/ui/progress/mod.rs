@@ -2,6 +2,7 @@
 //! for another one tells that one, which draws the bars of all.
 
 mod bar;
+mod terminal;
 mod told;
 
 use std::io::IsTerminal;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget};
 
+use self::terminal::Terminal;
 pub use self::told::Hearing;
 use self::told::Told;
 use crate::cli::Talk;
@@ -23,6 +25,9 @@ const LINE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Between two signs of it to who draws the bar.
 const TELL_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Pictures of the bars a second, at most.
+const PICTURES: u8 = 20;
 
 /// Where progress is shown.
 #[derive(Debug, Clone)]
@@ -48,7 +53,10 @@ impl Display {
             (false, true) => Kind::Bars,
             (false, false) => Kind::Lines,
         };
-        let target = if kind == Kind::Bars { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let target = match kind {
+            Kind::Bars => ProgressDrawTarget::term_like_with_hz(Box::<Terminal>::default(), PICTURES),
+            _ => ProgressDrawTarget::hidden(),
+        };
         Self { bars: MultiProgress::with_draw_target(target), kind }
     }
 

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
 use super::{Display, Following};
@@ -46,11 +48,20 @@ impl Told {
 
     fn say(&self, done: u64, ended: bool) {
         let sign = Sign { meter: self.meter, name: self.name.clone(), done, total: self.total, ended };
-        if let Ok(text) = serde_json::to_string(&sign) {
-            // Nobody may be there to read it: the work goes on.
-            let _ = std::io::stdout().lock().write_all(format!("{MARK}{text}\n").as_bytes());
+        let Ok(text) = serde_json::to_string(&sign) else { return };
+        // Nobody may be there to read it, or not now: the work goes on, and the next sign tells more.
+        let mut out = std::io::stdout().lock();
+        if is_read(&out) {
+            let _ = out.write_all(format!("{MARK}{text}\n").as_bytes());
         }
     }
+}
+
+/// Whether a line to a pipe finds room there: one with any has some for `PIPE_BUF` bytes (pipe(7)), 4096.
+fn is_read(out: &impl AsFd) -> bool {
+    let mut waiting = [PollFd::new(out, PollFlags::OUT)];
+    let found = poll(&mut waiting, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+    found.is_ok_and(|count| count > 0) && waiting[0].revents().contains(PollFlags::OUT)
 }
 
 impl Drop for Told {
@@ -120,5 +131,19 @@ mod tests {
             assert_eq!((done(&hearing, 0), done(&hearing, 1)), (first, second), "{line}");
         }
         assert!(!hearing.takes("data"));
+    }
+
+    #[test]
+    fn a_full_pipe_is_left_alone() {
+        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).unwrap();
+        assert!(is_read(&writer));
+        while rustix::io::write(&writer, &[b'x'; 4096]).is_ok() {}
+        assert!(!is_read(&writer));
+        let mut page = [0; 4096];
+        assert_eq!(rustix::io::read(&reader, &mut page), Ok(page.len()));
+        assert!(is_read(&writer));
+        // Not blocked, but an error: who reads is gone.
+        drop(reader);
+        is_read(&writer);
     }
 }

@@ -11,4 +11,5 @@ mod names;
 mod restore;
 mod stopped;
 mod target;
+mod terminal;
 mod user;

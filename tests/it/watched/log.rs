@@ -41,12 +41,13 @@ fn messages_are_appended_to_a_file() {
     let of_disk: Vec<_> = lines.iter().filter(|line| line["disk"] == "vda").collect();
     assert!(!of_disk.is_empty() && of_disk.iter().all(|line| line["run"] == run), "{lines:#?}");
 
-    // Of several domains each line says whose it is; every command has the option.
+    // Of several domains each line says whose it is, and all are there whatever is shown; every command has the option.
+    let before = lines.len();
     let output = lab.fresh_directory();
     let (uri, scratch) = (lab.uri(), lab.scratch());
     let arguments: [&dyn AsRef<std::ffi::OsStr>; 16] = [
         &"backup",
-        &"-n",
+        &"--quiet",
         &"-d",
         &"d",
         &"-d",
@@ -62,11 +63,14 @@ fn messages_are_appended_to_a_file() {
         &options[2],
         &options[3],
     ];
-    virtkeep(&arguments).ends_with(1);
-    let lines = objects(&json);
+    let run = virtkeep(&arguments).ends_with(1);
+    assert!(run.stderr.contains("nobody") && !run.stderr.contains("Finished"), "{}", run.stderr);
+    let lines = objects(&json).split_off(before);
     let says = |domain: &str, words: &str| {
         lines.iter().any(|line| line["domain"] == domain && line["message"].as_str().unwrap().starts_with(words))
     };
+    let is_detail = |line: &Value| line["domain"] == "d" && line["level"] == "debug";
+    assert!(lines.iter().any(is_detail), "{lines:#?}");
     assert!(says("d", "Finished successfully") && lines.iter().any(|line| line["level"] == "error"));
     // Its own process knew the run.
     let finished = lines.iter().rfind(|line| line["message"].as_str().unwrap().starts_with("Finished")).unwrap();
