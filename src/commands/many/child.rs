@@ -1,6 +1,6 @@
 //! The process of one domain, seen from the one that started it.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, IsTerminal, Read, Write, stdout};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -168,9 +168,11 @@ fn read(pipe: impl Read + Send + 'static, domain: &str, display: &Display) -> Jo
             }
             said.estimate = said.estimate.or(super::summary::estimate_in(&line));
             // Whoever closed standard output is told by the sum at the end.
-            bars.suspend(|| {
-                let _ = writeln!(std::io::stdout().lock(), "{domain}: {line}");
-            });
+            let print = || {
+                let _ = writeln!(stdout().lock(), "{domain}: {line}");
+            };
+            // A pipe that is stuck must not hold up the bars, and all messages with them.
+            if stdout().is_terminal() { bars.suspend(print) } else { print() }
         }
         said
     })
