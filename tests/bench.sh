@@ -296,9 +296,10 @@ part_latency() {
     make_image latency "$data_mib" 8
     domain latency vda="$work/latency.qcow2"
     latency idle 100
-    for kind in virtkeep limited virtnbdbackup; do
+    for kind in virtkeep niced limited virtnbdbackup; do
         local command=("$bin" backup -U "$uri" -d latency -l copy --scratchdir "$lab/scratch" -n)
         case $kind in
+        niced) command=(nice -n 19 ionice -c 3 "${command[@]}") ;;
         limited) command+=(--rate-limit $((data_mib / 16))M) ;;
         virtnbdbackup) command=(virtnbdbackup -U "$uri" -d latency -l copy --scratchdir "$lab/scratch" -n) ;;
         esac
@@ -320,6 +321,7 @@ part_latency() {
         echo "|---|---|---|"
         latency_row "no backup" idle
         latency_row "during virtkeep backup" during-virtkeep
+        latency_row "with nice -n 19 ionice -c 3" during-niced
         latency_row "with --rate-limit $((data_mib / 16))M" during-limited
         latency_row "during virtnbdbackup" during-virtnbdbackup
     } >>"$work/notes"

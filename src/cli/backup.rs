@@ -297,7 +297,8 @@ pub struct Places {
 #[command(next_help_heading = "Speed")]
 pub struct Speed {
     /// Read at most so many bytes a second, all disks of a domain together (with K, M, G): the guest's own reads
-    /// and writes wait less. nice and ionice don't do that: QEMU reads the disks, not this process.
+    /// and writes wait less. nice helps a little where processors are short, ionice with what is written: it is QEMU
+    /// that reads the disks, not this process.
     #[arg(long, value_name = "BYTES", value_parser = parse_rate)]
     pub rate_limit: Option<u64>,
 
