@@ -178,7 +178,7 @@ fn raise_file_limit() {
 }
 
 fn run(session: &Session, tool: Option<Tool>, command: impl FnOnce() -> anyhow::Result<Exit>) -> Exit {
-    if let Err(error) = signals::watch(&session.cancel) {
+    if let Err(error) = signals::watch(&session.cancel, session.log.is_relayed()) {
         return report(tool, &error.into());
     }
     let result = command();

@@ -50,8 +50,9 @@ pub fn status(result: &anyhow::Result<Exit>) -> Exit {
 }
 
 /// From here on a signal sets `cancel`; the process ends with 128+N when the work has ended, after a
-/// second signal, or when cleaning up has lasted too long.
-pub fn watch(cancel: &Cancel) -> Result<()> {
+/// second signal, or when cleaning up has lasted too long. Of a process whose messages another one relays, `is_relayed`,
+/// that one says that it stops.
+pub fn watch(cancel: &Cancel, is_relayed: bool) -> Result<()> {
     let mut wanted = vec![SIGINT, SIGTERM];
     if !is_hangup_ignored() {
         wanted.push(SIGHUP);
@@ -75,7 +76,11 @@ pub fn watch(cancel: &Cancel) -> Result<()> {
                 cancel.cancel();
                 continue;
             }
-            say(|| tracing::warn!("interrupted: stopping and cleaning up (again to leave at once)"));
+            say(move || match is_relayed {
+                // It is our parent that was interrupted, says so, and can be again.
+                true => tracing::debug!("stopped: cleaning up"),
+                false => tracing::warn!("interrupted: stopping and cleaning up (again to leave at once)"),
+            });
             cancel.cancel();
             // Without the thread there is no limit; the second signal still works.
             let _ = start("deadline", move || {

@@ -115,6 +115,11 @@ impl Log {
         log
     }
 
+    /// Whether another process says what is said here.
+    pub fn is_relayed(&self) -> bool {
+        self.shared.manner == Manner::Relayed
+    }
+
     /// From here on messages go where `--log-file` and `--log-to` say, too.
     ///
     /// # Errors

@@ -59,6 +59,7 @@ fn signals_end_all_runs_and_undo_each() {
         all.signal(signal);
         let run = all.wait().ends_with(status);
         if signal != "KILL" {
+            assert_eq!(run.stderr.matches("cleaning up").count(), 1, "{}", run.stderr);
             assert!(row(&run, "c").contains(&"begun".to_owned()), "{}", run.stderr);
             assert!(row(&run, "a").contains(&"FAILED:".to_owned()), "{}", run.stderr);
         }
