@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget};
 
+use self::bar::Widest;
 use self::terminal::Terminal;
 pub use self::told::Hearing;
 use self::told::Told;
@@ -33,6 +34,7 @@ const PICTURES: u8 = 20;
 #[derive(Debug, Clone)]
 pub struct Display {
     bars: MultiProgress,
+    widest: Widest,
     kind: Kind,
 }
 
@@ -57,12 +59,13 @@ impl Display {
             Kind::Bars => ProgressDrawTarget::term_like_with_hz(Box::<Terminal>::default(), PICTURES),
             _ => ProgressDrawTarget::hidden(),
         };
-        Self { bars: MultiProgress::with_draw_target(target), kind }
+        Self { bars: MultiProgress::with_draw_target(target), widest: Widest::default(), kind }
     }
 
     /// That of a process whose standard output is read by [`Hearing`] in another one.
     pub fn told() -> Self {
-        Self { bars: MultiProgress::with_draw_target(ProgressDrawTarget::hidden()), kind: Kind::Told }
+        let bars = MultiProgress::with_draw_target(ProgressDrawTarget::hidden());
+        Self { bars, widest: Widest::default(), kind: Kind::Told }
     }
 
     /// Whether bars are drawn.
@@ -92,7 +95,7 @@ impl Display {
         });
         let bar = (self.kind == Kind::Bars).then(|| {
             let bar = self.bars.add(ProgressBar::new(total));
-            bar.set_style(bar::style(name));
+            bar.set_style(bar::style(name, &self.widest));
             bar.enable_steady_tick(Duration::from_millis(250));
             bar
         });

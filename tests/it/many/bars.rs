@@ -7,7 +7,7 @@ use crate::support::{Lab, SLOWLY, program, random_disk, run};
 fn each_domain_has_its_bars() {
     let lab = Lab::up();
     for name in ["one", "a-name-that-is-longer-than-its-room"] {
-        lab.domain(name, &[&random_disk(&lab, 12)]);
+        lab.domain(name, &[&random_disk(&lab, 36)]);
     }
     let output = lab.fresh_directory();
     // Not what they have by default, no bars.
@@ -16,7 +16,7 @@ fn each_domain_has_its_bars() {
     // A terminal of 80 columns.
     let command = format!("stty cols 80; exec {} '{}'", program().display(), words.join("' '"));
     let run = run("script", &[&"-qefc", &command, &"/dev/null"]).ends_with(0);
-    for bar in ["one: vda █", "…than-its-room: vda █"] {
+    for bar in ["one: vda            █", "…than-its-room: vda █"] {
         assert!(run.stdout.contains(bar), "no {bar:?} in {}", run.stdout);
     }
     // What is told to whom draws them is not for people.
