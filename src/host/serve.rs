@@ -27,6 +27,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 const FINISH_TIMEOUT: Duration = Duration::from_secs(300);
 /// How often a wait looks at the cancel flag.
 const POLL: Duration = Duration::from_millis(20);
+/// A server that reads closes its image at once.
+const LET_GO: Duration = Duration::from_secs(2);
 
 /// Starts it in a private directory, prints its socket when it listens, ends it when the input ends. A signal
 /// can be lost on it, so it is asked again.
@@ -123,7 +125,8 @@ impl Drop for Served {
         drop(self.forward.take());
         // After `finish` both only say that it has gone. The other side ends with its input.
         drop(self.stdin.take());
-        if let Ok(None) = self.child.try_wait() {
+        // It ends when the server there has: what is undone next may need its lock of the image.
+        if let Ok(None) | Err(_) = end_within(&mut self.child, LET_GO) {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }

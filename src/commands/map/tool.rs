@@ -7,6 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::Result;
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::Place;
@@ -193,6 +194,11 @@ impl Mount {
         let path = directory.join(name);
         let made = match std::fs::OpenOptions::new().write(true).create_new(true).open(&path) {
             Ok(_) => true,
+            Err(_) if is_abandoned(&path) => {
+                return Err(Error::new(Kind::Busy, "is a mount whose server is gone")
+                    .hint(format!("fusermount3 -u {}", path.display()))
+                    .path(path));
+            }
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 let is_empty = path.symlink_metadata().is_ok_and(|found| found.is_file() && found.len() == 0);
                 if !is_empty {
@@ -225,6 +231,11 @@ impl Mount {
         std::fs::metadata(&self.path).is_ok_and(|found| found.len() > 0)
     }
 
+    /// Whether something is mounted there: also what nbdfuse left that was killed.
+    fn is_mounted(&self) -> bool {
+        self.is_seen() || is_abandoned(&self.path)
+    }
+
     /// Fails once nbdfuse has ended.
     fn look(&mut self) -> error::Result<()> {
         match self.child.try_wait() {
@@ -241,13 +252,18 @@ impl Drop for Mount {
     fn drop(&mut self) {
         // It unmounts by itself; what keeps the file open sees its end.
         let _ = end(&mut self.child, Signal::INT);
-        if self.is_seen() {
+        if self.is_mounted() {
             let _ = Command::new("fusermount3").arg("-uz").arg(&self.path).stdin(Stdio::null()).status();
         }
         if self.made {
             let _ = std::fs::remove_file(&self.path);
         }
     }
+}
+
+/// Whether a file is a FUSE mount that nobody serves any more.
+fn is_abandoned(path: &Path) -> bool {
+    std::fs::metadata(path).is_err_and(|error| error.raw_os_error() == Some(Errno::NOTCONN.raw_os_error()))
 }
 
 /// Attaches the disk to a device of the kernel.

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -16,6 +16,9 @@ use crate::error::{Error, Kind, Result};
 
 /// Bytes that are encrypted at a time.
 const PART: usize = 64 << 10;
+
+/// More than a record has: bytes that are taken from the network at a time.
+const RECORD: usize = 18 << 10;
 
 /// What is needed to accept TLS clients.
 #[derive(Debug, Clone)]
@@ -76,7 +79,13 @@ impl Acceptor {
     pub fn accept(&self, socket: Arc<dyn Stream>) -> io::Result<Arc<dyn Stream>> {
         let mut session = ServerConnection::new(Arc::clone(&self.0)).map_err(io::Error::other)?;
         session.set_buffer_limit(None);
-        Ok(Arc::new(TlsStream { socket, session: Mutex::new(session), sending: Mutex::new(()) }))
+        Ok(Arc::new(TlsStream {
+            socket,
+            session: Mutex::new(session),
+            sending: Mutex::new(()),
+            unfed: Mutex::default(),
+            limit: Mutex::default(),
+        }))
     }
 }
 
@@ -86,6 +95,10 @@ struct TlsStream {
     socket: Arc<dyn Stream>,
     session: Mutex<ServerConnection>,
     sending: Mutex<()>,
+    /// What came, and the session has not taken yet: while there is more than a record to be read of it, it refuses.
+    unfed: Mutex<Vec<u8>>,
+    /// Of one call of `receive`, however many bytes come one by one.
+    limit: Mutex<Option<Duration>>,
 }
 
 impl TlsStream {
@@ -107,25 +120,43 @@ impl TlsStream {
         if sealed.is_empty() { Ok(()) } else { self.socket.send(&sealed) }
     }
 
-    /// Gives the session what came; afterwards it may have something to send.
-    fn digest(&self, mut bytes: &[u8]) -> io::Result<bool> {
+    /// Gives the session of what came as much as makes something to be read, which nothing else does: how much it took,
+    /// and whether it has something to send afterwards.
+    fn digest(&self, mut bytes: &[u8]) -> io::Result<(usize, bool)> {
+        let all = bytes.len();
         let mut session = self.session();
         while !bytes.is_empty() {
             session.read_tls(&mut bytes)?;
-            if let Err(error) = session.process_new_packets() {
-                drop(session);
-                // The alert tells the client what is wrong.
-                let _ = self.flush(&[]);
-                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            match session.process_new_packets() {
+                Ok(state) if state.plaintext_bytes_to_read() > 0 => break,
+                Ok(_) => {}
+                Err(error) => {
+                    drop(session);
+                    // The alert tells the client what is wrong.
+                    let _ = self.flush(&[]);
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+                }
             }
         }
-        Ok(session.wants_write())
+        Ok((all - bytes.len(), session.wants_write()))
+    }
+
+    /// Waits for bytes of the network where there are none that the session has not taken; false at their end.
+    fn await_some(&self, unfed: &mut Vec<u8>) -> io::Result<bool> {
+        if unfed.is_empty() {
+            unfed.resize(RECORD, 0);
+            let received = self.socket.receive(unfed);
+            unfed.truncate(*received.as_ref().unwrap_or(&0));
+            received?;
+        }
+        Ok(!unfed.is_empty())
     }
 }
 
 impl Stream for TlsStream {
     fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut raw = [0; 18 << 10];
+        let begin = Instant::now();
+        let mut unfed = self.unfed.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             match self.session().reader().read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -133,11 +164,16 @@ impl Stream for TlsStream {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
                 result => return result,
             }
-            let read = self.socket.receive(&mut raw)?;
-            if read == 0 {
+            let limit = *self.limit.lock().unwrap_or_else(PoisonError::into_inner);
+            if limit.is_some_and(|limit| begin.elapsed() > limit) {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            if !self.await_some(&mut unfed)? {
                 return Ok(0);
             }
-            if self.digest(&raw[..read])? {
+            let (taken, wants_write) = self.digest(&unfed)?;
+            unfed.drain(..taken);
+            if wants_write {
                 self.flush(&[])?;
             }
         }
@@ -152,6 +188,7 @@ impl Stream for TlsStream {
     }
 
     fn set_limit(&self, limit: Option<Duration>) -> io::Result<()> {
+        *self.limit.lock().unwrap_or_else(PoisonError::into_inner) = limit;
         self.socket.set_limit(limit)
     }
 }

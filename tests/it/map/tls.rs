@@ -64,6 +64,38 @@ fn clients_with_a_certificate_are_served_and_others_are_not() {
     map.end("TERM").succeeds();
 }
 
+/// More on its way than the server has read: many long writes at once.
+#[test]
+fn writes_that_wait_for_each_other_arrive() {
+    let directory = tempfile::tempdir().unwrap();
+    let ours = directory.path().join("ours");
+    certificates(&ours);
+    let chain = Chain::random(33, 2, 24 * MIB);
+    let overlay = directory.path().join("overlay");
+    let options = [
+        "-f",
+        &chain.list(),
+        "--listen",
+        "127.0.0.1:0",
+        "--tls-cert",
+        ours.to_str().unwrap(),
+        "--overlay",
+        overlay.to_str().unwrap(),
+    ];
+    let map = Map::start_as(&options, tempfile::tempdir().unwrap(), directory.path().join("none"));
+    let uri = format!("{}?tls-certificates={}", map.uris[0], ours.display());
+    let (wanted, copy) = (directory.path().join("wanted"), directory.path().join("copy"));
+    let size = chain.content.len();
+    run("sh", &[&"-c", &format!("head -c {size} /dev/urandom >\"$0\""), &wanted]).succeeds();
+    for request in ["4096", "65536", "262144"] {
+        run("nbdcopy", &[&format!("--request-size={request}"), &"--requests=64", &wanted, &uri]).succeeds();
+        run("nbdcopy", &[&uri, &copy]).succeeds();
+        run("cmp", &[&wanted, &copy]).succeeds();
+        run("sh", &[&"-c", &format!("head -c {size} /dev/urandom >\"$0\""), &wanted]).succeeds();
+    }
+    map.end("TERM").succeeds();
+}
+
 #[test]
 fn unusable_certificates_are_told() {
     let directory = tempfile::tempdir().unwrap();

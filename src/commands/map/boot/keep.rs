@@ -36,8 +36,8 @@ impl Guest {
         });
         changed.map_err(|unfinished| unfinished.error)?;
         drop(progress);
-        self.let_go()?;
         self.files.keep();
+        self.let_go();
         for line in told(&images) {
             tracing::info!("{line}");
         }
@@ -103,7 +103,7 @@ impl Guest {
             });
         }
         made.keep();
-        self.let_go()?;
+        self.let_go();
         let mut said = told(&images);
         said.push(self.settle(order.define, &place, &moves)?);
         Ok(said)
@@ -153,12 +153,13 @@ impl Guest {
         })
     }
 
-    /// From here on the domain needs nothing of ours.
-    fn let_go(&mut self) -> Result<()> {
+    /// From here on the domain needs nothing of ours. A guard that died has nothing left to undo.
+    fn let_go(&mut self) {
         self.is_over = true;
-        self.order(Orders::default())?;
+        if let Err(error) = self.order(Orders::default()) {
+            tracing::debug!("the guard is gone: {}", error::report(&error));
+        }
         self.guard = None;
-        Ok(())
     }
 
     fn order(&mut self, orders: Orders) -> Result<()> {
