@@ -157,26 +157,50 @@ fn missing_programs_are_named() {
     }
 }
 
-/// The kernel's FUSE and the right to mount are needed; where they are missing the map must say so and end.
+/// A map with `--fuse` whose disk is to be seen at `file`; none where the kernel's FUSE, or the right to mount, is missing
+/// and the map says so.
+fn shown(chain: &Chain, mount: &Path, file: &Path) -> Option<Map> {
+    let map = Map::start(&["-f", &chain.list(), "--fuse", mount.to_str().unwrap()]);
+    let begin = Instant::now();
+    loop {
+        if std::fs::read(file).is_ok_and(|content| content == chain.content) {
+            return Some(map);
+        }
+        if map.said().contains("nbdfuse ended") {
+            let usable = std::fs::File::options().read(true).write(true).open("/dev/fuse").is_ok();
+            assert!(!usable, "{}", map.said());
+            return None;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(60), "neither: {}", map.said());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 #[test]
 fn a_disk_is_shown_as_a_file_or_it_is_said_why_not() {
     let chain = small();
     let mount = tempfile::tempdir().unwrap();
     let file = mount.path().join("vda");
-    let map = Map::start(&["-f", &chain.list(), "--fuse", mount.path().to_str().unwrap()]);
-    let begin = Instant::now();
-    loop {
-        if std::fs::read(&file).is_ok_and(|content| content == chain.content) {
-            map.end("TERM").succeeds();
-            break;
-        }
-        if map.said().contains("nbdfuse ended") {
-            let usable = std::fs::File::options().read(true).write(true).open("/dev/fuse").is_ok();
-            assert!(!usable, "{}", map.said());
-            break;
-        }
-        assert!(begin.elapsed() < Duration::from_secs(60), "neither: {}", map.said());
-        std::thread::sleep(Duration::from_millis(20));
+    if let Some(map) = shown(&chain, mount.path(), &file) {
+        map.end("TERM").succeeds();
     }
     assert!(!file.exists(), "the file is left");
+}
+
+/// What is mounted outlives its server, and nobody can look at it.
+#[test]
+fn a_killed_nbdfuse_leaves_no_mount() {
+    let chain = small();
+    let mount = tempfile::tempdir().unwrap();
+    let file = mount.path().join("vda");
+    let Some(map) = shown(&chain, mount.path(), &file) else { return };
+    run("pkill", &[&"-KILL", &"-f", &format!("^nbdfuse .*{}", file.display())]).succeeds();
+    let begin = Instant::now();
+    while !map.said().contains("nbdfuse ended") {
+        assert!(begin.elapsed() < Duration::from_secs(20), "it is not noticed: {}", map.said());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    map.end("TERM").ends_with(1);
+    let left = file.symlink_metadata();
+    assert!(left.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound), "{left:?}");
 }
