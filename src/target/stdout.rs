@@ -1,7 +1,7 @@
 //! Standard output as the place where a backup goes.
 //!
-//! A pipe's reader may be slow, stand still or go away. Writes wait for it without being lost to a signal, and
-//! at the end every byte must have left the pipe: what is still in it when its reader goes is lost.
+//! The reader of a pipe or a socket may be slow, stand still or go away. Writes wait for it without being lost to
+//! a signal, and at the end every byte must have left the pipe: what is still in it when its reader goes is lost.
 
 use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Write};
@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
+use rustix::net::{SendFlags, send};
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
@@ -47,7 +48,9 @@ enum Sink {
     SlowPipe,
     /// A file or device.
     File,
-    /// A socket or the like.
+    /// A socket, as sshd may make one for a command.
+    Socket,
+    /// Whatever else there is.
     Other,
 }
 
@@ -77,6 +80,8 @@ impl Stdout {
             pipe(file)
         } else if kind.is_file() || kind.is_block_device() || kind.is_char_device() {
             (file, Sink::File)
+        } else if kind.is_socket() {
+            (file, Sink::Socket)
         } else {
             (file, Sink::Other)
         };
@@ -106,7 +111,8 @@ impl Stdout {
                 other => other.map_err(|error| lost("sync", error)),
             },
             Sink::Pipe | Sink::SlowPipe => self.drain(),
-            Sink::Other => Ok(()),
+            // Nothing tells what the peer of a socket has read.
+            Sink::Socket | Sink::Other => Ok(()),
         }
     }
 
@@ -157,11 +163,18 @@ impl Write for Stdout {
         let bytes = if self.kind == Sink::SlowPipe { &bytes[..bytes.len().min(ATOMIC)] } else { bytes };
         loop {
             self.cancel.check().map_err(std::io::Error::other)?;
-            let is_pipe = matches!(self.kind, Sink::Pipe | Sink::SlowPipe);
-            if is_pipe && self.wait(PollFlags::OUT)?.is_empty() {
+            let is_waited_for = matches!(self.kind, Sink::Pipe | Sink::SlowPipe | Sink::Socket);
+            if is_waited_for && self.wait(PollFlags::OUT)?.is_empty() {
                 continue;
             }
-            match self.file.write(bytes) {
+            let written = match self.kind {
+                // As much as there is room for: its own flag would be that of everyone who has it.
+                Sink::Socket => {
+                    send(&self.file, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).map_err(std::io::Error::from)
+                }
+                _ => self.file.write(bytes),
+            };
+            match written {
                 Err(error)
                     if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted) => {}
                 // By way of std, for whoever writes through it: what it is stays known.

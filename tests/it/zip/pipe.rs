@@ -1,7 +1,15 @@
 //! What comes out of the pipe, and readers that are slow or die.
 
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::Piped;
-use crate::support::{KIB, Lab, MIB, listing, run, virtkeep};
+use crate::support::{CACHE, CONFIG, KIB, Lab, MIB, listing, program, run, virtkeep};
 
 const DISKS: [&str; 2] = ["vda:24M", "vdb:5243392"];
 const TARGETS: [&str; 2] = ["vda", "vdb"];
@@ -78,7 +86,7 @@ fn files_and_copies() {
     let references = piped.case.domain.snapshot_references(&["vda"]);
     let script = "cd \"$1\"; shift; exec \"$@\" >copy.zip";
     let program = std::env::var_os("VIRTKEEP_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_virtkeep").into());
-    let arguments = piped.case.arguments(std::path::Path::new("-"), &["-l", "copy"]);
+    let arguments = piped.case.arguments(Path::new("-"), &["-l", "copy"]);
     let mut all: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"-c", &script, &"sh", &piped.work, &program];
     all.extend(arguments.iter().map(|argument| argument as &dyn AsRef<std::ffi::OsStr>));
     run("sh", &all).succeeds();
@@ -135,12 +143,39 @@ fn readers_that_stand_still() {
         { sh -c 'echo $$ >pid; exec \"$@\"' sh \"$@\"; echo $? >status; } | sh -c \"$reader\"
         exit $(cat status)";
     let program = std::env::var_os("VIRTKEEP_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_virtkeep").into());
-    let arguments = piped.case.arguments(std::path::Path::new("-"), &[]);
+    let arguments = piped.case.arguments(Path::new("-"), &[]);
     let mut all: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"-c", &script, &"sh", &piped.work, &reader, &program];
     all.extend(arguments.iter().map(|argument| argument as &dyn AsRef<std::ffi::OsStr>));
     run("sh", &all).ends_with(143).says(&["interrupted", "undoing"]);
     piped.case.is_as_before(&[]);
     piped.backs_up("full.zip", &[]);
+}
+
+/// The same where standard output is a socket; a peer that reads has all of it.
+#[test]
+fn peers_that_stand_still() {
+    let lab = Lab::up();
+    let piped = Piped::new(&lab, &["vda:24M"]);
+    piped.case.domain.write("vda", 0x11, 0, 9 * MIB);
+    let start = || {
+        let (peer, ours) = UnixStream::pair().unwrap();
+        let mut command = Command::new(program());
+        command.args(piped.case.arguments(Path::new("-"), &[])).current_dir(&piped.work);
+        command.env(CACHE.0, CACHE.1).env(CONFIG.0, CONFIG.1).stdin(Stdio::null()).stderr(Stdio::null());
+        (peer, command.stdout(OwnedFd::from(ours)).spawn().unwrap())
+    };
+    let (_still, mut child) = start();
+    // What a socket holds is less than the data.
+    std::thread::sleep(Duration::from_secs(2));
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    piped.case.is_as_before(&[]);
+
+    let (mut peer, mut child) = start();
+    let mut file = std::fs::File::create(piped.path("full.zip")).unwrap();
+    std::io::copy(&mut peer, &mut file).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    piped.restores(&["full.zip"], &[], &["vda"], &piped.case.domain.snapshot_references(&["vda"]));
 }
 
 /// Killed between the last byte and the commit: the run never was.
