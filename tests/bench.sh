@@ -197,6 +197,10 @@ until_known() { # NAME COMMAND...
     wait "$pid" || true
 }
 
+fresh_for() { # KIND
+    [ "$1" = again ] || { tests/lab.sh stop "$lab" pieces && tests/lab.sh start "$lab" pieces; }
+}
+
 # QEMU forgets tables of an image that were not used for ten minutes: what a nightly run finds is a QEMU that has just
 # begun. The last disk again right after it was read, where they fill its cache, and in a QEMU that keeps all tables of it
 # in memory, see docs/storage.md.
@@ -213,11 +217,11 @@ part_extents() {
         domain pieces vda="$work/pieces.qcow2$option"
         [ $kind != again ] || { job pieces vda && nbdinfo --map "$(exported vda)" >/dev/null && virsh domjobabort pieces; }
         for round in $(seq "$rounds"); do
-            [ $kind = again ] || { tests/lab.sh stop "$lab" pieces && tests/lab.sh start "$lab" pieces; }
+            fresh_for $kind
             job pieces vda
             measure nbdinfo-$kind nbdinfo --map "$(exported vda)"
             virsh domjobabort pieces
-            [ $kind = again ] || { tests/lab.sh stop "$lab" pieces && tests/lab.sh start "$lab" pieces; }
+            fresh_for $kind
             until_known known-$kind "$bin" backup -U "$uri" -d pieces -o "$work/set" -l copy --scratchdir "$lab/scratch" -n
             rm -rf "$work/set"
             if [ $kind = 60 ]; then

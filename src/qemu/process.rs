@@ -150,10 +150,10 @@ pub fn spawn(command: &mut Command) -> Result<Child> {
         let tool = command.get_program().to_string_lossy();
         let missing = error.kind() == std::io::ErrorKind::NotFound;
         let error = Error::io(&format!("start {tool}"), error);
-        match (missing, &*tool) {
-            (false, _) => error,
-            (true, "nbdinfo") => error.hint("it is in the package libnbd-bin"),
-            (true, _) => error.hint("install QEMU's tools (Debian: apt-get install qemu-utils)"),
+        match &*tool {
+            _ if !missing => error,
+            "nbdinfo" => error.hint("it is in the package libnbd-bin"),
+            _ => error.hint("install QEMU's tools (Debian: apt-get install qemu-utils)"),
         }
     })
 }

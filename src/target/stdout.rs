@@ -46,12 +46,10 @@ enum Sink {
     Pipe,
     /// A pipe of somebody else's, whose writes wait.
     SlowPipe,
-    /// A file or device.
-    File,
     /// A socket, as sshd may make one for a command.
     Socket,
-    /// Whatever else there is.
-    Other,
+    /// A file or device.
+    File,
 }
 
 impl Stdout {
@@ -78,12 +76,10 @@ impl Stdout {
         }
         let (file, kind) = if kind.is_fifo() {
             pipe(file)
-        } else if kind.is_file() || kind.is_block_device() || kind.is_char_device() {
-            (file, Sink::File)
         } else if kind.is_socket() {
             (file, Sink::Socket)
         } else {
-            (file, Sink::Other)
+            (file, Sink::File)
         };
         let nowhere = OpenOptions::new().write(true).open("/dev/null").map_err(failed)?;
         rustix::stdio::dup2_stdout(&nowhere).map_err(|error| failed(error.into()))?;
@@ -112,7 +108,7 @@ impl Stdout {
             },
             Sink::Pipe | Sink::SlowPipe => self.drain(),
             // Nothing tells what the peer of a socket has read.
-            Sink::Socket | Sink::Other => Ok(()),
+            Sink::Socket => Ok(()),
         }
     }
 
@@ -163,8 +159,7 @@ impl Write for Stdout {
         let bytes = if self.kind == Sink::SlowPipe { &bytes[..bytes.len().min(ATOMIC)] } else { bytes };
         loop {
             self.cancel.check().map_err(std::io::Error::other)?;
-            let is_waited_for = matches!(self.kind, Sink::Pipe | Sink::SlowPipe | Sink::Socket);
-            if is_waited_for && self.wait(PollFlags::OUT)?.is_empty() {
+            if self.kind != Sink::File && self.wait(PollFlags::OUT)?.is_empty() {
                 continue;
             }
             let written = match self.kind {

@@ -187,15 +187,10 @@ impl Log {
         let heard = Heard::of(line);
         let (level, text) = (heard.level(), heard.message);
         let about = About { domain: Some(whose.to_owned()), ..heard.about };
-        let is_shown = level <= self.shared.stderr_level;
         self.state().append(level, &format!("{whose}: {text}"), &text, &about);
-        if level <= Level::INFO.max(self.shared.stderr_level) {
-            self.to_system(level, &text, &about, is_shown);
-        }
+        self.to_system(level, &text, &about);
         let hint = text.strip_prefix("hint: ");
-        if is_shown {
-            self.show(level, &hint.map_or(format!("{whose}: {text}"), |hint| format!("hint: {whose}: {hint}")), &about);
-        }
+        self.show(level, &hint.map_or(format!("{whose}: {text}"), |hint| format!("hint: {whose}: {hint}")), &about);
         (level == Level::ERROR && hint.is_none()).then_some(text)
     }
 
@@ -203,8 +198,15 @@ impl Log {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says a message to whom the program was started by: people, the journal, another process.
+    fn is_shown(&self, level: Level) -> bool {
+        level <= self.shared.stderr_level
+    }
+
+    /// Says a message that is to be shown to whom the program was started by: people, the journal, another process.
     fn show(&self, level: Level, message: &str, about: &About) {
+        if !self.is_shown(level) {
+            return;
+        }
         if self.shared.manner == Manner::Relayed {
             let line = line_as_json(&now(), level, message, about);
             // Whoever relayed is gone: then this process is about to be, too.
@@ -214,10 +216,14 @@ impl Log {
         }
     }
 
-    /// Sends a message to the log of `--log-to`, unless that is where it was `shown`.
-    fn to_system(&self, level: Level, message: &str, about: &About, shown: bool) {
+    /// Sends a message to the log of `--log-to`, unless that is where it is shown: all down to info, and what is shown.
+    fn to_system(&self, level: Level, message: &str, about: &About) {
+        let is_shown = self.is_shown(level);
+        if !is_shown && level > Level::INFO {
+            return;
+        }
         match &self.state().system {
-            Some(System::Journal(journal)) if !(shown && self.shared.journal.is_some()) => {
+            Some(System::Journal(journal)) if !(is_shown && self.shared.journal.is_some()) => {
                 journal.send(level, message, about);
             }
             Some(System::Syslog(syslog)) => syslog.send_message(level, message, about.domain.as_deref()),
@@ -334,13 +340,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Log {
         let disk = said.disk.clone().or_else(of_span);
         let mut about = About { disk, ..self.state().about.clone() };
         about.domain = said.domain.clone().or(about.domain);
-        let is_shown = level <= self.shared.stderr_level;
-        if is_shown {
-            self.show(level, &said.message, &about);
-        }
-        if level <= Level::INFO.max(self.shared.stderr_level) {
-            self.to_system(level, &said.message, &about, is_shown);
-        }
+        self.show(level, &said.message, &about);
+        self.to_system(level, &said.message, &about);
         if level <= Level::DEBUG {
             self.to_file(level, &said.message, &about);
         }

@@ -101,7 +101,8 @@ impl Health {
         successor: Option<&Path>,
         now: &jiff::Zoned,
     ) -> Self {
-        let newest = newest(catalogue, now).or_else(|| ahead(catalogue, now));
+        let ahead = ahead(catalogue, now);
+        let newest = newest(catalogue, now).or(ahead);
         let age = newest.map(|run| Duration::try_from(now.duration_since(point_in_time(run))).unwrap_or_default());
         let chain = newest.map(|run| chain_length(catalogue, run));
         let mut findings = Vec::new();
@@ -127,7 +128,7 @@ impl Health {
         for problem in catalogue.problems.iter().filter(|problem| Problem::is_damage(problem)) {
             findings.push((Condition::Critical, error::report(&problem.error)));
         }
-        if let Some(run) = ahead(catalogue, now).filter(|_| successor.is_none()) {
+        if let Some(run) = ahead.filter(|_| successor.is_none()) {
             let of = point_in_time(run).strftime("%Y-%m-%d %H:%M");
             findings
                 .push((Condition::Warning, format!("a backup is dated {of}, which is to come: was the clock wrong?")));

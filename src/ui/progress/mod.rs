@@ -55,17 +55,20 @@ impl Display {
             (false, true) => Kind::Bars,
             (false, false) => Kind::Lines,
         };
+        Self::of(kind)
+    }
+
+    /// That of a process whose standard output is read by [`Hearing`] in another one.
+    pub fn told() -> Self {
+        Self::of(Kind::Told)
+    }
+
+    fn of(kind: Kind) -> Self {
         let target = match kind {
             Kind::Bars => ProgressDrawTarget::term_like_with_hz(Box::<Terminal>::default(), PICTURES),
             _ => ProgressDrawTarget::hidden(),
         };
         Self { bars: MultiProgress::with_draw_target(target), widest: Widest::default(), kind }
-    }
-
-    /// That of a process whose standard output is read by [`Hearing`] in another one.
-    pub fn told() -> Self {
-        let bars = MultiProgress::with_draw_target(ProgressDrawTarget::hidden());
-        Self { bars, widest: Widest::default(), kind: Kind::Told }
     }
 
     /// Whether bars are drawn.
@@ -100,7 +103,7 @@ impl Display {
             bar
         });
         let printer = match self.kind {
-            Kind::Lines => state.every(LINE_INTERVAL, |state| tracing::info!("{}", state.line())),
+            Kind::Lines => state.every(LINE_INTERVAL, |state| tracing::info!("{}", state.line(state.begin.elapsed()))),
             Kind::Told => {
                 let told = Told::new(name, total);
                 state.every(TELL_INTERVAL, move |state| told.tell(state.done.load(Ordering::Relaxed)))
@@ -166,11 +169,7 @@ impl State {
         Builder::new().name("progress".to_owned()).spawn(run).ok()
     }
 
-    fn line(&self) -> String {
-        self.line_after(self.begin.elapsed())
-    }
-
-    fn line_after(&self, elapsed: Duration) -> String {
+    fn line(&self, elapsed: Duration) -> String {
         let done = self.done.load(Ordering::Relaxed);
         let rate = done as f64 / elapsed.as_secs_f64().max(0.001);
         let percent = done.saturating_mul(100).checked_div(self.total).unwrap_or(100);
@@ -243,9 +242,6 @@ mod tests {
             ended: AtomicBool::new(false),
             wake: Default::default(),
         };
-        assert_eq!(
-            state.line_after(Duration::from_secs(1)),
-            "vda: 25 % (1.0 MiB of 4.0 MiB), 1.0 MiB/s, about 3.0 s left"
-        );
+        assert_eq!(state.line(Duration::from_secs(1)), "vda: 25 % (1.0 MiB of 4.0 MiB), 1.0 MiB/s, about 3.0 s left");
     }
 }

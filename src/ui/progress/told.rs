@@ -27,28 +27,33 @@ struct Sign {
 
 /// The teller of one meter, which says when it is dropped that it ended.
 #[derive(Debug)]
-pub(super) struct Told {
-    meter: u64,
-    name: String,
-    total: u64,
-}
+pub(super) struct Told(Sign);
 
 impl Told {
     /// Tells at once: who looks is to see what is begun.
     pub(super) fn new(name: &str, total: u64) -> Self {
         static METERS: AtomicU64 = AtomicU64::new(0);
-        let told = Self { meter: METERS.fetch_add(1, Ordering::Relaxed), name: name.to_owned(), total };
-        told.tell(0);
+        let meter = METERS.fetch_add(1, Ordering::Relaxed);
+        let told = Self(Sign { meter, name: name.to_owned(), done: 0, total, ended: false });
+        told.0.say();
         told
     }
 
     pub(super) fn tell(&self, done: u64) {
-        self.say(done, false);
+        Sign { done, ..self.0.clone() }.say();
     }
+}
 
-    fn say(&self, done: u64, ended: bool) {
-        let sign = Sign { meter: self.meter, name: self.name.clone(), done, total: self.total, ended };
-        let Ok(text) = serde_json::to_string(&sign) else { return };
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.0.ended = true;
+        self.0.say();
+    }
+}
+
+impl Sign {
+    fn say(&self) {
+        let Ok(text) = serde_json::to_string(self) else { return };
         // Nobody may be there to read it, or not now: the work goes on, and the next sign tells more.
         let mut out = std::io::stdout().lock();
         if is_read(&out) {
@@ -62,12 +67,6 @@ fn is_read(out: &impl AsFd) -> bool {
     let mut waiting = [PollFd::new(out, PollFlags::OUT)];
     let found = poll(&mut waiting, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
     found.is_ok_and(|count| count > 0) && waiting[0].revents().contains(PollFlags::OUT)
-}
-
-impl Drop for Told {
-    fn drop(&mut self) {
-        self.say(0, true);
-    }
 }
 
 /// Draws what another process tells. Its bars end with this.
