@@ -74,7 +74,7 @@ fn check(set: &Path, name: &str) {
 /// Runs the program with little memory and time; a panic or an abort fails the test.
 #[track_caller]
 fn limited(arguments: &[&dyn AsRef<std::ffi::OsStr>]) -> Run {
-    let program = std::env::var_os("VIRTKEEP_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_virtkeep").into());
+    let program = crate::support::program();
     let mut all: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&ADDRESS_SPACE, &"--cpu=20", &program];
     all.extend_from_slice(arguments);
     let run = run("prlimit", &all);

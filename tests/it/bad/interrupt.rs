@@ -73,7 +73,7 @@ fn nobody_listening_is_no_reason_to_fail() {
     let case = Case::new(&lab, "d", &["vda:4M"]);
     case.domain.write("vda", 0xaa, 0, 1 << 20);
     let closed = |script: &str, options: &[&str]| {
-        let program = std::env::var_os("VIRTKEEP_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_virtkeep").into());
+        let program = crate::support::program();
         let arguments = case.arguments(&case.set, options);
         let mut all: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"-c", &script, &program];
         all.extend(arguments.iter().map(|argument| argument as &dyn AsRef<std::ffi::OsStr>));

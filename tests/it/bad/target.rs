@@ -119,7 +119,7 @@ fn on_tmpfs(directory: &Path, options: &str, arguments: &[OsString]) -> Run {
         \"$@\"; status=$?
         find \"$directory\" -type f ! -name lock -printf '%f\\n'
         exit $status";
-    let program = std::env::var_os("VIRTKEEP_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_virtkeep").into());
+    let program = crate::support::program();
     let mut all: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"--mount"];
     // In a bare chroot the root is no mount whose propagation could be changed.
     all.extend([&"--propagation" as &dyn AsRef<std::ffi::OsStr>, &"unchanged"]);

@@ -77,7 +77,7 @@ fn a_manifest_that_cannot_be_looked_at_is_not_taken_for_none() {
     spawn_with(&case, &[], "committed=kill").wait().ends_with(137);
     let manifest = listing(&case.set).into_iter().find(|name| name.starts_with("manifest.")).unwrap();
     let manifest = case.set.join(manifest);
-    let program = std::env::var_os("VIRTKEEP_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_virtkeep").into());
+    let program = crate::support::program();
     let arguments = case.arguments(&case.set, &[]);
     let mut all: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"-f", &"-qq", &"-o", &"/dev/null", &"-P", &manifest];
     all.extend([&"-e" as &dyn AsRef<std::ffi::OsStr>, &"trace=statx", &"-e", &"inject=statx:error=EIO", &program]);
@@ -194,7 +194,7 @@ fn nohup_is_heeded() {
     let lab = Lab::up();
     let case = Case::new(&lab, "d", &["vda:4M"]);
     case.domain.write("vda", 0xaa, 0, MIB);
-    let program = std::env::var_os("VIRTKEEP_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_virtkeep").into());
+    let program = crate::support::program();
     let script = "trap '' HUP; \"$@\" & p=$!; \
                   while ! grep -q '^State:.*T' /proc/$p/status; do sleep 0.05; done; kill -HUP $p; kill -CONT $p; wait $p";
     let arguments = case.arguments(&case.set, &[]);

@@ -28,7 +28,7 @@ impl Injected {
         if let Some(path) = path {
             arguments.extend(["-P".into(), path.into()]);
         }
-        arguments.push(std::env::var_os("VIRTKEEP_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_virtkeep").into()));
+        arguments.push(crate::support::program());
         arguments.extend(case.arguments(&case.set, &[]));
         let arguments: Vec<&dyn AsRef<std::ffi::OsStr>> = arguments.iter().map(|argument| argument as _).collect();
         let run = run("strace", &arguments);

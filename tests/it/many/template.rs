@@ -9,7 +9,7 @@ use crate::support::{Lab, Run, compare, listing, run, virtkeep};
 /// A backup at the time that it is in a zone: two of them lie a day apart.
 #[track_caller]
 fn backup_in(zone: &str, lab: &Lab, output: &Path, options: &[&str]) -> Run {
-    let program = std::env::var_os("VIRTKEEP_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_virtkeep").into());
+    let program = crate::support::program();
     let (zone, arguments) = (format!("TZ={zone}"), arguments(lab, output, options));
     let mut all: Vec<&dyn AsRef<OsStr>> = vec![&zone, &program];
     all.extend(arguments.iter().map(|argument| argument as &dyn AsRef<OsStr>));

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use virtkeep::stream::codec::Compression;
 
+use super::Map;
 use super::chain::Chain;
 use super::client::Client;
-use super::{Map, program};
-use crate::support::{MIB, run, virtkeep};
+use crate::support::{MIB, program, run, virtkeep};
 
 fn small() -> Chain {
     Chain::full(vec![7; MIB as usize], Compression::None)

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{CACHE, CONFIG, Run, run};
+use crate::support::{CACHE, CONFIG, Run, program, run};
 
 /// A map in the background; dropped, it is killed.
 pub struct Map {
@@ -136,9 +136,4 @@ impl Drop for Map {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// The program under test.
-pub fn program() -> std::ffi::OsString {
-    std::env::var_os("VIRTKEEP_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_virtkeep").into())
 }

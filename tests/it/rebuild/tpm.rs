@@ -14,7 +14,7 @@ const TPM: &str = "<tpm model='tpm-tis'><backend type='emulator' version='2.0'/>
 #[track_caller]
 fn virtkeep(lab: &Lab, command: &str, arguments: &[&dyn AsRef<OsStr>]) -> Run {
     let config = format!("XDG_CONFIG_HOME={}", lab.directory().join("config").display());
-    let program = std::env::var_os("VIRTKEEP_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_virtkeep").into());
+    let program = crate::support::program();
     let uri = lab.uri();
     let mut all: Vec<&dyn AsRef<OsStr>> = vec![&config, &program, &command, &"-n", &"-U", &uri];
     all.extend_from_slice(arguments);

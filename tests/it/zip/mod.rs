@@ -44,7 +44,7 @@ impl<'lab> Piped<'lab> {
         let script = "cd \"$1\"; reader=$2; export VIRTKEEP_FAULT=\"$3\"; shift 3
             { \"$@\"; echo $? >status; } | sh -c \"$reader\"
             exit $(cat status)";
-        let program = std::env::var_os("VIRTKEEP_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_virtkeep").into());
+        let program = crate::support::program();
         let arguments = self.case.arguments(Path::new("-"), options);
         let mut all: Vec<&dyn AsRef<OsStr>> = vec![&"-c", &script, &"sh", &self.work, &reader, &fault, &program];
         all.extend(arguments.iter().map(|argument| argument as &dyn AsRef<OsStr>));

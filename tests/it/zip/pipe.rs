@@ -85,7 +85,7 @@ fn files_and_copies() {
     piped.case.domain.write("vda", 0x11, 0, 3 * MIB);
     let references = piped.case.domain.snapshot_references(&["vda"]);
     let script = "cd \"$1\"; shift; exec \"$@\" >copy.zip";
-    let program = std::env::var_os("VIRTKEEP_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_virtkeep").into());
+    let program = program();
     let arguments = piped.case.arguments(Path::new("-"), &["-l", "copy"]);
     let mut all: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"-c", &script, &"sh", &piped.work, &program];
     all.extend(arguments.iter().map(|argument| argument as &dyn AsRef<std::ffi::OsStr>));
@@ -142,7 +142,7 @@ fn readers_that_stand_still() {
     let script = "cd \"$1\"; reader=$2; shift 2
         { sh -c 'echo $$ >pid; exec \"$@\"' sh \"$@\"; echo $? >status; } | sh -c \"$reader\"
         exit $(cat status)";
-    let program = std::env::var_os("VIRTKEEP_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_virtkeep").into());
+    let program = program();
     let arguments = piped.case.arguments(Path::new("-"), &[]);
     let mut all: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"-c", &script, &"sh", &piped.work, &reader, &program];
     all.extend(arguments.iter().map(|argument| argument as &dyn AsRef<std::ffi::OsStr>));

@@ -45,7 +45,7 @@ fn places_where_it_would_be_lost() {
     let lab = Lab::up();
     let piped = Piped::new(&lab, &["vda:8M"]);
     piped.case.domain.write("vda", 0x11, 0, MIB);
-    let program = std::env::var_os("VIRTKEEP_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_virtkeep").into());
+    let program = crate::support::program();
     let arguments = piped.case.arguments(std::path::Path::new("-"), &[]);
     let to = |script: &str| {
         let script = format!("cd \"$1\"; shift; {script}");

@@ -32,7 +32,7 @@ impl Traced {
         let output = case.lab.fresh_directory().join("trace");
         let mut arguments: Vec<std::ffi::OsString> =
             trace::strace_options(&output).into_iter().map(Into::into).collect();
-        arguments.push(std::env::var_os("VIRTKEEP_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_virtkeep").into()));
+        arguments.push(crate::support::program());
         arguments.extend(case.arguments(&case.set, options));
         let arguments: Vec<&dyn AsRef<OsStr>> = arguments.iter().map(|argument| argument as _).collect();
         run("strace", &arguments).succeeds();
